@@ -1,0 +1,168 @@
+"""The contract between an attack and what it attacks, and the verbs all attacks share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from snn_sparsity.checks import InputError, require_number
+
+Space = Literal["image", "spikes"]
+LossName = Literal["ce", "margin"]
+
+
+class Target(Protocol):
+    """What an attack sees: a pure, batch-first function from inputs in a box to logits."""
+
+    @property
+    def space(self) -> Space:
+        """Whether x is an image or a spike train."""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Lowest and highest value an input may take."""
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the logits [N,K] of inputs [N,...]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(ABC):
+    """An L-infinity attack: ``attack(target, x, labels, generator) -> x_adv``, untargeted.
+
+    Args:
+        eps: Radius of the ball around x, in the units of x (8/255 is eight grey levels of an image in [0,1]).
+
+    Raises:
+        InputError: For a number outside its range.
+    """
+
+    eps: float = 8 / 255
+
+    def __post_init__(self) -> None:
+        require_number("eps", self.eps, at_least=0)
+
+    @abstractmethod
+    def __call__(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return inputs in the ball around x that the target should get wrong.
+
+        Args:
+            target: What is attacked.
+            x: [N,...] in ``target.bounds``.
+            labels: [N] int64, the true classes.
+            generator: The only source of randomness; attacks that need one and are given none draw from a fresh one.
+
+        Returns:
+            A tensor of the shape of x, within ``eps`` of it and in the bounds. Samples without a gradient stay as they are.
+        """
+
+
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return ``max_{i != y} z_i - z_y`` per sample, [N]: above 0 where the label is not the winner.
+
+    Example:
+        >>> margin(torch.tensor([[2.0, 5.0, 1.0]]), torch.tensor([1])).tolist()
+        [-3.0]
+    """
+    true = logits.gather(1, labels[:, None])
+    others = logits.scatter(1, labels[:, None], float("-inf"))
+    return others.amax(1) - true.squeeze(1)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross-entropy per sample, [N], in nats."""
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+LOSSES: dict[LossName, Callable[[Tensor, Tensor], Tensor]] = {"ce": cross_entropy, "margin": margin}
+
+
+def input_gradient(
+    function: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor, loss: LossName = "ce"
+) -> tuple[Tensor, Tensor]:
+    """Return the gradient of the summed loss with respect to x, and the logits it was taken at.
+
+    Works inside any evaluation loop (``no_grad`` and ``inference_mode``) and never touches a parameter's ``.grad``. The loss
+    is summed, so that a sample's gradient does not depend on its batch.
+
+    Args:
+        function: Inputs [N,...] to logits [N,K].
+        x: [N,...].
+        labels: [N] int64.
+        loss: ``ce`` or ``margin``; the gradient points to where it grows.
+
+    Returns:
+        The gradient, of the shape of x, and the logits [N,K], both detached.
+
+    Example:
+        >>> gradient, logits = input_gradient(lambda x: x, torch.tensor([[1.0, 3.0]]), torch.tensor([1]), "margin")
+        >>> gradient.tolist(), logits.tolist()
+        ([[1.0, -1.0]], [[1.0, 3.0]])
+    """
+    # Inference tensors cannot be saved for the backward pass: clone outside inference mode.
+    with torch.inference_mode(False), torch.enable_grad():
+        x = x.detach().clone().requires_grad_()
+        logits = function(x)
+        value = LOSSES[loss](logits, labels.clone()).sum()
+        (gradient,) = torch.autograd.grad(value, x)
+    return gradient, logits.detach()
+
+
+def project(x_adv: Tensor, x: Tensor, eps: float, bounds: tuple[float, float]) -> Tensor:
+    """Return the nearest point within ``eps`` of x and inside the bounds, element by element."""
+    return torch.minimum(torch.maximum(x_adv, x - eps), x + eps).clamp(*bounds)
+
+
+def uniform_noise(x: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
+    """Draw noise uniform in [-eps, eps], of the shape of x, without touching the global random state.
+
+    Drawn on the generator's device: a CPU generator gives the same noise whatever device x is on.
+    """
+    generator = generator or torch.Generator().manual_seed(0)
+    draws = torch.rand(x.shape, generator=generator, device=generator.device, dtype=x.dtype)
+    return (2 * draws - 1).to(x.device) * eps
+
+
+@dataclass
+class BestSoFar:
+    """The input of each sample with the largest margin seen so far (fooled inputs have margin above 0).
+
+    Attributes:
+        x: [N,...].
+        margin: [N].
+    """
+
+    x: Tensor
+    margin: Tensor
+
+    @classmethod
+    def nothing(cls, x: Tensor) -> "BestSoFar":
+        """Start with x and a margin that anything beats."""
+        return cls(x.clone(), torch.full((len(x),), float("-inf"), device=x.device))
+
+    def update(self, x: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Keep x where its margin is larger than that of what is kept."""
+        new = margin(logits, labels)
+        better = new > self.margin
+        self.x[better] = x[better]
+        self.margin = torch.where(better, new, self.margin)
+
+
+def whole_levels(eps: float) -> int:
+    """Return eps in grey levels, ``255 eps``.
+
+    Raises:
+        InputError: If that is not a whole number, so that the ball's edge is no 8-bit image.
+
+    Example:
+        >>> whole_levels(8 / 255)
+        8
+    """
+    levels = round(255 * eps)
+    if abs(255 * eps - levels) > 0.01:  # noqa: PLR2004  # 0.0314 is as good a way to write 8/255 as any
+        raise InputError(f"eps={eps} is {255 * eps:.2f} grey levels: in image space give a whole number, such as {levels}/255 = {levels / 255:.6f}")
+    return levels

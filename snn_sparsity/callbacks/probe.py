@@ -1,0 +1,213 @@
+"""The base of every probe: it looks at the network at each validation epoch and leaves no trace."""
+
+import re
+import time
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from snn_sparsity.batch import SpikeBatch
+from snn_sparsity.checks import InputError, require_number
+from snn_sparsity.encoders import Encoder
+from snn_sparsity.randomness import mix
+from snn_sparsity.targets import evaluating
+
+
+class ProbeContext(NamedTuple):
+    """What a probe may look at besides the batch.
+
+    Attributes:
+        classifier: The module in training, in eval mode; maps spikes [T,N,C,H,W] to logits [N,K].
+        encoder: The spike code of the data.
+        generator: The probe's own random numbers, a function of (seed, probe name, place of the batch) alone.
+        first: Place of the batch's first image in the whole set.
+    """
+
+    classifier: LightningModule
+    encoder: Encoder
+    generator: torch.Generator
+    first: int
+
+
+@dataclass(kw_only=True, eq=False)
+class Probe(Callback, ABC):
+    """Measure something of the network on the first images of the set, at validation epochs and in ``validate`` and ``test``.
+
+    A probe is a subclass with one method, ``measure``. The base owns the rest: the schedule, gradients inside any evaluation
+    loop, eval mode, float32, random numbers, sums over batches and ranks, logging, and putting everything back, so that training
+    with and without probes gives the same weights bit for bit. The sanity check is skipped.
+
+    Logged: each value as ``<name>/<value>``, and ``time/<name>_seconds``.
+
+    Args:
+        every_n_epochs: Measure at every n-th epoch of a fit, and at its last.
+        max_samples: Measure the first images of the set only; null is all. ``test`` always takes all.
+        name: First part of the logged names; the command line fills in the key under ``probes``.
+
+    Raises:
+        InputError: For a number outside its range.
+    """
+
+    every_n_epochs: int = 1
+    max_samples: int | None = 1000
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        require_number("every_n_epochs", self.every_n_epochs, at_least=1, whole=True)
+        if self.max_samples is not None:
+            require_number("max_samples", self.max_samples, at_least=1, whole=True)
+        if self.name is None:
+            self.name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
+        self._reset()
+
+    @abstractmethod
+    def measure(self, context: ProbeContext, batch: SpikeBatch) -> dict[str, Tensor]:
+        """Return named values of a batch: one number per image, [N], or one number for the whole batch.
+
+        Gradients are on. Everything may be changed: modes, buffers, ``.grad`` and the global random state are put back.
+        """
+
+    def summarise(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Turn the values of all images, each [M] in the order of the set, into what is logged; the mean unless overridden."""
+        return {name: value.mean() for name, value in values.items()}
+
+    def tag(self, value_name: str) -> str:
+        """Return the name under which a value is logged."""
+        return f"{self.name}/{value_name}"
+
+    def describe(self) -> str:
+        """Return space, protocol and settings in a few words, for tables."""
+        return ""
+
+    @property
+    def state_key(self) -> str:
+        """Key in checkpoints, distinct for two probes of one class."""
+        return f"{type(self).__name__}({self.name})"
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin an epoch."""
+        self._reset()
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin an epoch."""
+        self._reset()
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: SpikeBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Measure a validation batch, if this epoch is due."""
+        if not trainer.sanity_checking and self._is_due(trainer):
+            self._observe(trainer, pl_module, batch, batch_idx, self.max_samples)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: SpikeBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Measure a test batch."""
+        self._observe(trainer, pl_module, batch, batch_idx, None)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what was measured."""
+        if not trainer.sanity_checking and self._is_due(trainer):
+            self._log(trainer, pl_module)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what was measured."""
+        self._log(trainer, pl_module)
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        epoch = trainer.current_epoch + 1
+        return trainer.state.fn != TrainerFn.FITTING or epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
+
+    def _reset(self) -> None:
+        self._values: list[tuple[int, dict[str, Tensor]]] = []
+        self._seconds = 0.0
+        self._batch_size = 0
+
+    def _observe(
+        self, trainer: Trainer, classifier: LightningModule, batch: SpikeBatch, batch_idx: int, max_samples: int | None
+    ) -> None:
+        self._batch_size = self._batch_size or len(batch.labels)
+        first = (batch_idx * trainer.world_size + trainer.global_rank) * self._batch_size
+        count = len(batch.labels) if max_samples is None else min(len(batch.labels), max_samples - first)
+        if count <= 0:
+            return
+        began = time.perf_counter()
+        with undisturbed(classifier):
+            values = self._measure(self._context(trainer, classifier, first), batch.first(count).clone())
+        self._values.append((first, {name: value.detach().expand(count) for name, value in values.items()}))
+        self._seconds += time.perf_counter() - began
+
+    def _context(self, trainer: Trainer, classifier: LightningModule, first: int) -> ProbeContext:
+        data = getattr(trainer, "datamodule", None)
+        # The same numbers at every epoch and in fit, validate and test: a curve moves only because the network does.
+        key = mix(getattr(data, "seed", 0), zlib.crc32(str(self.name).encode()), first)
+        generator = torch.Generator().manual_seed(key)
+        return ProbeContext(classifier, getattr(data, "spike_encoder", None), generator, first)
+
+    def _measure(self, context: ProbeContext, batch: SpikeBatch) -> dict[str, Tensor]:
+        try:
+            return self.measure(context, batch)
+        except InputError as error:
+            raise InputError(f"probes.{self.name}: {error}") from error
+        except Exception as error:
+            raise RuntimeError(f"probe {self.name!r} ({type(self).__name__}) failed: {error}") from error
+
+    def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        values = dict(sorted(_gather(self._values), key=lambda item: item[0]))
+        if values:
+            names = next(iter(values.values()))
+            together = {name: torch.cat([batch[name] for batch in values.values()]) for name in names}
+            summary = {self.tag(name): value.float() for name, value in self.summarise(together).items()}
+            shown = {tag for tag in summary if tag.endswith("/accuracy")}
+            pl_module.log_dict({tag: value for tag, value in summary.items() if tag in shown}, prog_bar=True)
+            pl_module.log_dict({tag: value for tag, value in summary.items() if tag not in shown})
+        pl_module.log(f"time/{self.name}_seconds", self._seconds)
+        self._reset()
+
+
+def _gather(values: list[tuple[int, dict[str, Tensor]]]) -> list[tuple[int, dict[str, Tensor]]]:
+    """Return the values of all ranks."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return values
+    mine = [(first, {name: value.cpu() for name, value in batch.items()}) for first, batch in values]
+    everyone: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(everyone, mine)
+    return [item for rank in everyone for item in rank]
+
+
+@contextmanager
+def undisturbed(classifier: LightningModule) -> Iterator[None]:
+    """Turn gradients on, modules to eval mode and autocast off; afterwards put back every flag, buffer, ``.grad`` and random state.
+
+    Float32 matters: in half precision small gradients underflow and would be counted as sparsity.
+    """
+    device = classifier.device
+    buffers = [(buffer, buffer.clone()) for buffer in classifier.buffers()]
+    gradients = [(parameter, parameter.grad, parameter.requires_grad) for parameter in classifier.parameters()]
+    try:
+        for parameter, _, _ in gradients:
+            parameter.grad = None
+        with (
+            torch.random.fork_rng([device] if device.type == "cuda" else []),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast(device.type, enabled=False),
+            evaluating(classifier),
+        ):
+            yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        for parameter, gradient, required in gradients:
+            parameter.grad = gradient
+            parameter.requires_grad_(required)

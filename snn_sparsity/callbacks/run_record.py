@@ -1,0 +1,137 @@
+"""What a run was made with, and whether it finished: ``run.json`` in the run directory."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from spikingjelly.logger import logger as spikingjelly_log
+
+import snn_sparsity
+from snn_sparsity.callbacks.probe import Probe
+
+PACKAGES = ("torch", "torchvision", "lightning", "spikingjelly", "torchmetrics", "jsonargparse", "tensorboard")
+
+
+class RunRecord(Callback):
+    """Write ``run.json``: command, status, git commit, versions, device, precision, SpikingJelly's kernel, data checksums, wall time.
+
+    ``status`` is ``running`` until the run ends, then ``finished`` or ``failed``: a killed run never counts as finished. The
+    resolved configuration lies beside it as ``config.yaml``.
+
+    Args:
+        run_directory: Where the file goes.
+    """
+
+    def __init__(self, run_directory: str) -> None:
+        self.path = Path(run_directory) / "run.json"
+        self.began = time.perf_counter()
+        self.record: dict[str, Any] = {}
+        self.kernels: list[str] = []
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the record of a fit."""
+        self._begin(trainer, pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the record of a validation by itself."""
+        if not self.record:
+            self._begin(trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the record of a test."""
+        self._begin(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Note why the run ended."""
+        if self.record:
+            self._end(trainer, "failed", error=f"{type(exception).__name__}: {exception}")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the end."""
+        self._end(trainer, "finished" if trainer.state.status != "interrupted" else "interrupted")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the end of a validation by itself."""
+        if self.record.get("command") == "validate":
+            self._end(trainer, "finished")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the end."""
+        self._end(trainer, "finished")
+
+    @rank_zero_only
+    def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        spikingjelly_log.enable("spikingjelly")
+        spikingjelly_log.add(self._note_kernel, filter=lambda entry: "ops selection" in entry["message"], format="{message}")
+        data = getattr(trainer, "datamodule", None)
+        self.record = {
+            "command": str(trainer.state.fn.value),
+            "status": "running",
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "arguments": sys.argv[1:],
+            "git_commit": _git_commit(),
+            "packages": {"snn_sparsity": snn_sparsity.__version__, "python": platform.python_version()}
+            | {name: version(name) for name in PACKAGES},
+            "device": _device(pl_module.device),
+            "precision": trainer.precision,
+            "world_size": trainer.world_size,
+            "effective_batch_size": getattr(data, "batch_size", 0) * trainer.world_size * trainer.accumulate_grad_batches,
+            "data": {"name": type(data).__name__, "splits": data.identity() if hasattr(data, "identity") else {}},
+            "probes": {probe.name: probe.describe() for probe in trainer.callbacks if isinstance(probe, Probe)},
+        }
+        self._write()
+
+    @rank_zero_only
+    def _end(self, trainer: Trainer, status: str, **more: str) -> None:
+        checkpoint = trainer.checkpoint_callback
+        self.record |= {
+            "status": status,
+            "wall_seconds": round(time.perf_counter() - self.began, 1),
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "spikingjelly_kernels": self.kernels or ["torch (no CUDA kernel was chosen)"],
+            "best_checkpoint": getattr(checkpoint, "best_model_path", ""),
+            "last_checkpoint": getattr(checkpoint, "last_model_path", ""),
+            **more,
+        }
+        self._write()
+
+    def _note_kernel(self, message: str) -> None:
+        self.kernels.append(str(message).strip())
+
+    def _write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".part")
+        temporary.write_text(json.dumps(self.record, indent=2) + "\n")
+        temporary.replace(self.path)
+
+
+def _device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.processor() or platform.machine()} ({os.cpu_count()} cores, {torch.get_num_threads()} threads)"
+
+
+def _git_commit() -> str | None:
+    """Return the commit of this package's checkout, with ``+`` if files differ from it; None outside a checkout."""
+    folder = Path(__file__).parent
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        return commit + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()

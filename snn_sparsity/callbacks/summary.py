@@ -1,0 +1,65 @@
+"""The table at the end of a run, and how to look at its curves."""
+
+import shlex
+from pathlib import Path
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+
+from snn_sparsity.callbacks.adversarial_accuracy import AdversarialAccuracy
+from snn_sparsity.operations import INPUT, KINDS
+
+
+class Summary(Callback):
+    """Print clean and attacked accuracy, zeros and norm of the gradient by kind, and the command that opens TensorBoard.
+
+    Args:
+        run_directory: The run; TensorBoard is pointed at it.
+    """
+
+    def __init__(self, run_directory: str) -> None:
+        self.run_directory = Path(run_directory)
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the table of the last epoch."""
+        self._print(trainer)
+
+    @rank_zero_only
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the table."""
+        self._print(trainer)
+
+    def _print(self, trainer: Trainer) -> None:
+        lines = ["", *accuracy_table(trainer), "", *gradient_table(trainer), ""]
+        if trainer.fast_dev_run:
+            lines.append("A fast_dev_run keeps nothing.")
+        else:
+            lines += [f"Run: {self.run_directory}", f"Curves: tensorboard --logdir {shlex.quote(str(self.run_directory))}"]
+        print("\n".join(lines), flush=True)
+
+
+def accuracy_table(trainer: Trainer) -> list[str]:
+    """Return a table of clean accuracy and each attack's, with space, protocol and settings."""
+    values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    rows = [("clean", values.get("val/accuracy", values.get("test/accuracy")), "all images of the set")]
+    for probe in trainer.callbacks:
+        if isinstance(probe, AdversarialAccuracy):
+            rows.append((str(probe.name), values.get(f"{probe.name}/accuracy"), probe.describe()))
+    return [f"{'accuracy':<16} {'%':>6}  protocol"] + [f"{name:<16} {_percent(value):>6}  {how}" for name, value, how in rows]
+
+
+def gradient_table(trainer: Trainer) -> list[str]:
+    """Return a table of the share of zeros and the norm of the gradient, by kind of operation."""
+    values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    kinds = [kind for kind in (INPUT, *KINDS) if f"grad_zero_mean/{kind}" in values]
+    if not kinds:
+        return []
+    rows = [(kind, values[f"grad_zero_mean/{kind}"], values[f"grad_norm_mean/{kind}"]) for kind in kinds]
+    return [f"{'input gradient of':<18} {'zeros %':>8} {'L2 norm':>10}"] + [
+        f"{kind:<18} {_percent(zeros):>8} {norm:>10.4g}" for kind, zeros, norm in rows
+    ]
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"

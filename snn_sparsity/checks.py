@@ -1,0 +1,39 @@
+"""One-line errors for what a user can get wrong: the name, the value given, what is allowed."""
+
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """A mistake in what the user gave (an option, a file, a folder); the command line shows it in one line, exit code 2."""
+
+
+def require_choice(name: str, value: object, allowed: Iterable[object]) -> None:
+    """Raise InputError unless ``value`` is one of ``allowed``.
+
+    Example:
+        >>> require_choice("pool", "median", ("max", "avg"))
+        Traceback (most recent call last):
+        snn_sparsity.checks.InputError: pool='median' is not allowed: choose one of 'max', 'avg'
+    """
+    options = tuple(allowed)
+    if value not in options:
+        raise InputError(f"{name}={value!r} is not allowed: choose one of {', '.join(map(repr, options))}")
+
+
+def require_number(name: str, value: float, *, at_least: float = float("-inf"), above: float = float("-inf"),
+                   at_most: float = float("inf"), whole: bool = False) -> None:  # fmt: skip
+    """Raise InputError unless ``value`` is a number in the range (and whole, where asked for).
+
+    Example:
+        >>> require_number("steps", 0, at_least=1, whole=True)
+        Traceback (most recent call last):
+        snn_sparsity.checks.InputError: steps=0 is not allowed: give a whole number of at least 1
+    """
+    number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    # Written so that NaN fails.
+    if number and at_least <= value <= at_most and value > above:
+        return
+    limits = [f"of at least {at_least}" if at_least > float("-inf") else "", f"above {above}" if above > float("-inf") else "",
+              f"of at most {at_most}" if at_most < float("inf") else ""]  # fmt: skip
+    wanted = " and ".join(limit for limit in limits if limit)
+    raise InputError(f"{name}={value!r} is not allowed: give a {'whole ' if whole else ''}number {wanted}".rstrip())

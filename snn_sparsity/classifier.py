@@ -1,0 +1,116 @@
+"""The LightningModule around a spiking network: forward, loss, accuracy. It knows no attack."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning import LightningModule
+from spikingjelly.activation_based import functional
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from snn_sparsity.batch import SpikeBatch
+from snn_sparsity.checks import InputError, require_number
+from snn_sparsity.hyperparameters import objects_to_ignore
+
+
+class SpikingClassifier(LightningModule):
+    """Classify by the time-mean of a spiking network's outputs, trained with Adam on their cross-entropy.
+
+    Defaults are the paper's (its section 4.1); weight decay 1e-3 is in the authors' code, not in the paper.
+
+    Logged: ``train/loss`` (nats, per step and epoch), ``val/loss``, ``val/accuracy``, ``test/loss``, ``test/accuracy`` (share in [0,1]).
+
+    Args:
+        network: Maps spikes [T,N,C,H,W] to outputs [T,N,K].
+        lr: Adam's learning rate, above 0.
+        betas: Adam's two decay rates.
+        weight_decay: L2 decay added to the gradient, at least 0.
+
+    Raises:
+        InputError: For a number outside its range.
+
+    Example:
+        >>> from snn_sparsity.networks import SEWResNet
+        >>> SpikingClassifier(SEWResNet())(torch.zeros(10, 2, 3, 32, 32)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self, network: nn.Module, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), weight_decay: float = 1e-3
+    ) -> None:
+        super().__init__()
+        require_number("lr", lr, above=0)
+        for beta in betas:
+            require_number("betas", beta, at_least=0, at_most=1)
+        require_number("weight_decay", weight_decay, at_least=0)
+        self.save_hyperparameters(ignore=objects_to_ignore("network"))
+        self.network = network
+        self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
+        self.val_accuracy = MulticlassAccuracy(network.num_classes, average="micro")
+        self.test_accuracy = MulticlassAccuracy(network.num_classes, average="micro")
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Return the logits [N,K] of spikes [T,N,C,H,W]: a pure function, since neurons are reset before and after."""
+        functional.reset_net(self.network)
+        logits: Tensor = self.network(spikes).mean(0)
+        # The neurons would otherwise keep the whole graph alive until the next forward.
+        functional.reset_net(self.network)
+        return logits
+
+    def training_step(self, batch: SpikeBatch, batch_idx: int) -> Tensor:
+        """Return the mean cross-entropy of a batch."""
+        loss = F.cross_entropy(self(batch.spikes), batch.labels)
+        self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch.labels))
+        return loss
+
+    def validation_step(self, batch: SpikeBatch, batch_idx: int) -> None:
+        """Log loss and accuracy on the validation set."""
+        self._evaluate(batch, "val", self.val_accuracy)
+
+    def test_step(self, batch: SpikeBatch, batch_idx: int) -> None:
+        """Log loss and accuracy on the test set."""
+        self._evaluate(batch, "test", self.test_accuracy)
+
+    def predict_step(self, batch: SpikeBatch, batch_idx: int) -> Tensor:
+        """Return the class probabilities [N,K]."""
+        return self(batch.spikes).softmax(1)
+
+    def _evaluate(self, batch: SpikeBatch, stage: str, accuracy: MulticlassAccuracy) -> None:
+        logits = self(batch.spikes)
+        accuracy(logits, batch.labels)
+        size = len(batch.labels)
+        self.log(f"{stage}/loss", F.cross_entropy(logits, batch.labels), batch_size=size, sync_dist=True)
+        self.log(f"{stage}/accuracy", accuracy, on_epoch=True, prog_bar=True, batch_size=size)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return Adam over all parameters."""
+        return torch.optim.Adam(self.parameters(), lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+
+    def on_fit_start(self) -> None:
+        """Refuse what breaks multi-step BatchNorm."""
+        if any(isinstance(module, nn.SyncBatchNorm) for module in self.modules()):
+            raise InputError(SYNC_BATCHNORM)
+
+    def on_train_start(self) -> None:
+        """Train with the numbers asked for: restoring a checkpoint would bring back those it was made with."""
+        for group in self.optimizers().param_groups:
+            group.update(lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Name the first tensor that does not fit, instead of listing all."""
+        own = self.state_dict()
+        for name, tensor in checkpoint["state_dict"].items():
+            if name not in own:
+                raise InputError(f"checkpoint has {name!r}, which this network has not: it was made with another network")
+            if tensor.shape != own[name].shape:
+                raise InputError(
+                    f"checkpoint has {name!r} of shape {list(tensor.shape)}, this network of shape {list(own[name].shape)}: "
+                    "it was made for another class count or network"
+                )
+
+
+SYNC_BATCHNORM = (
+    "trainer.sync_batchnorm=true is not allowed: Lightning's conversion drops the time dimension of SpikingJelly's multi-step "
+    "BatchNorm and would normalise over the wrong axis; give false"
+)

@@ -1,0 +1,78 @@
+"""The command line: ``snn-sparsity COMMAND ...``; each command is imported only when it is run."""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from textwrap import dedent
+
+from snn_sparsity import __version__
+from snn_sparsity.checks import InputError
+
+COMMANDS = {
+    "fit": ("snn_sparsity.commands.train", "train a network, with probes at each epoch"),
+    "validate": ("snn_sparsity.commands.train", "run the probes on the validation set"),
+    "test": ("snn_sparsity.commands.train", "run the probes on the whole test set"),
+    "predict": ("snn_sparsity.commands.train", "class probabilities of the test set"),
+    "configs": ("snn_sparsity.commands.configs", "list the shipped configurations, or copy one out"),
+}
+USAGE_ERROR = 2
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0, or 2 for a mistake in what was given, told in one line.
+
+    Example:
+        >>> main(["--version"]).__class__, main(["configs"]) # doctest: +ELLIPSIS
+        snn-sparsity ...
+        ...
+        (<class 'int'>, 0)
+    """
+    arguments = list(sys.argv[1:] if args is None else args)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    if arguments[0] == "--version":
+        print(f"snn-sparsity {__version__}")
+        return 0
+    try:
+        return _run(arguments)
+    except InputError as error:
+        print(f"snn-sparsity: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return USAGE_ERROR
+
+
+def _run(arguments: list[str]) -> int:
+    command = arguments[0]
+    if command not in COMMANDS:
+        raise InputError(f"unknown command {command!r}: choose one of {', '.join(COMMANDS)}")
+    # A console script does not look for modules where it is started; a user's own probe lies there.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    exit_code: int = import_module(COMMANDS[command][0]).run(arguments)
+    return exit_code
+
+
+def _help() -> str:
+    lines = [f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()]
+    return dedent("""\
+        usage: snn-sparsity COMMAND [OPTIONS]
+
+        Train spiking ResNets, watch their gradients, attack them, and say how far the result can be believed.
+
+        commands:
+        {commands}
+
+        snn-sparsity COMMAND --help    options of a command
+        snn-sparsity --version         the version
+
+        first steps:
+          snn-sparsity fit --config demo
+          snn-sparsity fit --config sew18_maxpool --data.name cifar100 --probes.pgd.attack.steps 20""").format(
+        commands="\n".join(lines)
+    )
+
+
+def console() -> None:
+    """Entry point of the console script."""
+    sys.exit(main())

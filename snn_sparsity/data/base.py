@@ -1,0 +1,134 @@
+"""The datamodule all datasets share: splits, loaders, flip and encoding."""
+
+import logging
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from lightning import LightningDataModule
+
+from snn_sparsity.batch import SpikeBatch
+from snn_sparsity.checks import InputError, require_number
+from snn_sparsity.data.images import ImageSet, Splits
+from snn_sparsity.data.loader import EpochLoader, RawBatch
+from snn_sparsity.encoders import Encoder, PhaseEncoder
+from snn_sparsity.hyperparameters import objects_to_ignore
+from snn_sparsity.randomness import stream
+
+log = logging.getLogger(__name__)
+
+HOLD_OUT_SEED = 2509_23762
+"""Seed of the held-out split: the same images are held out whatever the seed of a run."""
+
+
+@dataclass(kw_only=True, eq=False)
+class SpikeDataModule(LightningDataModule, ABC):
+    """Images held as one uint8 tensor; flipped and encoded on the device, a batch at a time.
+
+    A dataset is a subclass with ``num_classes``, ``class_names`` and ``load``.
+
+    Args:
+        encoder: Spike code; null is the paper's phase code with T=10.
+        batch_size: Images a training step on each device.
+        eval_batch_size: Images a batch in validation, test and predict; null is ``batch_size``.
+        validation: ``test`` validates on the official test set, as the paper does; a number in (0, 1) holds out that share
+            of the training set.
+        flip: Whether training images are mirrored with probability 1/2.
+        train_samples: Use only this many training images, drawn once and for all; null is all.
+        test_samples: Use only the first images of the test set; null is all.
+        seed: Seed of order, flips and stochastic codes; the command line sets it to ``seed_everything``.
+
+    Raises:
+        InputError: For a number outside its range.
+    """
+
+    encoder: Encoder | None = None
+    batch_size: int = 16
+    eval_batch_size: int | None = None
+    validation: Literal["test"] | float = 0.1
+    flip: bool = True
+    train_samples: int | None = None
+    test_samples: int | None = None
+    seed: int = 3407
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        require_number("batch_size", self.batch_size, at_least=1, whole=True)
+        require_number("seed", self.seed, at_least=0, whole=True)
+        for name in ("eval_batch_size", "train_samples", "test_samples"):
+            if getattr(self, name) is not None:
+                require_number(name, getattr(self, name), at_least=1, whole=True)
+        if self.validation != "test" and not (isinstance(self.validation, float) and 0 < self.validation < 1):
+            raise InputError(f"validation={self.validation!r} is not allowed: give 'test' or a number between 0 and 1")
+        self.save_hyperparameters(ignore=objects_to_ignore("encoder"))
+        self.spike_encoder = self.encoder or PhaseEncoder()
+        self._splits: dict[str, ImageSet] = {}
+
+    @property
+    @abstractmethod
+    def num_classes(self) -> int:
+        """Number of classes, known before any download."""
+
+    @property
+    @abstractmethod
+    def class_names(self) -> list[str]:
+        """Names of the classes, in the order of the labels."""
+
+    @abstractmethod
+    def load(self) -> Splits:
+        """Return the official training and test sets; called after ``prepare_data`` on every rank."""
+
+    def setup(self, stage: str) -> None:
+        """Load the dataset once and split it."""
+        if self._splits:
+            return
+        train, test = self.load()
+        order = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(HOLD_OUT_SEED))
+        test = test.select(torch.arange(len(test.labels))[: self.test_samples])
+        if self.validation == "test":
+            log.warning("Validating on the test set, as the paper does: the best epoch is chosen with the images it is judged by.")
+            held_out = test
+        else:
+            count = max(1, round(self.validation * len(order)))
+            held_out, order = train.select(order[:count]), order[count:]
+        train = train.select(order[: self.train_samples])
+        for name, part in (("training", train), ("validation", held_out), ("test", test)):
+            if not len(part.labels):
+                raise InputError(f"{type(self).__name__} has no {name} images")
+        self._splits = {"train": train, "validation": held_out, "test": test}
+
+    def identity(self) -> dict[str, Any]:
+        """Return what identifies the data of a run: sizes and checksums of the splits."""
+        return {name: {"images": len(part.labels), "sha256": part.checksum()} for name, part in self._splits.items()}
+
+    def train_dataloader(self) -> EpochLoader:
+        """Return shuffled training batches."""
+        return self._loader("train", self.batch_size, train=True)
+
+    def val_dataloader(self) -> EpochLoader:
+        """Return validation batches, in order."""
+        return self._loader("validation", self.eval_batch_size or self.batch_size, train=False)
+
+    def test_dataloader(self) -> EpochLoader:
+        """Return test batches, in order."""
+        return self._loader("test", self.eval_batch_size or self.batch_size, train=False)
+
+    def predict_dataloader(self) -> EpochLoader:
+        """Return test batches, in order."""
+        return self.test_dataloader()
+
+    def on_after_batch_transfer(self, batch: RawBatch | SpikeBatch, dataloader_idx: int) -> SpikeBatch:
+        """Flip and encode, on the device."""
+        if isinstance(batch, SpikeBatch):
+            return batch
+        images = batch.images
+        if self.flip:
+            # One decision an image: torchvision's transform would take one for the whole batch.
+            images = torch.where(batch.flip.view(-1, 1, 1, 1), images.flip(-1), images)
+        generator = stream(batch.seed) if self.spike_encoder.stochastic else None
+        return SpikeBatch(self.spike_encoder.to(images.device)(images, generator), batch.labels, images)
+
+    def _loader(self, split: str, batch_size: int, train: bool) -> EpochLoader:
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return EpochLoader(self._splits[split], batch_size, self.seed, train, rank, world_size)

@@ -1,0 +1,92 @@
+"""CIFAR-10 and CIFAR-100 in their original pixels."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+from urllib.error import URLError
+
+import torch
+from torch import Tensor
+from torchvision import datasets
+
+from snn_sparsity.checks import InputError, require_choice
+from snn_sparsity.data.base import SpikeDataModule
+from snn_sparsity.data.images import ImageSet, Splits, cache_directory, cached
+
+
+class Source(NamedTuple):
+    """What is known of a dataset before it is there."""
+
+    dataset: type[datasets.CIFAR10]
+    num_classes: int
+
+
+SOURCES = {"cifar10": Source(datasets.CIFAR10, 10), "cifar100": Source(datasets.CIFAR100, 100)}
+
+
+@dataclass(kw_only=True, eq=False)
+class CIFARDataModule(SpikeDataModule):
+    """CIFAR-10 or CIFAR-100: 50,000 training and 10,000 test images of 32x32 pixels; downloaded once.
+
+    Source: Krizhevsky, Learning multiple layers of features from tiny images (2009). See :class:`SpikeDataModule` for the
+    other arguments.
+
+    Args:
+        name: ``cifar10`` or ``cifar100``.
+        root: Where the archive lies or is downloaded to; null is the cache directory (``$SNN_SPARSITY_CACHE``).
+        url: Another place to download the archive from; its MD5 must be that of the original.
+
+    Raises:
+        InputError: For an unknown name or a url that is not http(s); in ``prepare_data``, if the archive is damaged or cannot be downloaded.
+    """
+
+    name: Literal["cifar10", "cifar100"] = "cifar10"
+    root: str | None = None
+    url: str | None = None
+
+    def __post_init__(self) -> None:
+        require_choice("name", self.name, SOURCES)
+        if self.url is not None and not self.url.startswith(("http://", "https://")):
+            raise InputError(f"url={self.url!r} is not allowed: give an http(s) address; an archive at hand goes into root")
+        super().__post_init__()
+
+    @property
+    def num_classes(self) -> int:
+        """10 or 100."""
+        return SOURCES[self.name].num_classes
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names as the dataset gives them; known once it is there."""
+        return list(self._open(train=False).classes)
+
+    def prepare_data(self) -> None:
+        """Download the archive, if it is not there, and decode it into the cache."""
+        self.load()
+
+    def load(self) -> Splits:
+        """Return the dataset, from the cache where it has been decoded before."""
+        return cached(self._directory / f"{self.name}.pt", lambda: Splits(self._decode(train=True), self._decode(train=False)))
+
+    @property
+    def _directory(self) -> Path:
+        return Path(self.root) if self.root else cache_directory()
+
+    def _decode(self, train: bool) -> ImageSet:
+        dataset = self._open(train)
+        images: Tensor = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
+        return ImageSet(images, torch.tensor(dataset.targets))
+
+    def _open(self, train: bool) -> datasets.CIFAR10:
+        original = SOURCES[self.name].dataset
+        source = type(original.__name__, (original,), {"url": self.url or original.url})
+        archive = self._directory / original.filename
+        try:
+            # A set that is unpacked is only checked; the MD5 of every file must be right.
+            return source(str(self._directory), train=train, download=True)
+        except (URLError, OSError, RuntimeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError(
+                f"data.name={self.name}: no intact archive at {archive} and none could be downloaded from {source.url} ({reason}). "
+                f"Put {original.filename} (MD5 {original.tgz_md5}) there, or give --data.url"
+            ) from error

@@ -1,0 +1,36 @@
+"""Direct coding: the pixel's value at every time step; the network's first neurons make the spikes."""
+
+import torch
+from torch import Tensor
+
+from snn_sparsity.checks import require_number
+from snn_sparsity.encoders.base import PixelCode, all_levels
+
+
+class DirectEncoder(PixelCode):
+    """Show ``v/255`` at each of T steps.
+
+    The one code with a gradient: that of the identity, past the rounding to the 8-bit lattice (which moves a value by at
+    most 1/510).
+
+    Args:
+        num_steps: T, at least 1.
+
+    Raises:
+        InputError: For T below 1.
+
+    Example:
+        >>> DirectEncoder(num_steps=2)(torch.tensor([[[[51]]]], dtype=torch.uint8)).flatten().tolist()
+        [0.20000000298023224, 0.20000000298023224]
+    """
+
+    def __init__(self, num_steps: int = 10) -> None:
+        require_number("num_steps", num_steps, at_least=1, whole=True)
+        super().__init__((all_levels() / 255).expand(-1, num_steps))
+
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Repeat the image T times; see :meth:`Encoder.forward`."""
+        spikes = super().forward(images.detach())
+        if not images.is_floating_point():
+            return spikes
+        return spikes + (images - images.detach())

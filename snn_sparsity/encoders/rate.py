@@ -1,0 +1,35 @@
+"""Rate coding: at each step a pixel fires with the probability of its brightness."""
+
+import torch
+from torch import Tensor
+
+from snn_sparsity.encoders.base import Encoder, grey_levels
+
+
+class RateEncoder(Encoder):
+    """Fire at step t if ``u < v/255`` with u uniform in [0,1), drawn afresh for every pixel and step (Bernoulli, "Poisson").
+
+    Args:
+        num_steps: T, at least 1.
+
+    Raises:
+        InputError: For T below 1.
+
+    Example:
+        >>> images = torch.tensor([[[[0, 255]]]], dtype=torch.uint8)
+        >>> RateEncoder(num_steps=2)(images, torch.Generator().manual_seed(0)).flatten().tolist()
+        [0.0, 1.0, 0.0, 1.0]
+    """
+
+    stochastic = True
+
+    def __init__(self, num_steps: int = 10) -> None:
+        super().__init__(num_steps)
+
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draw spikes, from ``generator`` where one is given; see :meth:`Encoder.forward`."""
+        self.refuse_gradient(images)
+        probability = grey_levels(images) / 255
+        device = generator.device if generator else images.device
+        draws = torch.rand(self.num_steps, *images.shape, generator=generator, device=device)
+        return (draws.to(images.device) < probability).float()

@@ -1,0 +1,60 @@
+"""A logger that appends every value to ``metrics.csv``, one row a value."""
+
+import csv
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+COLUMNS = ("epoch", "step", "name", "value")
+
+
+class MetricsCSV(Logger):
+    """Append rows ``epoch,step,name,value`` to ``metrics.csv`` in the run directory, each on disk at once.
+
+    One row a value, so that a new name never rewrites what is there (Lightning's CSVLogger would, and deletes the file when a
+    run goes on).
+
+    Args:
+        run_directory: Where the file is made, with the first row.
+    """
+
+    def __init__(self, run_directory: str) -> None:
+        super().__init__()
+        self.path = Path(run_directory) / "metrics.csv"
+
+    @property
+    def name(self) -> str:
+        """``metrics``."""
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        """Always the same: the directory is chosen by the run."""
+        return ""
+
+    @property
+    def log_dir(self) -> str:
+        """The run directory."""
+        return str(self.path.parent)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float | Tensor], step: int | None = None) -> None:
+        """Append values; Lightning adds the epoch they belong to."""
+        epoch = metrics.get("epoch", "")
+        rows = [(epoch, step, name, repr(float(value))) for name, value in metrics.items() if name != "epoch"]
+        if not rows:
+            return
+        new = not self.path.exists()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerows([COLUMNS, *rows] if new else rows)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: the run directory holds the whole configuration as ``config.yaml``."""

@@ -1,0 +1,36 @@
+"""Where a run leaves what it makes: ``runs/<config>/seed_<n>/<k>``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def run_directory(command: str, root: str, configs: Sequence[str], seed: int, checkpoint: str | None) -> Path:
+    """Return the directory of a new run; it is not made.
+
+    A fit gets the next free ``<root>/<config>/seed_<n>/<k>``. Validating or testing a checkpoint goes to a directory beside it,
+    named after the command, so that its numbers stay with the run they are about.
+
+    Args:
+        command: fit, validate, test or predict.
+        root: Directory of all runs.
+        configs: Configurations given, by path; their stems, joined by ``+``, name the run.
+        seed: Seed of the run.
+        checkpoint: Checkpoint given, or None.
+
+    Example:
+        >>> run_directory("fit", "no_such_folder", ["configs/demo.yaml"], 3407, None).as_posix()
+        'no_such_folder/demo/seed_3407/0'
+    """
+    if command != "fit" and checkpoint is not None:
+        return Path(checkpoint).parent / command
+    parent = Path(root) / ("+".join(_name(Path(config)) for config in configs) or "paper") / f"seed_{seed}"
+    taken = [int(path.name) for path in parent.glob("*") if path.name.isdigit()]
+    return parent / str(max(taken, default=-1) + 1)
+
+
+def _name(config: Path) -> str:
+    """Return the stem of a configuration; a run's own ``config.yaml`` is named after that run."""
+    parents = config.resolve().parents
+    if config.stem == "config" and parents[1].name.startswith("seed_"):
+        return parents[2].name
+    return config.stem

@@ -1,0 +1,51 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny import TinyDataModule, TinyNetwork
+
+# foolbox imports GitPython, which otherwise fails on a machine without git.
+os.environ["GIT_PYTHON_REFRESH"] = "quiet"
+# JAX-less, TensorFlow-less machines are fine; TensorBoard need not look.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SNN_SPARSITY_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return TinyNetwork()
+
+
+@pytest.fixture
+def data():
+    module = TinyDataModule()
+    module.setup("fit")
+    return module
+
+
+@pytest.fixture
+def classifier(network):
+    from snn_sparsity.classifier import SpikingClassifier
+
+    return SpikingClassifier(network).eval()
+
+
+@pytest.fixture
+def trainer_options(tmp_path):
+    return {
+        "default_root_dir": str(tmp_path),
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+    }

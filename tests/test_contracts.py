@@ -1,0 +1,286 @@
+"""What holds for every probe, attack, encoder and network, found by walking the package: new ones join unasked."""
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+import typing
+
+import pytest
+import torch
+from lightning import Callback, Trainer
+from torch import nn
+
+import snn_sparsity
+from snn_sparsity.attacks import Attack, CodeBookAscent
+from snn_sparsity.callbacks import Probe
+from snn_sparsity.classifier import SpikingClassifier
+from snn_sparsity.encoders import Encoder, PhaseEncoder
+from snn_sparsity.targets import ImageTarget, SpikeTarget
+from tests.tiny import TinyDataModule, TinyNetwork
+
+
+def classes_of(base):
+    """Every concrete subclass of ``base`` that the package defines."""
+    for info in pkgutil.walk_packages(snn_sparsity.__path__, "snn_sparsity."):
+        if not info.name.endswith("__main__"):
+            importlib.import_module(info.name)
+    found, left = set(), [base]
+    while left:
+        for child in left.pop().__subclasses__():
+            left.append(child)
+            if child.__module__.startswith("snn_sparsity.") and not inspect.isabstract(child):
+                found.add(child)
+    return sorted(found, key=lambda child: child.__name__)
+
+
+def make(kind, **given):
+    """An object with its defaults; what has none is filled in by its type."""
+    hints = typing.get_type_hints(kind.__init__)
+    needed = [
+        name
+        for name, parameter in inspect.signature(kind).parameters.items()
+        if parameter.default is inspect.Parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    fillers = {Attack: CodeBookAscent(steps=2), Encoder: PhaseEncoder()}
+    return kind(**{name: fillers[hints[name]] for name in needed} | given)
+
+
+NETWORKS = [
+    kind
+    for _, kind in inspect.getmembers(importlib.import_module("snn_sparsity.networks"), inspect.isclass)
+    if issubclass(kind, nn.Module)
+]
+PROBES, ATTACKS, ENCODERS = classes_of(Probe), classes_of(Attack), [kind for kind in classes_of(Encoder) if kind.__name__ != "PixelCode"]
+
+
+def test_the_walk_finds_the_known_ones():
+    names = {kind.__name__ for kind in PROBES + ATTACKS + ENCODERS + NETWORKS}
+    assert names >= {"AdversarialAccuracy", "GradientSparsity", "FGSM", "PGD", "CodeBookAscent", "PhaseEncoder", "RateEncoder", "SEWResNet"}
+
+
+class State:
+    """Everything that measuring must leave as it was."""
+
+    def __init__(self, module):
+        self.tensors = {name: value.clone() for name, value in module.state_dict().items()}
+        self.gradients = {name: None if p.grad is None else p.grad.clone() for name, p in module.named_parameters()}
+        self.required = {name: p.requires_grad for name, p in module.named_parameters()}
+        self.training = {name: child.training for name, child in module.named_modules()}
+        self.hooks = {name: (len(child._forward_pre_hooks), len(child._forward_hooks), len(child._backward_hooks))
+                      for name, child in module.named_modules()}  # fmt: skip
+        self.random = torch.get_rng_state()
+
+    def assert_equal(self, module):
+        now = State(module)
+        assert now.tensors.keys() == self.tensors.keys()
+        for name, value in now.tensors.items():
+            assert torch.equal(value, self.tensors[name]), name
+        for name, value in now.gradients.items():
+            before = self.gradients[name]
+            assert (value is None and before is None) or torch.equal(value, before), name
+        assert (now.required, now.training, now.hooks) == (self.required, self.training, self.hooks)
+        assert torch.equal(now.random, self.random)
+
+
+def used_classifier():
+    """A classifier in training mode with gradients left over from its last step."""
+    torch.manual_seed(0)
+    classifier = SpikingClassifier(TinyNetwork()).train()
+    for _ in range(3):
+        classifier(torch.randint(0, 2, (10, 8, 3, 32, 32)).float()).sum().backward()
+    return classifier
+
+
+# Encoders ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ENCODERS, ids=lambda kind: kind.__name__)
+def test_encoder(kind):
+    encoder = make(kind)
+    images = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
+    before = torch.get_rng_state()
+    spikes = encoder(images, torch.Generator().manual_seed(1))
+    assert spikes.shape == (encoder.num_steps, 2, 3, 4, 5)
+    assert spikes.dtype == torch.float32
+    assert 0 <= spikes.min() <= spikes.max() <= 1
+    assert torch.equal(spikes, encoder(images, torch.Generator().manual_seed(1)))
+    assert torch.equal(spikes, encoder(images / 255, torch.Generator().manual_seed(1)))
+    assert torch.equal(before, torch.get_rng_state())
+    if encoder.stochastic:
+        assert not torch.equal(spikes, encoder(images, torch.Generator().manual_seed(2)))
+        assert not hasattr(encoder, "code_book")
+    else:
+        assert encoder.code_book.shape == (256, encoder.num_steps)
+        assert torch.equal(spikes, encoder.code_book[images.long()].movedim(-1, 0))
+    assert not encoder.state_dict(), "an encoder has no state: checkpoints must not depend on it"
+
+
+# Networks ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", NETWORKS, ids=lambda kind: kind.__name__)
+def test_network(kind):
+    network = make(kind, num_classes=7)
+    classifier = SpikingClassifier(network).eval()
+    spikes = torch.randint(0, 2, (4, 2, 3, 32, 32)).float()
+    assert network(spikes).shape == (4, 2, 7)
+    first = classifier(spikes)
+    classifier(1 - spikes)
+    assert torch.equal(first, classifier(spikes)), "the classifier's forward must be a pure function"
+    x = spikes.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(classifier(x).norm(), x)
+    assert gradient.abs().sum() > 0, "no gradient in eval mode: nothing could be attacked"
+
+
+# Attacks -------------------------------------------------------------------------------------------------------------------
+
+
+def aimed(attack, classifier):
+    """A target the attack can use, and clean inputs."""
+    images = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    try:
+        target = SpikeTarget(classifier)
+        x = PhaseEncoder()(images).transpose(0, 1)
+        attack(target, x[:1], torch.tensor([0]))
+    except ValueError:
+        target, x = ImageTarget(classifier, PhaseEncoder()), images / 255
+    return target, x
+
+
+@pytest.mark.parametrize("kind", ATTACKS, ids=lambda kind: kind.__name__)
+def test_attack(kind):
+    classifier = used_classifier()
+    attack = make(kind)
+    target, x = aimed(attack, classifier)
+    labels = torch.arange(6) % 4
+    before, original = State(classifier), x.clone()
+    attacked = attack(target, x, labels, torch.Generator().manual_seed(3))
+    before.assert_equal(classifier)
+    assert torch.equal(x, original)
+    assert attacked.shape == x.shape
+    assert (attacked - x).abs().max() <= attack.eps + 1e-6
+    assert 0 <= attacked.min() <= attacked.max() <= 1
+    assert torch.equal(attacked, attack(target, x, labels, torch.Generator().manual_seed(3)))
+    assert torch.equal(kind(**{**dataclasses.asdict(attack), "eps": 0.0})(target, x, labels), x)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        attack.eps = 1.0
+    assert f"eps={attack.eps}" in repr(attack)
+
+
+@pytest.mark.parametrize("kind", ATTACKS, ids=lambda kind: kind.__name__)
+def test_attack_after_an_exception(kind):
+    classifier = used_classifier()
+    attack = make(kind)
+    target, x = aimed(attack, classifier)
+    before = State(classifier)
+    classifier.network.fc.forward = fail_after(0, classifier.network.fc.forward)
+    with pytest.raises(ZeroDivisionError):
+        attack(target, x, torch.zeros(6, dtype=torch.int64), torch.Generator())
+    before.assert_equal(classifier)
+
+
+# Probes --------------------------------------------------------------------------------------------------------------------
+
+
+def fail_after(calls, function):
+    """The function, until it has been called so often; then ZeroDivisionError."""
+    count = iter(range(calls))
+
+    def failing(*args):
+        if next(count, None) is None:
+            raise ZeroDivisionError
+        return function(*args)
+
+    return failing
+
+
+class Bystander:
+    """A mixin for a probe that also does whatever a careless author might do."""
+
+    def measure(self, context, batch):
+        values = super().measure(context, batch)
+        torch.rand(3)
+        context.classifier.train()
+        context.classifier(batch.spikes).sum().backward()
+        context.classifier.requires_grad_(False)
+        return values
+
+
+class Watch(Callback):
+    """Compares the classifier before and after each validation batch, probes included, with gradients left over from a step."""
+
+    compared = 0
+
+    def on_validation_batch_start(self, trainer, classifier, batch, batch_idx):
+        for parameter in classifier.parameters():
+            parameter.grad = torch.full_like(parameter, 0.5)
+        self.before = State(classifier)
+
+    def on_validation_batch_end(self, trainer, classifier, outputs, batch, batch_idx):
+        self.before.assert_equal(classifier)
+        self.compared += 1
+
+    def on_exception(self, trainer, classifier, exception):
+        self.before.assert_equal(classifier)
+        self.compared += 1
+
+
+def run(probe, classifier, options, *watch, **trainer):
+    data = TinyDataModule(eval_batch_size=8)
+    return Trainer(callbacks=[probe, *watch], **options | trainer).validate(classifier, datamodule=data, verbose=False)[0]
+
+
+@pytest.mark.parametrize("careless", [False, True])
+@pytest.mark.parametrize("kind", PROBES, ids=lambda kind: kind.__name__)
+def test_probe_leaves_no_trace(kind, careless, trainer_options):
+    probe, watch = make(type("Careless", (Bystander, kind), {}) if careless else kind, name="it"), Watch()
+    metrics = run(probe, used_classifier(), trainer_options, watch)
+    assert watch.compared == 1
+    mine = {name for name in metrics if not name.startswith(("val/", "time/"))}
+    assert mine, "a probe logs something"
+    assert f"time/{probe.name}_seconds" in metrics
+
+
+@pytest.mark.parametrize("kind", PROBES, ids=lambda kind: kind.__name__)
+def test_probe_that_fails_is_named_and_leaves_no_trace(kind, trainer_options):
+    classifier, watch = used_classifier(), Watch()
+    probe = make(kind, name="it")
+    # The validation step itself comes first; then the probe meets a network that breaks.
+    classifier.network.fc.forward = fail_after(1, classifier.network.fc.forward)
+    with pytest.raises(RuntimeError, match="probe 'it'"):
+        run(probe, classifier, trainer_options, watch)
+    assert watch.compared == 1
+
+
+@pytest.mark.parametrize("kind", PROBES, ids=lambda kind: kind.__name__)
+def test_probe_measures_the_same_in_any_loop_and_precision(kind, trainer_options):
+    classifier = used_classifier()
+    expected = run(make(kind, name="it"), classifier, trainer_options)
+    for other in ({"inference_mode": False}, {"precision": "bf16-mixed"}):
+        measured = run(make(kind, name="it"), classifier, trainer_options, **other)
+        for name, value in expected.items():
+            if not name.startswith(("val/", "time/")):
+                assert measured[name] == pytest.approx(value, rel=1e-6, abs=1e-9, nan_ok=True), (name, other)
+
+
+@pytest.mark.parametrize("kind", PROBES, ids=lambda kind: kind.__name__)
+def test_two_probes_of_a_class_have_states_of_their_own(kind):
+    assert make(kind, name="one").state_key != make(kind, name="other").state_key
+
+
+def test_training_is_bit_identical_with_all_probes_and_without(trainer_options):
+    def weights(probes):
+        torch.manual_seed(4)
+        classifier = SpikingClassifier(TinyNetwork())
+        # Validation in the middle of an accumulation is where a stray gradient would show.
+        options = {"max_epochs": 2, "accumulate_grad_batches": 2, "val_check_interval": 1}
+        Trainer(callbacks=probes, **trainer_options | options).fit(classifier, datamodule=TinyDataModule())
+        return classifier.state_dict()
+
+    careless = type("Careless", (Bystander, PROBES[0]), {})
+    everything = [make(kind) for kind in PROBES] + [make(careless, name="careless")]
+    plain, probed, reordered = weights([]), weights(everything), weights([make(kind) for kind in reversed(PROBES)])
+    for name, value in plain.items():
+        assert torch.equal(value, probed[name]), name
+        assert torch.equal(value, reordered[name]), name

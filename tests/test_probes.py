@@ -1,0 +1,203 @@
+from dataclasses import dataclass
+
+import pytest
+import torch
+from lightning import Trainer
+
+from snn_sparsity.attacks import FGSM, PGD, CodeBookAscent
+from snn_sparsity.callbacks import AdversarialAccuracy, GradientSparsity, Probe
+from snn_sparsity.checks import InputError
+from snn_sparsity.classifier import SpikingClassifier
+from snn_sparsity.targets import SpikeTarget
+from tests.tiny import TinyDataModule, TinyNetwork
+
+
+@pytest.fixture
+def trained(trainer_options):
+    torch.manual_seed(0)
+    classifier = SpikingClassifier(TinyNetwork())
+    Trainer(max_epochs=3, **trainer_options).fit(classifier, datamodule=TinyDataModule())
+    return classifier
+
+
+def every_probe():
+    return [
+        AdversarialAccuracy(attack=FGSM(), space="spikes", batch_norm="batch", name="fgsm"),
+        AdversarialAccuracy(attack=PGD(), space="spikes", name="pgd"),
+        AdversarialAccuracy(attack=CodeBookAscent(steps=3), name="codebook"),
+        GradientSparsity(),
+        GradientSparsity(at="adversarial", name="adversarial"),
+        GradientSparsity(batch_norm="batch", name="batch"),
+    ]
+
+
+def probe_values(metrics):
+    return {name: float(value) for name, value in metrics.items() if not name.startswith(("train/", "val/", "test/", "time/"))}
+
+
+def test_fit_validate_and_test_give_the_same_numbers(trainer_options):
+    torch.manual_seed(0)
+    classifier = SpikingClassifier(TinyNetwork())
+    data = TinyDataModule(validation="test", eval_batch_size=8)
+    trainer = Trainer(max_epochs=2, callbacks=every_probe(), **trainer_options)
+    trainer.fit(classifier, datamodule=data)
+    fit = probe_values(trainer.callback_metrics)
+    assert len(fit) > 60
+    for method in ("validate", "test"):
+        for inference_mode in (True, False):
+            other = Trainer(callbacks=every_probe(), inference_mode=inference_mode, **trainer_options)
+            assert probe_values(getattr(other, method)(classifier, datamodule=data, verbose=False)[0]) == fit
+
+
+def test_accuracy_against_an_offline_loop(trained, trainer_options):
+    data = TinyDataModule(eval_batch_size=8)
+    probe = AdversarialAccuracy(attack=FGSM(eps=0.3), space="spikes", name="fgsm")
+    metrics = Trainer(callbacks=[probe], **trainer_options).test(trained, datamodule=data, verbose=False)[0]
+    right = clean = 0
+    largest = 0.0
+    for raw in data.test_dataloader():
+        batch = data.on_after_batch_transfer(raw, 0)
+        x = batch.spikes.transpose(0, 1)
+        attacked = FGSM(eps=0.3)(SpikeTarget(trained), x, batch.labels)
+        trained.eval()
+        right += (trained(attacked.transpose(0, 1)).argmax(1) == batch.labels).sum().item()
+        clean += (trained(batch.spikes).argmax(1) == batch.labels).sum().item()
+        largest = max(largest, (attacked - x).abs().max().item())
+    assert metrics["fgsm/accuracy"] == pytest.approx(right / 20)
+    assert metrics["fgsm/clean_accuracy"] == pytest.approx(clean / 20) == metrics["test/accuracy"]
+    assert metrics["fgsm/largest_perturbation"] == pytest.approx(largest) == pytest.approx(0.3)
+
+
+def test_drift_of_the_paper_s_protocol_runs_through_the_whole_evaluation(trained, trainer_options):
+    data = TinyDataModule(eval_batch_size=5)
+    probe = AdversarialAccuracy(attack=FGSM(), space="spikes", batch_norm="batch", name="fgsm")
+    metrics = Trainer(callbacks=[probe], **trainer_options).test(trained, datamodule=data, verbose=False)[0]
+    target, losses = SpikeTarget(trained, "batch"), []
+    for raw in data.test_dataloader():
+        batch = data.on_after_batch_transfer(raw, 0)
+        attacked = FGSM()(target, batch.spikes.transpose(0, 1), batch.labels)
+        losses.append(torch.nn.functional.cross_entropy(target.judge(attacked), batch.labels))
+    assert metrics["fgsm/loss"] == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
+
+
+def test_a_saturated_network_has_only_samples_without_gradient(trained, trainer_options):
+    with torch.no_grad():
+        trained.network.fc.weight.mul_(0)
+    probe = AdversarialAccuracy(attack=PGD(), space="spikes", name="pgd")
+    metrics = Trainer(callbacks=[probe], **trainer_options).test(trained, datamodule=TinyDataModule(), verbose=False)[0]
+    assert metrics["pgd/zero_gradient_samples"] == 1.0
+    healthy = TinyNetwork()
+    metrics = Trainer(callbacks=[AdversarialAccuracy(attack=PGD(), space="spikes", name="pgd")], **trainer_options).test(
+        SpikingClassifier(healthy), datamodule=TinyDataModule(), verbose=False
+    )[0]
+    assert metrics["pgd/zero_gradient_samples"] < 1.0
+
+
+@dataclass(kw_only=True, eq=False)
+class Count(Probe):
+    """Remembers which images it was shown."""
+
+    def measure(self, context, batch):
+        self.shown = [*getattr(self, "shown", []), (context.first, len(batch.labels))]
+        return {"label": batch.labels.float()}
+
+
+@pytest.mark.parametrize(("limit", "shown"), [(5, [(0, 5)]), (8, [(0, 8)]), (11, [(0, 8), (8, 3)]), (None, [(0, 8), (8, 8), (16, 4)])])
+def test_the_first_images_are_measured(limit, shown, trainer_options):
+    probe = Count(max_samples=limit)
+    data = TinyDataModule(eval_batch_size=8, validation="test")
+    metrics = Trainer(callbacks=[probe], **trainer_options).validate(SpikingClassifier(TinyNetwork()), datamodule=data, verbose=False)[0]
+    assert probe.shown == shown
+    labels = data._splits["test"].labels[:limit].float()
+    assert metrics["count/label"] == pytest.approx(labels.mean().item())
+
+
+def test_a_test_takes_all_images(trainer_options):
+    probe = Count(max_samples=3)
+    Trainer(callbacks=[probe], **trainer_options).test(SpikingClassifier(TinyNetwork()), datamodule=TinyDataModule(), verbose=False)
+    assert sum(count for _, count in probe.shown) == 20
+
+
+def test_schedule_and_sanity_check(trainer_options):
+    class When(Count):
+        def on_validation_epoch_end(self, trainer, pl_module):
+            seen.append((trainer.sanity_checking, trainer.current_epoch, bool(self._values)))
+            super().on_validation_epoch_end(trainer, pl_module)
+
+    seen = []
+    probe = When(every_n_epochs=2)
+    Trainer(max_epochs=5, callbacks=[probe], **trainer_options | {"num_sanity_val_steps": 2}).fit(
+        SpikingClassifier(TinyNetwork()), datamodule=TinyDataModule()
+    )
+    # The second and fourth epoch are due, and the last always is.
+    assert seen == [(True, 0, False), (False, 0, False), (False, 1, True), (False, 2, False), (False, 3, True), (False, 4, True)]
+
+
+def test_probes_see_gradients_in_eval_mode_and_float32(trainer_options):
+    class Look(Count):
+        def measure(self, context, batch):
+            assert torch.is_grad_enabled()
+            assert not torch.is_inference_mode_enabled()
+            assert not any(tensor.is_inference() for tensor in batch)
+            assert not any(module.training for module in context.classifier.modules())
+            assert context.classifier(batch.spikes).dtype == torch.float32
+            return super().measure(context, batch)
+
+    for precision in ("32-true", "bf16-mixed"):
+        Trainer(callbacks=[Look()], precision=precision, **trainer_options).validate(
+            SpikingClassifier(TinyNetwork()), datamodule=TinyDataModule(), verbose=False
+        )
+
+
+def test_sparsity_on_a_small_network_against_autograd(trained, trainer_options):
+    data = TinyDataModule(eval_batch_size=20, validation="test")
+    metrics = Trainer(callbacks=[GradientSparsity()], **trainer_options).validate(trained, datamodule=data, verbose=False)[0]
+    batch = data.on_after_batch_transfer(next(iter(data.val_dataloader())), 0)
+    trained.eval()
+    kept = {}
+    for path in ("conv1", "maxpool", "fc"):
+        module = trained.network.get_submodule(path)
+        module.register_forward_pre_hook(lambda _, inputs, path=path: (inputs[0].retain_grad(), kept.update({path: inputs[0]}))[0])
+    x = batch.spikes.clone().requires_grad_()
+    torch.nn.functional.cross_entropy(trained(x), batch.labels, reduction="sum").backward()
+    for path, tag in (("conv1", "conv/01_conv1"), ("maxpool", "pool/04_maxpool"), ("fc", "linear/09_fc")):
+        gradient = kept[path].grad
+        assert metrics[f"grad_zero/{tag}"] == pytest.approx((gradient == 0).float().mean().item(), abs=1e-6)
+        norms = gradient.transpose(0, 1).flatten(1).norm(dim=1)
+        assert metrics[f"grad_norm/{tag}"] == pytest.approx(norms.mean().item(), rel=1e-4)
+    zeros = [metrics["grad_zero/conv/01_conv1"], metrics["grad_zero/conv/05_conv2"]]
+    assert metrics["grad_zero_mean/conv"] == pytest.approx(sum(zeros) / 2)
+
+
+def test_two_protocols_never_share_a_curve():
+    tags = {probe.tag("zero/conv/01_conv1") for probe in every_probe()[3:]}
+    assert tags == {"grad_zero/conv/01_conv1", "grad_zero_adversarial/conv/01_conv1", "grad_zero_batchnorm_batch/conv/01_conv1"}
+
+
+def test_image_space_needs_an_encoder(trainer_options):
+    probe = AdversarialAccuracy(attack=CodeBookAscent(), name="codebook")
+    data = TinyDataModule()
+    data.spike_encoder, encoder = None, data.spike_encoder
+    data.on_after_batch_transfer = lambda raw, index: __import__("snn_sparsity.batch").batch.SpikeBatch(
+        encoder(raw.images), raw.labels, raw.images
+    )
+    with pytest.raises(InputError, match=r"probes.codebook: space='image' needs a datamodule"):
+        Trainer(callbacks=[probe], **trainer_options).validate(SpikingClassifier(TinyNetwork()), datamodule=data)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        (AdversarialAccuracy, {"space": "pixels"}),
+        (AdversarialAccuracy, {"batch_norm": "train"}),
+        (AdversarialAccuracy, {"max_samples": 0}),
+        (AdversarialAccuracy, {"every_n_epochs": 0}),
+        (GradientSparsity, {"kinds": ("relu",)}),
+        (GradientSparsity, {"at": "random"}),
+        (GradientSparsity, {"batch_norm": "train"}),
+    ],
+)
+def test_bad_settings_are_refused(kind, wrong):
+    given = {"attack": FGSM()} if kind is AdversarialAccuracy else {}
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        kind(**given | wrong)
