@@ -1,10 +1,11 @@
 """The LightningModule around a spiking network: forward, loss, accuracy. It knows no attack."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from spikingjelly.activation_based import functional
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
@@ -28,7 +29,7 @@ class SpikingClassifier(LightningModule):
         weight_decay: L2 decay added to the gradient, at least 0.
 
     Raises:
-        InputError: For a number outside its range.
+        InputError: For a number outside its range, or a network without ``num_classes``.
 
     Example:
         >>> from snn_sparsity.networks import SEWResNet
@@ -36,9 +37,7 @@ class SpikingClassifier(LightningModule):
         torch.Size([2, 10])
     """
 
-    def __init__(
-        self, network: nn.Module, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), weight_decay: float = 1e-3
-    ) -> None:
+    def __init__(self, network: nn.Module, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), weight_decay: float = 1e-3) -> None:
         super().__init__()
         require_number("lr", lr, above=0)
         for beta in betas:
@@ -47,8 +46,11 @@ class SpikingClassifier(LightningModule):
         self.save_hyperparameters(ignore=objects_to_ignore("network"))
         self.network = network
         self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
-        self.val_accuracy = MulticlassAccuracy(network.num_classes, average="micro")
-        self.test_accuracy = MulticlassAccuracy(network.num_classes, average="micro")
+        num_classes: Any = getattr(network, "num_classes", None)
+        if num_classes is None:
+            raise InputError(f"network {type(network).__name__} has no attribute num_classes")
+        self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
 
     def forward(self, spikes: Tensor) -> Tensor:
         """Return the logits [N,K] of spikes [T,N,C,H,W]: a pure function, since neurons are reset before and after."""
@@ -94,7 +96,8 @@ class SpikingClassifier(LightningModule):
 
     def on_train_start(self) -> None:
         """Train with the numbers asked for: restoring a checkpoint would bring back those it was made with."""
-        for group in self.optimizers().param_groups:
+        optimizer = cast(LightningOptimizer, self.optimizers())
+        for group in optimizer.param_groups:
             group.update(lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -68,9 +68,7 @@ def _help() -> str:
 
         first steps:
           snn-sparsity fit --config demo
-          snn-sparsity fit --config sew18_maxpool --data.name cifar100 --probes.pgd.attack.steps 20""").format(
-        commands="\n".join(lines)
-    )
+          snn-sparsity fit --config sew18_maxpool --data.name cifar100 --probes.pgd.attack.steps 20""").format(commands="\n".join(lines))
 
 
 def console() -> None:

@@ -82,16 +82,16 @@ def record_gradients(
     record.check_complete()
 
 
-def _watch_input(
-    operation: Operation, record: GradientRecord[Any], reduce: Callable[[Operation, Tensor], Any]
-) -> RemovableHandle:
+def _watch_input(operation: Operation, record: GradientRecord[Any], reduce: Callable[[Operation, Tensor], Any]) -> RemovableHandle:
     def receive(gradient: Tensor) -> None:
         record.values[operation.path] = reduce(operation, gradient)
 
     def enter(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         record.forwards[operation.path] += 1
         if holds_state(module):
-            raise RuntimeError(f"neuron {operation.path!r} still holds the state of an earlier forward pass: the network's forward misses its reset")
+            raise RuntimeError(
+                f"neuron {operation.path!r} still holds the state of an earlier forward pass: the network's forward misses its reset"
+            )
         x, *rest = inputs
         if not x.requires_grad:
             raise RuntimeError(f"the input of operation {operation.path!r} requires no gradient: none can be recorded")

@@ -94,9 +94,7 @@ def test_a_zero_gradient_leaves_x_unchanged(attack, images, labels):
 
 def test_the_best_iterate_is_at_least_as_good_as_the_last(cnn, images, labels):
     # Steps far too long: the loss goes up and down.
-    best, last = (
-        PGD(eps=0.3, alpha=0.25, steps=9, random_start=False, keep=keep)(Plain(cnn), images, labels) for keep in ("best", "last")
-    )
+    best, last = (PGD(eps=0.3, alpha=0.25, steps=9, random_start=False, keep=keep)(Plain(cnn), images, labels) for keep in ("best", "last"))
     gain = margin(cnn(best), labels) - margin(cnn(last), labels)
     assert (gain >= 0).all()
     assert (gain > 0).any()

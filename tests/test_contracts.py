@@ -47,9 +47,7 @@ def make(kind, **given):
 
 
 NETWORKS = [
-    kind
-    for _, kind in inspect.getmembers(importlib.import_module("snn_sparsity.networks"), inspect.isclass)
-    if issubclass(kind, nn.Module)
+    kind for _, kind in inspect.getmembers(importlib.import_module("snn_sparsity.networks"), inspect.isclass) if issubclass(kind, nn.Module)
 ]
 PROBES, ATTACKS, ENCODERS = classes_of(Probe), classes_of(Attack), [kind for kind in classes_of(Encoder) if kind.__name__ != "PixelCode"]
 

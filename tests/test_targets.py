@@ -83,9 +83,7 @@ def test_the_spike_ball_holds_no_valid_code_but_the_clean_one(classifier, spikes
 
 def test_a_stochastic_encoder_draws_from_the_target_s_generator(classifier):
     images = torch.rand(2, 3, 32, 32)
-    first, second = (
-        ImageTarget(classifier, RateEncoder(4), generator=torch.Generator().manual_seed(1)).logits(images) for _ in range(2)
-    )
+    first, second = (ImageTarget(classifier, RateEncoder(4), generator=torch.Generator().manual_seed(1)).logits(images) for _ in range(2))
     assert torch.equal(first, second)
 
 

@@ -81,9 +81,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 LOSSES: dict[LossName, Callable[[Tensor, Tensor], Tensor]] = {"ce": cross_entropy, "margin": margin}
 
 
-def input_gradient(
-    function: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor, loss: LossName = "ce"
-) -> tuple[Tensor, Tensor]:
+def input_gradient(function: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor, loss: LossName = "ce") -> tuple[Tensor, Tensor]:
     """Return the gradient of the summed loss with respect to x, and the logits it was taken at.
 
     Works inside any evaluation loop (``no_grad`` and ``inference_mode``) and never touches a parameter's ``.grad``. The loss
@@ -163,6 +161,8 @@ def whole_levels(eps: float) -> int:
         8
     """
     levels = round(255 * eps)
-    if abs(255 * eps - levels) > 0.01:  # noqa: PLR2004  # 0.0314 is as good a way to write 8/255 as any
-        raise InputError(f"eps={eps} is {255 * eps:.2f} grey levels: in image space give a whole number, such as {levels}/255 = {levels / 255:.6f}")
+    if abs(255 * eps - levels) > 0.01:  # 0.0314 is as good a way to write 8/255 as any
+        raise InputError(
+            f"eps={eps} is {255 * eps:.2f} grey levels: in image space give a whole number, such as {levels}/255 = {levels / 255:.6f}"
+        )
     return levels

@@ -1,12 +1,12 @@
 """Accuracy under an attack, in a named space and protocol."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snn_sparsity.attacks.base import LOSSES, Attack, Space
+from snn_sparsity.attacks.base import Attack, Space
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.callbacks.probe import Probe, ProbeContext
 from snn_sparsity.checks import InputError, require_choice
@@ -42,6 +42,8 @@ class AdversarialAccuracy(Probe):
     space: Space = "image"
     batch_norm: BatchNormMode = "eval"
 
+    _target: SpikeTarget | ImageTarget | None = field(default=None, init=False, repr=False)
+
     def __post_init__(self) -> None:
         require_choice("space", self.space, ("image", "spikes"))
         require_choice("batch_norm", self.batch_norm, ("eval", "batch"))
@@ -74,8 +76,7 @@ class AdversarialAccuracy(Probe):
         return super().summarise(values) | {"largest_perturbation": values["largest_perturbation"].max()}
 
     def _aim(self, context: ProbeContext, batch: SpikeBatch) -> tuple[SpikeTarget | ImageTarget, Tensor]:
-        if self._target is None:
-            self._target = self._new_target(context)
+        self._target = self._target or self._new_target(context)
         if isinstance(self._target, ImageTarget):
             return self._target, batch.images.float() / 255
         return self._target, batch.spikes.transpose(0, 1).contiguous()
@@ -90,4 +91,4 @@ class AdversarialAccuracy(Probe):
     def _reset(self) -> None:
         super()._reset()
         # One target an epoch: with batch_norm="batch", its statistics drift from batch to batch.
-        self._target: SpikeTarget | ImageTarget | None = None
+        self._target = None

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -60,7 +60,8 @@ class GradientSparsity(Probe):
         x = batch.spikes.transpose(0, 1)
         if self.at == "adversarial":
             x = (self.attack or PGD())(target, x, batch.labels, context.generator)
-        with record_gradients(context.classifier.network, self.kinds) as record:
+        network: Any = context.classifier.network
+        with record_gradients(network, self.kinds) as record:
             input_gradient(target.logits, x, batch.labels)
         values = {}
         for operation in record.operations:

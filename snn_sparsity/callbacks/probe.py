@@ -27,13 +27,13 @@ class ProbeContext(NamedTuple):
 
     Attributes:
         classifier: The module in training, in eval mode; maps spikes [T,N,C,H,W] to logits [N,K].
-        encoder: The spike code of the data.
+        encoder: The spike code of the data; None for a foreign datamodule.
         generator: The probe's own random numbers, a function of (seed, probe name, place of the batch) alone.
         first: Place of the batch's first image in the whole set.
     """
 
     classifier: LightningModule
-    encoder: Encoder
+    encoder: Encoder | None
     generator: torch.Generator
     first: int
 
@@ -132,9 +132,7 @@ class Probe(Callback, ABC):
         self._seconds = 0.0
         self._batch_size = 0
 
-    def _observe(
-        self, trainer: Trainer, classifier: LightningModule, batch: SpikeBatch, batch_idx: int, max_samples: int | None
-    ) -> None:
+    def _observe(self, trainer: Trainer, classifier: LightningModule, batch: SpikeBatch, batch_idx: int, max_samples: int | None) -> None:
         self._batch_size = self._batch_size or len(batch.labels)
         first = (batch_idx * trainer.world_size + trainer.global_rank) * self._batch_size
         count = len(batch.labels) if max_samples is None else min(len(batch.labels), max_samples - first)
@@ -147,7 +145,7 @@ class Probe(Callback, ABC):
         self._seconds += time.perf_counter() - began
 
     def _context(self, trainer: Trainer, classifier: LightningModule, first: int) -> ProbeContext:
-        data = getattr(trainer, "datamodule", None)
+        data: Any = getattr(trainer, "datamodule", None)
         # The same numbers at every epoch and in fit, validate and test: a curve moves only because the network does.
         key = mix(getattr(data, "seed", 0), zlib.crc32(str(self.name).encode()), first)
         generator = torch.Generator().manual_seed(key)
@@ -182,6 +180,12 @@ def _gather(values: list[tuple[int, dict[str, Tensor]]]) -> list[tuple[int, dict
     everyone: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(everyone, mine)
     return [item for rank in everyone for item in rank]
+
+
+def probes_of(trainer: Trainer) -> list[Probe]:
+    """Return the probes of a trainer, in the order in which they run."""
+    callbacks: list[Callback] = getattr(trainer, "callbacks", [])
+    return [callback for callback in callbacks if isinstance(callback, Probe)]
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from spikingjelly.logger import logger as spikingjelly_log
 
 import snn_sparsity
-from snn_sparsity.callbacks.probe import Probe
+from snn_sparsity.callbacks.probe import probes_of
 
 PACKAGES = ("torch", "torchvision", "lightning", "spikingjelly", "torchmetrics", "jsonargparse", "tensorboard")
 
@@ -72,22 +72,23 @@ class RunRecord(Callback):
     @rank_zero_only
     def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
         spikingjelly_log.enable("spikingjelly")
-        spikingjelly_log.add(self._note_kernel, filter=lambda entry: "ops selection" in entry["message"], format="{message}")
-        data = getattr(trainer, "datamodule", None)
+        spikingjelly_log.add(self._note_kernel, filter=lambda entry: entry["message"].startswith("ops "), format="{message}")
+        data: Any = getattr(trainer, "datamodule", None)
         self.record = {
-            "command": str(trainer.state.fn.value),
+            "command": trainer.state.fn.value if trainer.state.fn else None,
             "status": "running",
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "arguments": sys.argv[1:],
             "git_commit": _git_commit(),
             "packages": {"snn_sparsity": snn_sparsity.__version__, "python": platform.python_version()}
-            | {name: version(name) for name in PACKAGES},
+            | {name: version(name) for name in PACKAGES}
+            | {"torch": str(torch.__version__)},
             "device": _device(pl_module.device),
             "precision": trainer.precision,
             "world_size": trainer.world_size,
             "effective_batch_size": getattr(data, "batch_size", 0) * trainer.world_size * trainer.accumulate_grad_batches,
             "data": {"name": type(data).__name__, "splits": data.identity() if hasattr(data, "identity") else {}},
-            "probes": {probe.name: probe.describe() for probe in trainer.callbacks if isinstance(probe, Probe)},
+            "probes": {probe.name: probe.describe() for probe in probes_of(trainer)},
         }
         self._write()
 
@@ -99,7 +100,7 @@ class RunRecord(Callback):
             "wall_seconds": round(time.perf_counter() - self.began, 1),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
-            "spikingjelly_kernels": self.kernels or ["torch (no CUDA kernel was chosen)"],
+            "spikingjelly_kernels": self.kernels,
             "best_checkpoint": getattr(checkpoint, "best_model_path", ""),
             "last_checkpoint": getattr(checkpoint, "last_model_path", ""),
             **more,

@@ -1,12 +1,15 @@
 """The table at the end of a run, and how to look at its curves."""
 
 import shlex
+import shutil
+import sys
 from pathlib import Path
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from snn_sparsity.callbacks.adversarial_accuracy import AdversarialAccuracy
+from snn_sparsity.callbacks.probe import probes_of
 from snn_sparsity.operations import INPUT, KINDS
 
 
@@ -32,20 +35,21 @@ class Summary(Callback):
 
     def _print(self, trainer: Trainer) -> None:
         lines = ["", *accuracy_table(trainer), "", *gradient_table(trainer), ""]
-        if trainer.fast_dev_run:
-            lines.append("A fast_dev_run keeps nothing.")
-        else:
-            lines += [f"Run: {self.run_directory}", f"Curves: tensorboard --logdir {shlex.quote(str(self.run_directory))}"]
+        lines += [f"Run:    {self.run_directory}", f"Curves: {_tensorboard()} --logdir {shlex.quote(str(self.run_directory))}"]
         print("\n".join(lines), flush=True)
+
+
+def _tensorboard() -> str:
+    """Return the command as it can be typed here: by name where it is on the path, else beside this Python."""
+    return "tensorboard" if shutil.which("tensorboard") else shlex.quote(str(Path(sys.executable).with_name("tensorboard")))
 
 
 def accuracy_table(trainer: Trainer) -> list[str]:
     """Return a table of clean accuracy and each attack's, with space, protocol and settings."""
     values = {name: float(value) for name, value in trainer.callback_metrics.items()}
     rows = [("clean", values.get("val/accuracy", values.get("test/accuracy")), "all images of the set")]
-    for probe in trainer.callbacks:
-        if isinstance(probe, AdversarialAccuracy):
-            rows.append((str(probe.name), values.get(f"{probe.name}/accuracy"), probe.describe()))
+    attacks = [probe for probe in probes_of(trainer) if isinstance(probe, AdversarialAccuracy)]
+    rows += [(str(probe.name), values.get(f"{probe.name}/accuracy"), probe.describe()) for probe in attacks]
     return [f"{'accuracy':<16} {'%':>6}  protocol"] + [f"{name:<16} {_percent(value):>6}  {how}" for name, value, how in rows]
 
 

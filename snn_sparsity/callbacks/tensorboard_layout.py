@@ -7,6 +7,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from snn_sparsity.callbacks.adversarial_accuracy import AdversarialAccuracy
+from snn_sparsity.callbacks.probe import probes_of
 from snn_sparsity.operations import KINDS
 
 
@@ -16,7 +17,7 @@ class TensorBoardLayout(Callback):
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write layout and hyperparameters."""
-        probes = [callback for callback in trainer.callbacks if isinstance(callback, AdversarialAccuracy)]
+        probes = [probe for probe in probes_of(trainer) if isinstance(probe, AdversarialAccuracy)]
         for logger in _tensorboards(trainer):
             logger.experiment.add_custom_scalars(layout(probes))
             data = getattr(trainer, "datamodule", None)

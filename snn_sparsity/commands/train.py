@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import torch
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse import ActionConfigFile, Namespace
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -45,9 +45,13 @@ def run(arguments: list[str]) -> int:
 class NamedConfig(ActionConfigFile):
     """``--config`` by path, shipped name or stem."""
 
-    def __call__(self, parser: ArgumentParser, cfg: Namespace, values: Any, option_string: str | None = None) -> None:
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         """Resolve the name, then load."""
-        super().__call__(parser, cfg, shipped.resolve(str(values)), option_string)
+        path = shipped.resolve(str(values))
+        try:
+            super().__call__(parser, cfg, path, option_string)
+        except InputError as error:
+            raise InputError(f"--config {path}: {error}") from error
 
 
 class OneLineParser(LightningArgumentParser):
@@ -71,7 +75,8 @@ def condense(message: str) -> str:
     keys: list[str] = []
     reason = ""
     skipped = ("Does not validate", "Subtypes:", "Errors:", "Problem with given class_path", "Given value", "tip:")
-    for line in (raw.strip().removeprefix("- ").strip() for raw in message.splitlines()):
+    for raw in message.splitlines():
+        line = raw.strip().removeprefix("- ").strip()
         # Nested parsers report through this function too: their keys come as options.
         while key := re.match(r'(?:Parser key "([^"]+)":?|--([\w.]+):)\s*(.*)', line):
             keys.append(key[1] or key[2])
@@ -92,7 +97,7 @@ class SaveConfig(SaveConfigCallback):
 class TrainingCLI(LightningCLI):
     """Train, validate, test or predict with what the command line and configurations say."""
 
-    def __init__(self, args: ArgsType) -> None:
+    def __init__(self, args: list[str]) -> None:
         commands = self.subcommands()
         shared = {"default_env": True, "env_prefix": "SNN_SPARSITY", "allow_abbrev": False}
         super().__init__(
@@ -121,15 +126,16 @@ class TrainingCLI(LightningCLI):
         """Add the probes, and fill in what follows from other settings."""
         parser.add_argument(
             "--probes",
-            type=dict[str, Probe | None],
+            type=dict[str, Probe | None] | None,
             default={},
-            help="Probes by name; the name is the first part of what they log. null switches one off.",
+            help="Probes by name; the name is the first part of what they log. null switches one off, or all.",
         )
         parser.link_arguments("data.num_classes", "model.network.init_args.num_classes", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=_whole_seed)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; with a checkpoint, once more with the settings it was made with as defaults."""
+        assert isinstance(args, list)
         self.config = parser.parse_args(args)
         command = self.config.subcommand
         checkpoint = self.config[command].get("ckpt_path")
@@ -150,7 +156,7 @@ class TrainingCLI(LightningCLI):
         if config.trainer.sync_batchnorm:
             raise InputError(SYNC_BATCHNORM)
         self.run_directory = run_directory(
-            self.subcommand, config.trainer.default_root_dir or "runs", [str(path) for path in config.config or []],
+            str(self.subcommand), config.trainer.default_root_dir or "runs", [str(path) for path in config.config or []],
             config.seed_everything, config.get("ckpt_path"),
         )  # fmt: skip
         if self.subcommand == "predict":
@@ -185,13 +191,12 @@ class TrainingCLI(LightningCLI):
     def _own_callbacks(self, trainer: Namespace) -> list[Callback]:
         if self.subcommand == "predict":
             return []
-        end = [TensorBoardLayout(), Summary(str(self.run_directory))]
         if trainer.get("fast_dev_run"):
-            return end
-        record = RunRecord(str(self.run_directory))
-        if self.subcommand != "fit" or trainer.get("enable_checkpointing") is False:
-            return [record, *end]
-        return [record, *end, self._checkpoint()]
+            return []
+        directory = str(self.run_directory)
+        always = [RunRecord(directory), TensorBoardLayout(), Summary(directory)]
+        checkpoints = self.subcommand == "fit" and trainer.get("enable_checkpointing") is not False
+        return [*always, self._checkpoint()] if checkpoints else always
 
     def _checkpoint(self) -> ModelCheckpoint:
         return ModelCheckpoint(
@@ -215,7 +220,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         raise InputError(f"--ckpt_path {path} is no file")
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001  # torch.load raises whatever the damage makes it raise
+    except Exception as error:  # torch.load raises whatever the damage makes it raise
         raise InputError(f"--ckpt_path {path} is no readable checkpoint ({type(error).__name__})") from error
     if "state_dict" not in checkpoint:
         raise InputError(f"--ckpt_path {path} holds no state_dict: it is no checkpoint of this program")
@@ -226,17 +231,18 @@ def _settings_of(path: str) -> dict[str, Any]:
     """Return the model and data settings a checkpoint was made with, as a configuration."""
     checkpoint = read_checkpoint(path)
     model = dict(checkpoint.get("hyper_parameters", {}))
-    data = dict(checkpoint.get("datamodule_hyper_parameters", {}))
-    for settings in (model, data):
-        settings.pop("_instantiator", None)
+    images = dict(checkpoint.get("datamodule_hyper_parameters", {}))
+    for given in (model, images):
+        given.pop("_instantiator", None)
     settings = {}
     if model:
         # The class count follows from the data.
         model.get("network", {}).get("init_args", {}).pop("num_classes", None)
         settings["model"] = model
-    if "_class_path" in data:
-        data.pop("seed", None)
-        settings["data"] = {"class_path": data.pop("_class_path"), "init_args": data}
+    if "_class_path" in images:
+        # The seed follows from seed_everything.
+        images.pop("seed", None)
+        settings["data"] = {"class_path": images.pop("_class_path"), "init_args": images}
     return settings
 
 

@@ -1,8 +1,9 @@
 """CIFAR-10 and CIFAR-100 in their original pixels."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.error import URLError
 
 import torch
@@ -37,7 +38,7 @@ class CIFARDataModule(SpikeDataModule):
         url: Another place to download the archive from; its MD5 must be that of the original.
 
     Raises:
-        InputError: For an unknown name or a url that is not http(s); in ``prepare_data``, if the archive is damaged or cannot be downloaded.
+        InputError: For an unknown name or a url that is not http(s); in ``prepare_data``, if the archive is damaged or cannot be had.
     """
 
     name: Literal["cifar10", "cifar100"] = "cifar10"
@@ -79,12 +80,16 @@ class CIFARDataModule(SpikeDataModule):
 
     def _open(self, train: bool) -> datasets.CIFAR10:
         original = SOURCES[self.name].dataset
-        source = type(original.__name__, (original,), {"url": self.url or original.url})
+        source: Any = type(original.__name__, (original,), {"url": self.url or original.url})
         archive = self._directory / original.filename
+        existed = self._directory.exists()
         try:
             # A set that is unpacked is only checked; the MD5 of every file must be right.
             return source(str(self._directory), train=train, download=True)
         except (URLError, OSError, RuntimeError) as error:
+            if not existed:
+                with suppress(OSError):
+                    self._directory.rmdir()
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(
                 f"data.name={self.name}: no intact archive at {archive} and none could be downloaded from {source.url} ({reason}). "

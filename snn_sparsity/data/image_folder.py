@@ -40,7 +40,9 @@ class ImageFolderDataModule(SpikeDataModule):
         folder = Path(self.root)
         for split in ("train", "test"):
             if not (folder / split).is_dir():
-                raise InputError(f"data.root={self.root}: {folder / split} is no folder; give one that holds train/<class>/ and test/<class>/")
+                raise InputError(
+                    f"data.root={self.root}: {folder / split} is no folder; give one that holds train/<class>/ and test/<class>/"
+                )
 
     @cached_property
     def class_names(self) -> list[str]:

@@ -68,7 +68,9 @@ def cached(path: Path, decode: Callable[[], Splits]) -> Splits:
     path.parent.mkdir(parents=True, exist_ok=True)
     needed = sum(part.images.numel() + 8 * part.labels.numel() for part in splits)
     if shutil.disk_usage(path.parent).free < needed:
-        raise InputError(f"{path.parent} has no room for the decoded dataset ({needed / 2**20:.0f} MiB): set SNN_SPARSITY_CACHE to another directory")
+        raise InputError(
+            f"{path.parent} has no room for the decoded dataset ({needed / 2**20:.0f} MiB): set SNN_SPARSITY_CACHE to another directory"
+        )
     content = {"splits": [tuple(part) for part in splits], "checksums": [part.checksum() for part in splits]}
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
     try:

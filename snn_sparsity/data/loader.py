@@ -1,6 +1,7 @@
 """Batches of an image set, in an order that depends only on (seed, epoch)."""
 
 from collections.abc import Iterator
+from math import ceil
 from typing import Any, NamedTuple
 
 import torch
@@ -68,8 +69,8 @@ class EpochOrder:
     def __len__(self) -> int:
         """Return the number of this rank's batches."""
         if self.train:
-            return -(-self.size // (self.batch_size * self.world_size))
-        return len(range(self.rank, -(-self.size // self.batch_size), self.world_size))
+            return ceil(self.size / (self.batch_size * self.world_size))
+        return len(range(self.rank, ceil(self.size / self.batch_size), self.world_size))
 
 
 class EpochLoader:
@@ -118,7 +119,7 @@ class EpochLoader:
     def _flips(self) -> Tensor:
         if not self.train:
             return torch.zeros(self.sampler.size, dtype=torch.bool)
-        return torch.rand(self.sampler.size, generator=stream(self.sampler.seed, self.sampler.epoch, FLIP)) < 0.5  # noqa: PLR2004  # a coin
+        return torch.rand(self.sampler.size, generator=stream(self.sampler.seed, self.sampler.epoch, FLIP)) < 0.5  # a coin
 
     def _encoding_seed(self, number: int) -> int:
         # Evaluation draws the same code in every epoch: a change of accuracy must come from the network.

@@ -31,8 +31,9 @@ def finish_stem(network: nn.Module, pool: Pool, stem: Stem) -> None:
     CIFAR stem is a 3x3 convolution of stride 1; its pooling stays, so that max and average can be compared.
     """
     if stem == "cifar":
-        network.conv1 = layer.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
-        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+        convolution = layer.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
+        nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+        network.conv1 = convolution
     if pool == "avg":
         network.maxpool = layer.AvgPool2d(kernel_size=3, stride=2, padding=1)
     skip_unreachable_taps(network)

@@ -1,0 +1,45 @@
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+IMAGE ?= snn-sparsity
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types format tensorboard docker clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/installed ## Make the virtual environment and install (about 3 minutes)
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup ## Train on handwritten digits with every probe on (about 5 minutes on two cores)
+	$(BIN)/snn-sparsity fit --config demo
+
+test: setup ## Run the whole test suite
+	$(BIN)/python -m pytest
+
+lint: setup ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup ## Check types
+	$(BIN)/mypy
+
+format: setup ## Mend style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+tensorboard: setup ## Show the curves of all runs, on this machine only
+	$(BIN)/tensorboard --logdir runs
+
+docker: ## Build the CUDA image
+	docker build -t $(IMAGE) -f docker/Dockerfile .
+
+clean: ## Remove the virtual environment and caches; runs stay
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find snn_sparsity tests -name __pycache__ -type d -prune -exec rm -rf {} +
