@@ -62,7 +62,7 @@ def _reachable_along_axis(size: int, kernel: int, stride: int, padding: int | st
 def reachability(network: nn.Module, image_size: tuple[int, int] = (32, 32), channels: int = 3) -> dict[str, Tensor]:
     """Return which weights of each 2-d convolution can see the image at this size.
 
-    Runs the network once, in eval mode and without gradient, on one black image; spiking neurons are reset before and after,
+    Runs the network once, in eval mode and without gradient, on one black image; spiking neurons are reset afterwards and
     everything else stays as it was. A convolution that runs several times gets the union, one that never runs is left out.
 
     Args:
@@ -93,7 +93,6 @@ def reachability(network: nn.Module, image_size: tuple[int, int] = (32, 32), cha
             # Not network.train(): parts of a network may be frozen in eval mode.
             stack.callback(setattr, module, "training", module.training)
         network.eval()
-        functional.reset_net(network)
         stack.callback(functional.reset_net, network)
         network(conv.weight.new_zeros(1, 1, channels, *image_size))
     return masks

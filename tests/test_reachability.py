@@ -161,7 +161,7 @@ def test_a_network_without_convolutions_has_nothing_unreachable():
 def test_the_network_is_left_as_it_was(network, fails):
     network.train()
     network.bn1.eval()
-    # Of another image size: state that stayed would not fit.
+    # Of another image size: old state must not get in the way.
     network(torch.ones(2, 1, 3, 48, 48))
     assert holds_state(network.sn1)
     modes = [module.training for module in network.modules()]

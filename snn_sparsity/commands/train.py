@@ -85,6 +85,8 @@ def condense(message: str) -> str:
             reason = line
             break
     reason = reason or " ".join(message.split())
+    # A link's own complaint, without how it came to be made.
+    reason = re.sub(r"^Call to compute_fn of link .* failed: ", "", reason)
     reason = re.sub(r"Expected a typing\.Literal\[(.*?)\]", r"Expected one of \1", reason)
     reason = re.sub(r"<class '([\w.]+)'>", r"\1", reason)
     return f"--{'.'.join(keys)}: {reason}" if keys else reason
