@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 IMAGE ?= snn-sparsity
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types format tensorboard docker clean
+.PHONY: help setup demo test bench lint types format tensorboard docker clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ demo: setup ## Train on handwritten digits with every probe on (about 5 minutes 
 
 test: setup ## Run the whole test suite
 	$(BIN)/python -m pytest
+
+bench: setup ## Time the probes against training (a minute on two cores)
+	$(BIN)/python benchmarks/probes.py --out benchmarks/results/probes.json
 
 lint: setup ## Check style
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.metadata import version
 from textwrap import dedent
 
 from snn_sparsity import __version__
@@ -15,6 +16,7 @@ COMMANDS = {
     "test": ("snn_sparsity.commands.train", "run the probes on the whole test set"),
     "predict": ("snn_sparsity.commands.train", "class probabilities of the test set"),
     "configs": ("snn_sparsity.commands.configs", "list the shipped configurations, or copy one out"),
+    "plot": ("snn_sparsity.commands.plot", "draw the figures of one or two runs"),
 }
 USAGE_ERROR = 2
 
@@ -46,11 +48,18 @@ def _run(arguments: list[str]) -> int:
     command = arguments[0]
     if command not in COMMANDS:
         raise InputError(f"unknown command {command!r}: choose one of {', '.join(COMMANDS)}")
+    _require_spikingjelly_2()
     # A console script does not look for modules where it is started; a user's own probe lies there.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     exit_code: int = import_module(COMMANDS[command][0]).run(arguments)
     return exit_code
+
+
+def _require_spikingjelly_2() -> None:
+    found = version("spikingjelly")
+    if int(found.split(".")[0]) < 2:
+        raise InputError(f"SpikingJelly {found} is not supported: its neurons have no gradient in eval mode; install spikingjelly>=2,<3")
 
 
 def _help() -> str:

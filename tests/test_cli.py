@@ -296,6 +296,11 @@ def test_mistakes_get_one_line(arguments, message, capsys):
     assert message in error(capsys, "fit", *arguments)
 
 
+def test_an_old_spikingjelly(capsys, monkeypatch):
+    monkeypatch.setattr("snn_sparsity.cli.version", lambda name: "0.0.0.0.14")
+    assert "SpikingJelly 0.0.0.0.14 is not supported" in error(capsys, "fit")
+
+
 def test_unknown_commands(capsys):
     assert "unknown command 'train'" in error(capsys, "train")
 

@@ -227,6 +227,8 @@ def test_image_folder(folder):
     train, test = data.load()
     assert train.images.shape == test.images.shape == (6, 3, 32, 32)
     assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    # The first images of the test set must not be all of the first class.
+    assert sorted(test.labels.tolist()) == [0, 0, 0, 1, 1, 1] != test.labels.tolist()
     pixels = torch.from_numpy(np.array(Image.open(folder / "train" / "cat" / "1.png"))).permute(2, 0, 1)
     assert torch.equal(train.images[1], pixels)
 

@@ -20,6 +20,11 @@ ALLOWED = {
     "sparsity": set(),
     "operations": set(),
     "gradients": {"operations", "sparsity"},
+    "theory": set(),
+    "reachability": {"operations"},
+    "pooling": set(),
+    "correlation": set(),
+    "report": set(),
     "targets": {"attacks", "encoders"},
     "hyperparameters": set(),
     "data": {"encoders", "batch", "randomness", "hyperparameters"},
@@ -27,7 +32,7 @@ ALLOWED = {
 }
 WITHOUT_LIGHTNING = {
     "checks", "randomness", "batch", "encoders", "networks", "attacks", "sparsity", "operations", "gradients", "targets", "theory",
-    "reachability",
+    "reachability", "pooling", "correlation", "report",
 }  # fmt: skip
 
 

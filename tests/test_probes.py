@@ -170,7 +170,7 @@ def test_sparsity_on_a_small_network_against_autograd(trained, trainer_options):
 
 
 def test_two_protocols_never_share_a_curve():
-    tags = {probe.tag("zero/conv/01_conv1") for probe in every_probe()[3:]}
+    tags = {probe.tag("grad_zero/conv/01_conv1") for probe in every_probe()[3:]}
     assert tags == {"grad_zero/conv/01_conv1", "grad_zero_adversarial/conv/01_conv1", "grad_zero_batchnorm_batch/conv/01_conv1"}
 
 

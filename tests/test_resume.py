@@ -29,7 +29,9 @@ def assert_equal(one, other):
 
 @pytest.mark.parametrize(("every", "files"), [({"every_n_epochs": 1}, "epoch=1-step=10"), ({"every_n_train_steps": 1}, "epoch=1-step=7")])
 def test_resume_is_bit_identical(every, files, trainer_options, tmp_path):
-    checkpoints = ModelCheckpoint(dirpath=tmp_path, filename="epoch={epoch}-step={step}", auto_insert_metric_name=False, save_top_k=-1, **every)
+    checkpoints = ModelCheckpoint(
+        dirpath=tmp_path, filename="epoch={epoch}-step={step}", auto_insert_metric_name=False, save_top_k=-1, **every
+    )
     weights, metrics = fit(trainer_options, 3, checkpoints)
     resumed_weights, resumed_metrics = fit(trainer_options, 3, resume=str(tmp_path / f"{files}.ckpt"))
     assert_equal(weights, resumed_weights)

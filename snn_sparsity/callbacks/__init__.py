@@ -2,6 +2,23 @@
 
 from snn_sparsity.callbacks.adversarial_accuracy import AdversarialAccuracy
 from snn_sparsity.callbacks.gradient_sparsity import GradientSparsity
+from snn_sparsity.callbacks.gradient_trail import GradientTrail
+from snn_sparsity.callbacks.pass_probe import PassProbe
 from snn_sparsity.callbacks.probe import Probe, ProbeContext
+from snn_sparsity.callbacks.sparsity_origin import SparsityOrigin
+from snn_sparsity.callbacks.surrogate_saturation import SurrogateSaturation
+from snn_sparsity.callbacks.synaptic_operations import SynapticOperations
+from snn_sparsity.callbacks.vulnerability_ratio import VulnerabilityRatio
 
-__all__ = ["AdversarialAccuracy", "GradientSparsity", "Probe", "ProbeContext"]
+__all__ = [
+    "AdversarialAccuracy",
+    "GradientSparsity",
+    "GradientTrail",
+    "PassProbe",
+    "Probe",
+    "ProbeContext",
+    "SparsityOrigin",
+    "SurrogateSaturation",
+    "SynapticOperations",
+    "VulnerabilityRatio",
+]

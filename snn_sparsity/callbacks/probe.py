@@ -30,12 +30,14 @@ class ProbeContext(NamedTuple):
         encoder: The spike code of the data; None for a foreign datamodule.
         generator: The probe's own random numbers, a function of (seed, probe name, place of the batch) alone.
         first: Place of the batch's first image in the whole set.
+        partners: All probes that look at exactly this batch, this one among them, in the order in which they run.
     """
 
     classifier: LightningModule
     encoder: Encoder | None
     generator: torch.Generator
     first: int
+    partners: "tuple[Probe, ...]"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -105,18 +107,17 @@ class Probe(Callback, ABC):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: SpikeBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Measure a validation batch, if this epoch is due."""
-        if not trainer.sanity_checking and self._is_due(trainer):
-            self._observe(trainer, pl_module, batch, batch_idx, self.max_samples)
+        self._observe(trainer, pl_module, batch, batch_idx)
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: SpikeBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Measure a test batch."""
-        self._observe(trainer, pl_module, batch, batch_idx, None)
+        self._observe(trainer, pl_module, batch, batch_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what was measured."""
-        if not trainer.sanity_checking and self._is_due(trainer):
+        if self._is_due(trainer):
             self._log(trainer, pl_module)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -124,32 +125,43 @@ class Probe(Callback, ABC):
         self._log(trainer, pl_module)
 
     def _is_due(self, trainer: Trainer) -> bool:
+        if trainer.sanity_checking:
+            return False
         epoch = trainer.current_epoch + 1
         return trainer.state.fn != TrainerFn.FITTING or epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
+
+    def _wanted(self, trainer: Trainer, first: int, size: int) -> int:
+        """Return how many images to measure of a batch that begins at place ``first`` of the set."""
+        if not self._is_due(trainer):
+            return 0
+        if trainer.testing or self.max_samples is None:
+            return size
+        return max(0, min(size, self.max_samples - first))
 
     def _reset(self) -> None:
         self._values: list[tuple[int, dict[str, Tensor]]] = []
         self._seconds = 0.0
         self._batch_size = 0
 
-    def _observe(self, trainer: Trainer, classifier: LightningModule, batch: SpikeBatch, batch_idx: int, max_samples: int | None) -> None:
+    def _observe(self, trainer: Trainer, classifier: LightningModule, batch: SpikeBatch, batch_idx: int) -> None:
         self._batch_size = self._batch_size or len(batch.labels)
         first = (batch_idx * trainer.world_size + trainer.global_rank) * self._batch_size
-        count = len(batch.labels) if max_samples is None else min(len(batch.labels), max_samples - first)
-        if count <= 0:
+        count = self._wanted(trainer, first, len(batch.labels))
+        if count == 0:
             return
         began = time.perf_counter()
+        partners = tuple(probe for probe in probes_of(trainer) if probe._wanted(trainer, first, len(batch.labels)) == count)
         with undisturbed(classifier):
-            values = self._measure(self._context(trainer, classifier, first), batch.first(count).clone())
+            values = self._measure(self._context(trainer, classifier, first, partners), batch.first(count).clone())
         self._values.append((first, {name: value.detach().expand(count) for name, value in values.items()}))
         self._seconds += time.perf_counter() - began
 
-    def _context(self, trainer: Trainer, classifier: LightningModule, first: int) -> ProbeContext:
+    def _context(self, trainer: Trainer, classifier: LightningModule, first: int, partners: "tuple[Probe, ...]") -> ProbeContext:
         data: Any = getattr(trainer, "datamodule", None)
         # The same numbers at every epoch and in fit, validate and test: a curve moves only because the network does.
         key = mix(getattr(data, "seed", 0), zlib.crc32(str(self.name).encode()), first)
         generator = torch.Generator().manual_seed(key)
-        return ProbeContext(classifier, getattr(data, "spike_encoder", None), generator, first)
+        return ProbeContext(classifier, getattr(data, "spike_encoder", None), generator, first, partners)
 
     def _measure(self, context: ProbeContext, batch: SpikeBatch) -> dict[str, Tensor]:
         try:

@@ -71,7 +71,7 @@ class RunRecord(Callback):
 
     @rank_zero_only
     def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        spikingjelly_log.enable("spikingjelly")
+        spikingjelly_log.enable("spikingjelly._ops")
         spikingjelly_log.add(self._note_kernel, filter=lambda entry: entry["message"].startswith("ops "), format="{message}")
         data: Any = getattr(trainer, "datamodule", None)
         self.record = {

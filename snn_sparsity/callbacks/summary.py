@@ -3,18 +3,22 @@
 import shlex
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from snn_sparsity.callbacks.adversarial_accuracy import AdversarialAccuracy
 from snn_sparsity.callbacks.probe import probes_of
+from snn_sparsity.checks import InputError
 from snn_sparsity.operations import INPUT, KINDS
+from snn_sparsity.reachability import describe_reachability
 
 
 class Summary(Callback):
-    """Print clean and attacked accuracy, zeros and norm of the gradient by kind, and the command that opens TensorBoard.
+    """Print at the start how much of the network no image can train; at the end accuracies, gradients, and the TensorBoard command.
 
     Args:
         run_directory: The run; TensorBoard is pointed at it.
@@ -22,6 +26,13 @@ class Summary(Callback):
 
     def __init__(self, run_directory: str) -> None:
         self.run_directory = Path(run_directory)
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say how much of the network no image can train."""
+        network: Any = pl_module.network
+        with suppress(InputError):
+            print(f"Reachability: {describe_reachability(network)}.", flush=True)
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -16,6 +16,7 @@ from snn_sparsity.data.base import SpikeDataModule
 from snn_sparsity.data.images import ImageSet, Splits, cache_directory, cached
 
 SIZE = [32, 32]
+TEST_ORDER_SEED = 0
 Files = Sequence[tuple[str, int]]
 
 
@@ -23,8 +24,8 @@ Files = Sequence[tuple[str, int]]
 class ImageFolderDataModule(SpikeDataModule):
     """Images in ``root/train/<class>/`` and ``root/test/<class>/``, resized to 32x32 RGB.
 
-    Decoded once; the cache is renewed when a file appears, goes, or changes its size or time. See :class:`SpikeDataModule` for
-    the other arguments.
+    The test set is put in one fixed random order. Decoded once; the cache is renewed when a file appears, goes, or changes its
+    size or time. See :class:`SpikeDataModule` for the other arguments.
 
     Args:
         root: The folder; it holds ``train`` and ``test``, each with the same class folders.
@@ -66,7 +67,10 @@ class ImageFolderDataModule(SpikeDataModule):
         """Return the images, from the cache where they have been decoded before."""
         train, test = self._files("train"), self._files("test")
         path = cache_directory() / f"folder-{_fingerprint([*train, *test])}.pt"
-        return cached(path, lambda: Splits(_decode(train), _decode(test)))
+        splits = cached(path, lambda: Splits(_decode(train), _decode(test)))
+        # Files come class by class; whoever looks at the first images must see all classes.
+        order = torch.randperm(len(test), generator=torch.Generator().manual_seed(TEST_ORDER_SEED))
+        return Splits(splits.train, splits.test.select(order))
 
     def _files(self, split: str) -> Files:
         folder = Path(self.root) / split

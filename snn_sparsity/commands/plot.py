@@ -1,0 +1,65 @@
+"""``snn-sparsity plot``: draw the figures of one run, or of two beside each other."""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from matplotlib import style
+from matplotlib.figure import Figure
+
+from snn_sparsity.checks import InputError, require_choice
+from snn_sparsity.report.drawing import STYLE
+from snn_sparsity.report.figures import FIGURES, common, figure_of
+from snn_sparsity.report.runs import read_run
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command; ``arguments[0]`` is its name."""
+    given = _parser().parse_args(arguments[1:])
+    require_choice("--figure", given.figure, (*FIGURES, "all"))
+    runs = [read_run(path) for path in (given.run, given.other) if path is not None]
+    names = common(runs) if given.figure == "all" else [given.figure]
+    for path in save({name: figure_of(name, runs) for name in names}, given.out or given.run / "figures"):
+        print(path)
+    return 0
+
+
+def save(figures: Mapping[str, Figure], folder: Path) -> Sequence[Path]:
+    """Write each figure to ``<folder>/<name>.png``; the same figure gives the same bytes.
+
+    Raises:
+        InputError: If the folder cannot be written to.
+    """
+    paths = []
+    for name, figure in figures.items():
+        path = folder / f"{name}.png"
+        unfinished = folder / f".{name}.{os.getpid()}.png"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with style.context(STYLE, after_reset=True):
+                figure.savefig(unfinished, metadata={"Software": None})
+            unfinished.replace(path)
+        except OSError as error:
+            raise InputError(f"--out {folder}: {path.name} cannot be written: {error.strerror or error}") from error
+        finally:
+            if folder.is_dir():
+                unfinished.unlink(missing_ok=True)
+        paths.append(path)
+    return paths
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Leave the printing to the command line."""
+        raise InputError(f"plot: {message}; see snn-sparsity plot --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _OneLineParser(prog="snn-sparsity plot", description="Draw the figures of one run, or of two beside each other.")
+    parser.add_argument("run", metavar="RUN", type=Path, help="a run's directory, such as runs/demo/seed_3407/0")
+    parser.add_argument("other", metavar="RUN2", type=Path, nargs="?", help="a second run, shown beside the first")
+    parser.add_argument("--figure", default="all", metavar="NAME", help=f"{', '.join(FIGURES)}, or all (default)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the PNG files (default: figures/ in the first run)")
+    return parser
