@@ -79,14 +79,16 @@ def summary(seconds: dict[str, list[float]]) -> dict[str, object]:
     """Return medians, ranges and the two ratios of the issue."""
     median = {name: statistics.median(values) for name, values in seconds.items()}
     dearest = max(median[name] for name in ("sparsity", "origin", "surrogate"))
+    epoch = median["training step"] * EPOCH_IMAGES / PROBED_IMAGES
+    machine = {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads(), "torch": str(torch.__version__)}
     return {
-        "machine": {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads(), "torch": str(torch.__version__)},
+        "machine": machine,
         "batch": BATCH,
         "seconds": {name: {"median": median[name], "min": min(values), "max": max(values)} for name, values in seconds.items()},
         "three together / dearest alone": median["all three"] / dearest,
-        f"sparsity on {PROBED_IMAGES} images / training epoch of {EPOCH_IMAGES}": median["sparsity"] * PROBED_IMAGES / (median["training step"] * EPOCH_IMAGES),
-        f"all three on {PROBED_IMAGES} images / training epoch of {EPOCH_IMAGES}": median["all three"] * PROBED_IMAGES / (median["training step"] * EPOCH_IMAGES),
-    }  # fmt: skip
+        f"sparsity on {PROBED_IMAGES} images / training epoch of {EPOCH_IMAGES}": median["sparsity"] / epoch,
+        f"all three on {PROBED_IMAGES} images / training epoch of {EPOCH_IMAGES}": median["all three"] / epoch,
+    }
 
 
 if __name__ == "__main__":

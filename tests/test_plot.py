@@ -267,9 +267,13 @@ def test_nothing_overlaps(run, tmp_path, name):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_what_is_undefined_is_marked_and_not_left_out(tmp_path, name):
-    run = read_run(write(tmp_path, {0: dict.fromkeys(logged(0), math.nan)}))
+    run = read_run(write(tmp_path / "runs/demo/seed_1/0", {0: dict.fromkeys(logged(0), math.nan)}))
     figure = figure_of(name, [run])
     FigureCanvasAgg(figure).draw()
+    box, width = figure.legends[0].get_window_extent(), figure.canvas.get_width_height()[0]
+    assert box.x0 >= 0
+    assert box.x1 <= width
+    assert not any("nan" in axes.get_title() for axes in figure.axes)
     words = ("undefined", "undefined (no spread)", "not measured", "norm 0 or not finite", "median 0 or not finite")
     assert set(words) & set(legend_of(figure))
 

@@ -19,7 +19,8 @@ SHORT = ["--data.train_samples", "16", "--data.test_samples", "8", "--trainer.ma
 def server(tmp_path_factory):
     """TensorBoard on a shortened demo run; yields a function from a path to the JSON it answers."""
     folder = tmp_path_factory.mktemp("tensorboard")
-    assert main(["fit", "--config", "demo", *SHORT, "--trainer.default_root_dir", str(folder / "runs")]) == 0
+    figures = ["--trainer.callbacks+=Figures"]
+    assert main(["fit", "--config", "demo", *SHORT, *figures, "--trainer.default_root_dir", str(folder / "runs")]) == 0
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder / "runs"), "--host", "127.0.0.1", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -57,6 +58,11 @@ def test_layout(server):
     assert charts["gradient zeros"] == ["mean of each kind", "input", "conv", "bn", "neuron", "pool", "linear"]
     # Spaces and protocols never share a chart.
     assert charts["accuracy"] == ["clean", "spikes, BatchNorm batch", "image, BatchNorm eval"]
+
+
+def test_figures(server):
+    tags = server("/data/plugin/images/tags")[RUN].keys()
+    assert tags == {"figures/gradients", "figures/zeros_over_epochs"}
 
 
 def test_hyperparameters(server):

@@ -1,6 +1,7 @@
 """Probes, and what else a run leaves behind."""
 
 from snn_sparsity.callbacks.adversarial_accuracy import AdversarialAccuracy
+from snn_sparsity.callbacks.figures import Figures
 from snn_sparsity.callbacks.gradient_sparsity import GradientSparsity
 from snn_sparsity.callbacks.gradient_trail import GradientTrail
 from snn_sparsity.callbacks.pass_probe import PassProbe
@@ -12,6 +13,7 @@ from snn_sparsity.callbacks.vulnerability_ratio import VulnerabilityRatio
 
 __all__ = [
     "AdversarialAccuracy",
+    "Figures",
     "GradientSparsity",
     "GradientTrail",
     "PassProbe",

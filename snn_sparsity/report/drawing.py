@@ -93,12 +93,12 @@ def positive(values: Sequence[float]) -> list[float]:
     return [value if 0 < value < math.inf else math.nan for value in values]
 
 
-def mark_missing(axes: Axes, depths: Sequence[float], values: Sequence[float], label: str) -> None:
-    """Put a small x on the lower edge wherever a value is NaN, so that a gap is seen to be one."""
+def mark_missing(axes: Axes, depths: Sequence[float], values: Sequence[float], label: str, height: float = 0.025) -> None:
+    """Put a small x near the lower edge wherever a value is NaN, so that a gap is seen to be one."""
     missing = [depth for depth, value in zip(depths, values, strict=True) if math.isnan(value)]
     if missing:
-        axes.plot(missing, np.full(len(missing), 0.025), "x", transform=axes.get_xaxis_transform(), color=VERMILLION, label=label, zorder=4,
-                  gid=MISSING)  # fmt: skip
+        heights = np.full(len(missing), height)
+        axes.plot(missing, heights, "x", transform=axes.get_xaxis_transform(), color=VERMILLION, label=label, zorder=4, gid=MISSING)
 
 
 def handle(look: Look) -> Line2D:

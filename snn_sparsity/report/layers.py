@@ -57,7 +57,7 @@ def trail(runs: Sequence[Run]) -> Figure:
     for column, run in zip(axes.T, runs, strict=True):
         title(column[0], run, f"{CORRELATION}value/", len(runs))
         whole_numbers(column[-1], "depth of the operation")
-    figure.suptitle("Correlation with the zeros of the input gradient, over batches, with 95 % interval")
+    figure.suptitle("Correlation with the zeros of the input gradient, over batches, with 95 % interval; weights that an image can reach")
     legend(figure, labelled(axes.flat))
     return figure
 
@@ -90,7 +90,9 @@ def surrogate(runs: Sequence[Run]) -> Figure:
     axes[2, 0].set_ylabel("mean $|u - V_{th}|$\n(membrane potential)")
     axes[2, 0].set_ylim(bottom=0)
     figure.suptitle("Surrogate gradient and firing of every neuron layer")
-    legend(figure, labelled(axes.flat), 7)
+    handles = labelled(axes.flat)
+    # With an entry for what is undefined, one row would be wider than the figure.
+    legend(figure, handles, 6 if len(handles) <= 6 else 4)
     return figure
 
 

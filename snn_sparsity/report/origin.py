@@ -71,7 +71,8 @@ def origin(runs: Sequence[Run]) -> Figure:
         percent_axis(row[0], "share of all entries (%)")
     figure.suptitle(f"Why the input gradient is zero, {PROTOCOL}")
     patches = [Patch(facecolor=cause.colour, hatch=cause.hatch, edgecolor="white", label=cause.label) for cause in CAUSES.values()]
-    legend(figure, [*patches, *kind_handles(kinds), *labelled(axes.flat)])
+    handles = [*patches, *kind_handles(kinds), *labelled(axes.flat)]
+    legend(figure, handles, math.ceil(len(handles) / 2))
     return figure
 
 
@@ -102,7 +103,7 @@ def _stack(axes: Axes, places: list[int], shares: list[list[float]]) -> None:
         heights = 100 * np.asarray(share)
         axes.bar(places, heights, 0.85, bottoms, color=cause.colour, hatch=cause.hatch, edgecolor="white", linewidth=0, gid=name)
         bottoms = bottoms + heights
-    mark_missing(axes, places, list(bottoms), "undefined")
+    mark_missing(axes, places, list(bottoms), "undefined", height=0.07)
 
 
 def _poolings(run: Run) -> list[str]:

@@ -25,7 +25,7 @@ from snn_sparsity.report.runs import Run
 LOWER_BOUND = 3.0
 MEDIAN = "/predicted_ratio_median"
 RATIOS = {
-    "upper_bound": Look("upper bound, 3 times the non-zeros of the input gradient", GREEN, "^"),
+    "upper_bound": Look("upper bound, 3 ‖g‖₀ (g: gradient)", GREEN, "^"),
     "predicted_ratio": Look("predicted ratio", BLUE, "o"),
     "measured_ratio": Look("measured ratio", ORANGE, "s"),
 }
@@ -72,4 +72,7 @@ def _ratios(axes: Axes, run: Run, probe: str) -> None:
 
 def _verdict(run: Run, probe: str) -> str:
     _, inside = run.curve(f"{probe}/inside_bounds")
-    return f"{probe}: {100 * inside[-1]:.1f} % inside the bounds at the last epoch" if inside else probe
+    if not inside:
+        return probe
+    share = "undefined share" if math.isnan(inside[-1]) else f"{100 * inside[-1]:.1f} %"
+    return f"{probe}: {share} inside the bounds at the last epoch"
