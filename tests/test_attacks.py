@@ -171,7 +171,8 @@ def test_pgd_equals_foolbox_element_for_element(name, targets, labels):
     attack = foolbox.attacks.LinfProjectedGradientDescentAttack(abs_stepsize=0.01, steps=7, random_start=False)
     theirs, _, _ = attack(foolbox_model(target.logits), x, labels, epsilons=EPS)
     ours = PGD(eps=EPS, alpha=0.01, steps=7, random_start=False, keep="last")(target, x, labels)
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    # Foolbox projects the perturbation, we the point: the last bit may differ. A wrong sign would be 0.02 away.
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-7)
 
 
 # Code-book ascent ---------------------------------------------------------------------------------------------------------
@@ -247,7 +248,7 @@ def test_a_single_step_moves_the_whole_image_and_a_last_one_few_pixels():
 def test_code_book_ascent_leaves_a_dead_network_alone():
     target = coded_target()
     with torch.no_grad():
-        target.spikes.classifier.network.fc.weight.zero_()
+        target.spikes.network.network.fc.weight.zero_()
     images, labels = colourful(3, 4, seed=12)
     attacked = CodeBookAscent(eps=EPS)(target, images / 255, labels)
     assert torch.equal((attacked * 255).round(), images.float())
@@ -257,12 +258,6 @@ def test_code_book_ascent_needs_a_code_book(classifier):
     images, labels = colourful(1, 4, seed=13)
     with pytest.raises(InputError, match="code book"):
         CodeBookAscent()(SpikeTarget(classifier), images / 255, labels)
-
-
-def test_bpda_free_codes_cannot_be_attacked_by_pgd():
-    images, labels = colourful(1, 4, seed=14)
-    with pytest.raises(InputError, match="no gradient"):
-        PGD()(coded_target(), images / 255, labels)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ ALLOWED = {
     "batch": set(),
     "encoders": set(),
     "networks": set(),
-    "attacks": {"encoders"},
+    "attacks": {"encoders", "gradient_rules"},
     "sparsity": set(),
     "operations": set(),
     "gradients": {"operations", "sparsity"},
@@ -26,13 +26,28 @@ ALLOWED = {
     "correlation": set(),
     "report": set(),
     "targets": {"attacks", "encoders"},
+    "metering": {"attacks"},
+    "gradient_rules": {"pooling"},
+    "audit": {
+        "attacks",
+        "batch",
+        "data",
+        "encoders",
+        "gradient_rules",
+        "metering",
+        "operations",
+        "pooling",
+        "randomness",
+        "sparsity",
+        "targets",
+    },
     "hyperparameters": set(),
     "data": {"encoders", "batch", "randomness", "hyperparameters"},
     "classifier": {"batch", "hyperparameters"},
 }
 WITHOUT_LIGHTNING = {
     "checks", "randomness", "batch", "encoders", "networks", "attacks", "sparsity", "operations", "gradients", "targets", "theory",
-    "reachability", "pooling", "correlation", "report",
+    "reachability", "pooling", "correlation", "report", "metering", "gradient_rules", "audit",
 }  # fmt: skip
 
 

@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from snn_sparsity.attacks import FGSM, PGD
+from snn_sparsity.attacks.base import input_gradient
 from snn_sparsity.checks import InputError
-from snn_sparsity.encoders import PhaseEncoder, RateEncoder
+from snn_sparsity.encoders import DirectEncoder, PhaseEncoder, RateEncoder
 from snn_sparsity.targets import ImageTarget, SpikeTarget
 
 
@@ -69,12 +70,6 @@ def test_parameters_get_no_gradient(classifier, spikes):
     assert all(parameter.requires_grad for parameter in classifier.parameters())
 
 
-def test_the_observer_sees_every_gradient(classifier, spikes):
-    seen = []
-    PGD(steps=3, keep="last")(SpikeTarget(classifier, observer=lambda gradient: seen.append(gradient.shape)), spikes, LABELS)
-    assert seen == [spikes.shape] * 3
-
-
 def test_the_spike_ball_holds_no_valid_code_but_the_clean_one(classifier, spikes):
     attacked = FGSM(eps=8 / 255)(SpikeTarget(classifier), spikes, LABELS)
     assert not torch.equal(attacked, spikes)
@@ -90,3 +85,44 @@ def test_a_stochastic_encoder_draws_from_the_target_s_generator(classifier):
 def test_unknown_modes_are_refused(classifier):
     with pytest.raises(InputError, match="batch_norm='train'"):
         SpikeTarget(classifier, "train")
+
+
+def box_gradient(encoder, half_width, level):
+    """What gradient the target sends to one pixel for each time step's spike gradient of 1, by its definition."""
+
+    class Steps(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, spikes):
+            return spikes.flatten(2).movedim(0, -1).flatten(1)
+
+    target = ImageTarget(Steps(), encoder, half_width=half_width)
+    x = torch.full((1, 1, 1, 1), level / 255, requires_grad=True)
+    logits = target.logits(x)
+    return [torch.autograd.grad(logits[0, step], x, retain_graph=True)[0].item() for step in range(logits.shape[1])]
+
+
+def test_the_gradient_of_a_code_is_that_of_its_average_over_nearby_levels():
+    # Level 127 is 01111111: within 1 level, only the highest bit rises from 126 to 128, and all others but the last fall.
+    assert box_gradient(PhaseEncoder(num_steps=8), 1, 127) == [127.5, *[-127.5] * 6, 0.0]
+    # A plane whose period divides 2h has none: with h=8, the four lowest.
+    assert box_gradient(PhaseEncoder(num_steps=8), 8, 100)[4:] == [0.0] * 4
+
+
+def test_the_gradient_of_a_linear_code_is_exact_also_at_the_ends():
+    for level in (0, 3, 128, 255):
+        assert box_gradient(DirectEncoder(num_steps=2), 8, level) == pytest.approx([1.0, 1.0])
+        assert box_gradient(RateEncoder(num_steps=2), 8, level) == pytest.approx([1.0, 1.0])
+
+
+def test_smoothing_changes_the_gradient_and_no_logit(classifier):
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(4))
+    target = ImageTarget(classifier, PhaseEncoder())
+    gradients = {}
+    for half_width in (8, 2):
+        smoothed = target.smoothed(half_width)
+        gradients[half_width], logits = input_gradient(smoothed.logits, images, LABELS[:2])
+        assert torch.equal(logits, target.judge(images))
+    assert not torch.equal(gradients[8], gradients[2])

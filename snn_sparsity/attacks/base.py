@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor
 from snn_sparsity.checks import InputError, require_number
 
 Space = Literal["image", "spikes"]
-LossName = Literal["ce", "margin"]
+LossName = Literal["ce", "margin", "dlr"]
 
 
 class Target(Protocol):
@@ -27,7 +27,19 @@ class Target(Protocol):
         """Lowest and highest value an input may take."""
 
     def logits(self, x: Tensor) -> Tensor:
-        """Return the logits [N,K] of inputs [N,...]."""
+        """Return the logits [N,K] of inputs [N,...]; where x requires a gradient, they may be [M,N,K]: M draws of a random network."""
+
+
+class Passes(NamedTuple):
+    """What an attack costs, in images pushed through the network for each image attacked.
+
+    Attributes:
+        forwards: Forward passes, those that a gradient is taken through included.
+        backwards: Backward passes.
+    """
+
+    forwards: int
+    backwards: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +72,11 @@ class Attack(ABC):
             A tensor of the shape of x, within ``eps`` of it and in the bounds. Samples without a gradient stay as they are.
         """
 
+    @property
+    @abstractmethod
+    def passes(self) -> Passes:
+        """What attacking one image costs; at most, for an attack that drops images already broken."""
+
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
     """Return ``max_{i != y} z_i - z_y`` per sample, [N]: above 0 where the label is not the winner.
@@ -73,28 +90,52 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     return others.amax(1) - true.squeeze(1)
 
 
+def difference_of_logits_ratio(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return ``(max_{i != y} z_i - z_y) / (z_(1) - z_(3))`` per sample, [N]: DLR, which no scale of the logits changes.
+
+    From Croce and Hein, arXiv 2003.01690, equation 6. 1e-12 is added to the denominator.
+
+    Raises:
+        InputError: With fewer than three classes.
+
+    Example:
+        >>> difference_of_logits_ratio(torch.tensor([[2.0, 5.0, 1.0]]), torch.tensor([1])).tolist()
+        [-0.75]
+    """
+    if logits.shape[1] < 3:
+        raise InputError(f"loss='dlr' needs at least 3 classes, there are {logits.shape[1]}: use 'margin'")
+    top = logits.topk(3, dim=1).values
+    return margin(logits, labels) / (top[:, 0] - top[:, 2] + 1e-12)
+
+
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the cross-entropy per sample, [N], in nats."""
     return F.cross_entropy(logits, labels, reduction="none")
 
 
-LOSSES: dict[LossName, Callable[[Tensor, Tensor], Tensor]] = {"ce": cross_entropy, "margin": margin}
+Loss = Callable[[Tensor, Tensor], Tensor]
+LOSSES: dict[LossName, Loss] = {
+    "ce": cross_entropy,
+    "margin": margin,
+    "dlr": difference_of_logits_ratio,
+}
 
 
-def input_gradient(function: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor, loss: LossName = "ce") -> tuple[Tensor, Tensor]:
+def input_gradient(function: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor, loss: LossName | Loss = "ce") -> tuple[Tensor, Tensor]:
     """Return the gradient of the summed loss with respect to x, and the logits it was taken at.
 
     Works inside any evaluation loop (``no_grad`` and ``inference_mode``) and never touches a parameter's ``.grad``. The loss
-    is summed, so that a sample's gradient does not depend on its batch.
+    is summed, so that a sample's gradient does not depend on its batch. Of a function that returns M draws, [M,N,K], it is the
+    mean gradient (expectation over transformation, Athalye et al., arXiv 1802.00420).
 
     Args:
-        function: Inputs [N,...] to logits [N,K].
+        function: Inputs [N,...] to logits [N,K] or [M,N,K].
         x: [N,...].
         labels: [N] int64.
-        loss: ``ce`` or ``margin``; the gradient points to where it grows.
+        loss: A name in ``LOSSES``, or a function of logits [N,K] and labels [N]; the gradient points to where it grows.
 
     Returns:
-        The gradient, of the shape of x, and the logits [N,K], both detached.
+        The gradient, of the shape of x, and the logits [N,K] (the mean over draws), both detached.
 
     Example:
         >>> gradient, logits = input_gradient(lambda x: x, torch.tensor([[1.0, 3.0]]), torch.tensor([1]), "margin")
@@ -105,9 +146,11 @@ def input_gradient(function: Callable[[Tensor], Tensor], x: Tensor, labels: Tens
     with torch.inference_mode(False), torch.enable_grad():
         x = x.detach().clone().requires_grad_()
         logits = function(x)
-        value = LOSSES[loss](logits, labels.clone()).sum()
+        draws = logits if logits.ndim == 3 else logits.unsqueeze(0)
+        measure = loss if callable(loss) else LOSSES[loss]
+        value = measure(draws.flatten(0, 1), labels.repeat(len(draws))).sum() / len(draws)
         (gradient,) = torch.autograd.grad(value, x)
-    return gradient, logits.detach()
+    return gradient, draws.detach().mean(0)
 
 
 def project(x_adv: Tensor, x: Tensor, eps: float, bounds: tuple[float, float]) -> Tensor:

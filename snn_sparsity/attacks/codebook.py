@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from snn_sparsity.attacks.base import LOSSES, Attack, BestSoFar, LossName, Target, input_gradient, whole_levels
+from snn_sparsity.attacks.base import LOSSES, Attack, BestSoFar, LossName, Passes, Target, input_gradient, whole_levels
 from snn_sparsity.checks import InputError, require_choice, require_number
 from snn_sparsity.encoders.base import LEVELS, grey_levels
 
@@ -37,7 +37,7 @@ class CodeBookAscent(Attack):
         eps: Radius of the ball for images in [0,1]; a whole number of grey levels.
         steps: Number of gradient steps, at least 1.
         smallest_fraction: q of the last step, above 0 and at most 1.
-        loss: ``ce`` or ``margin``.
+        loss: ``ce``, ``margin`` or ``dlr``.
 
     Raises:
         InputError: For a number outside its range, or a target that is no image behind a code book.
@@ -72,6 +72,11 @@ class CodeBookAscent(Attack):
         with torch.no_grad():
             best.update(levels, coded.spikes.logits(_show(coded, levels)), labels)
         return best.x.to(x.dtype) / (LEVELS - 1)
+
+    @property
+    def passes(self) -> Passes:
+        """``steps`` of each, and a look at the last iterate."""
+        return Passes(self.steps + 1, self.steps)
 
     def _best_codes(self, gradient: Tensor, code_book: Tensor, clean: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
         """Return each pixel's best-scoring level in the ball, and what it gains over the present one; both [N,P]."""

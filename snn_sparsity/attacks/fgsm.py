@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from snn_sparsity.attacks.base import LOSSES, Attack, LossName, Target, input_gradient, project
+from snn_sparsity.attacks.base import LOSSES, Attack, LossName, Passes, Target, input_gradient, project
 from snn_sparsity.checks import require_choice
 
 
@@ -17,7 +17,7 @@ class FGSM(Attack):
 
     Args:
         eps: Radius of the ball, in the units of x.
-        loss: ``ce`` or ``margin``.
+        loss: ``ce``, ``margin`` or ``dlr``.
 
     Raises:
         InputError: For a negative eps or an unknown loss.
@@ -42,3 +42,8 @@ class FGSM(Attack):
         """Attack; see :meth:`Attack.__call__`."""
         gradient, _ = input_gradient(target.logits, x, labels, self.loss)
         return project(x + self.eps * gradient.sign(), x, self.eps, target.bounds)
+
+    @property
+    def passes(self) -> Passes:
+        """One forward and one backward pass."""
+        return Passes(1, 1)

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from snn_sparsity.attacks.base import LOSSES, Attack, BestSoFar, LossName, Target, input_gradient, project, uniform_noise
+from snn_sparsity.attacks.base import LOSSES, Attack, BestSoFar, LossName, Passes, Target, input_gradient, project, uniform_noise
 from snn_sparsity.checks import require_choice, require_number
 
 
@@ -22,7 +22,7 @@ class PGD(Attack):
         steps: Number of gradient steps, at least 1.
         random_start: Whether to start at a uniform draw from the ball rather than at x.
         restarts: Number of runs; the best result of each sample is kept.
-        loss: ``ce`` or ``margin``.
+        loss: ``ce``, ``margin`` or ``dlr``.
         keep: ``best`` returns the iterate with the largest margin, ``last`` the last one, as published code does.
 
     Raises:
@@ -51,11 +51,10 @@ class PGD(Attack):
     def __call__(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Attack; see :meth:`Attack.__call__`."""
         best = BestSoFar.nothing(x)
-        candidates = self.restarts * (self.steps if self.keep == "best" else 1)
         for _ in range(self.restarts):
             start = x + uniform_noise(x, self.eps, generator) if self.random_start else x
             last = self.ascend(target, x, labels, start, best if self.keep == "best" else None)
-            if candidates == 1:
+            if self._candidates == 1:
                 return last
             with torch.no_grad():
                 best.update(last, target.logits(last), labels)
@@ -81,3 +80,13 @@ class PGD(Attack):
                 best.update(x_adv, logits, labels)
             x_adv = project(x_adv + self.alpha * gradient.sign(), x, self.eps, target.bounds)
         return x_adv
+
+    @property
+    def passes(self) -> Passes:
+        """``restarts x steps`` of each, and a last look at each result where there are several to choose from."""
+        steps = self.restarts * self.steps
+        return Passes(steps + (self.restarts if self._candidates > 1 else 0), steps)
+
+    @property
+    def _candidates(self) -> int:
+        return self.restarts * (self.steps if self.keep == "best" else 1)

@@ -10,6 +10,7 @@ from snn_sparsity.attacks.base import Attack, Space
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.callbacks.probe import Probe, ProbeContext
 from snn_sparsity.checks import InputError, require_choice
+from snn_sparsity.metering import Meter, Metered
 from snn_sparsity.sparsity import per_sample
 from snn_sparsity.targets import BatchNormMode, ImageTarget, SpikeTarget
 
@@ -56,10 +57,8 @@ class AdversarialAccuracy(Probe):
     def measure(self, context: ProbeContext, batch: SpikeBatch) -> dict[str, Tensor]:
         """Attack a batch."""
         target, x = self._aim(context, batch)
-        unattacked = torch.zeros(len(batch.labels), dtype=torch.bool, device=x.device)
-        spikes = target.spikes if isinstance(target, ImageTarget) else target
-        spikes.observer = lambda gradient: unattacked.logical_or_((per_sample(gradient) == 0).all(1))
-        x_adv = self.attack(target, x, batch.labels, context.generator)
+        meter = Meter(batch.labels)
+        x_adv = self.attack(Metered(target, meter), x, batch.labels, context.generator)
         with torch.no_grad():
             clean, attacked = context.classifier(batch.spikes), target.judge(x_adv)
         return {
@@ -67,7 +66,7 @@ class AdversarialAccuracy(Probe):
             "loss": F.cross_entropy(attacked, batch.labels, reduction="none"),
             "clean_accuracy": (clean.argmax(1) == batch.labels).float(),
             "clean_loss": F.cross_entropy(clean, batch.labels, reduction="none"),
-            "zero_gradient_samples": unattacked.float(),
+            "zero_gradient_samples": meter.zero.float(),
             "largest_perturbation": per_sample((x_adv - x).abs()).amax(1),
         }
 

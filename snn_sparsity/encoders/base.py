@@ -91,6 +91,11 @@ class PixelCode(Encoder):
         super().__init__(num_steps=code_book.shape[1])
         self.register_buffer("code_book", code_book.float(), persistent=False)
 
+    @property
+    def mean_code(self) -> Tensor:
+        """[256,T], what each grey level shows on average: for a code without randomness, its code."""
+        return self.code_book
+
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Look the code of each pixel up; see :meth:`Encoder.forward`."""
         self.refuse_gradient(images)

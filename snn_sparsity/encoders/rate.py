@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from snn_sparsity.encoders.base import Encoder, grey_levels
+from snn_sparsity.encoders.base import LEVELS, Encoder, all_levels, grey_levels
 
 
 class RateEncoder(Encoder):
@@ -25,6 +25,11 @@ class RateEncoder(Encoder):
 
     def __init__(self, num_steps: int = 10) -> None:
         super().__init__(num_steps)
+
+    @property
+    def mean_code(self) -> Tensor:
+        """[256,T], the probability with which each grey level fires: what a gradient can be taken through."""
+        return (all_levels() / (LEVELS - 1)).expand(-1, self.num_steps)
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw spikes, from ``generator`` where one is given; see :meth:`Encoder.forward`."""
