@@ -13,6 +13,21 @@ from torch import Tensor
 COLUMNS = ("epoch", "step", "name", "value")
 
 
+@rank_zero_only
+def forget_from(path: Path, step: int) -> None:
+    """Take out of a ``metrics.csv`` what was logged at ``step`` or later, and a last line that was cut short.
+
+    A run that goes on from a checkpoint of that step logs it again.
+    """
+    if not path.is_file():
+        return
+    header, *rows = path.read_text().splitlines(keepends=True)
+    kept = [row for row in rows if row.endswith("\n") and int(row.split(",")[1] or -1) < step]
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text("".join([header, *kept]))
+    unfinished.replace(path)
+
+
 class MetricsCSV(Logger):
     """Append rows ``epoch,step,name,value`` to ``metrics.csv`` in the run directory, each on disk at once.
 

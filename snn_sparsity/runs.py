@@ -7,8 +7,8 @@ from pathlib import Path
 def run_directory(command: str, root: str, configs: Sequence[str], seed: int, checkpoint: str | None) -> Path:
     """Return the directory of a new run; it is not made.
 
-    A fit gets the next free ``<root>/<config>/seed_<n>/<k>``. Validating or testing a checkpoint goes to a directory beside it,
-    named after the command, so that its numbers stay with the run they are about.
+    A fit gets the next free ``<root>/<config>/seed_<n>/<k>``, unless it is :func:`going_on`. Validating or testing a checkpoint
+    goes to a directory beside it, named after the command, so that its numbers stay with the run they are about.
 
     Args:
         command: fit, validate, test or predict.
@@ -26,6 +26,23 @@ def run_directory(command: str, root: str, configs: Sequence[str], seed: int, ch
     parent = Path(root) / ("+".join(_name(Path(config)) for config in configs) or "paper") / f"seed_{seed}"
     taken = [int(path.name) for path in parent.glob("*") if path.name.isdigit()]
     return parent / str(max(taken, default=-1) + 1)
+
+
+def going_on(arguments: Sequence[str]) -> Path | None:
+    """Return the run that ``fit --config RUN/config.yaml --ckpt_path RUN/last.ckpt`` goes on with; None for any other arguments.
+
+    With a setting changed it would be another run, and gets a directory of its own.
+
+    Example:
+        >>> going_on(["fit", "--config", "runs/demo/seed_1/0/config.yaml", "--ckpt_path", "runs/demo/seed_1/0/last.ckpt"]).as_posix()
+        'runs/demo/seed_1/0'
+    """
+    command, *options = arguments
+    given = dict(zip(options[::2], options[1::2], strict=False))
+    if command != "fit" or set(given) != {"--config", "--ckpt_path"} or len(options) != 4:
+        return None
+    run = Path(given["--ckpt_path"]).parent
+    return run if Path(given["--config"]).resolve() == (run / "config.yaml").resolve() else None
 
 
 def _name(config: Path) -> str:

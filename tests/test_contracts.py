@@ -12,10 +12,11 @@ from lightning import Callback, Trainer
 from torch import nn
 
 import snn_sparsity
-from snn_sparsity.attacks import Attack, CodeBookAscent
+from snn_sparsity.attacks import PGD, Attack, Transfer
 from snn_sparsity.callbacks import Probe
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.encoders import Encoder, PhaseEncoder
+from snn_sparsity.gradient_rules import GradientRule, PoolGradient
 from snn_sparsity.targets import ImageTarget, SpikeTarget
 from tests.tiny import TinyDataModule, TinyNetwork
 
@@ -42,14 +43,20 @@ def make(kind, **given):
         for name, parameter in inspect.signature(kind).parameters.items()
         if parameter.default is inspect.Parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
     ]
-    fillers = {Attack: CodeBookAscent(steps=2), Encoder: PhaseEncoder()}
-    return kind(**{name: fillers[hints[name]] for name in needed} | given)
+    fillers = {Attack: PGD(steps=2), Encoder: PhaseEncoder(), GradientRule: PoolGradient()}
+    short = {name: 3 for name in ("steps", "queries", "draws") if issubclass(kind, Attack) and name in inspect.signature(kind).parameters}
+    return kind(**{name: fillers[hints[name]] for name in needed} | short | given)
 
 
 NETWORKS = [
     kind for _, kind in inspect.getmembers(importlib.import_module("snn_sparsity.networks"), inspect.isclass) if issubclass(kind, nn.Module)
 ]
-PROBES, ATTACKS, ENCODERS = classes_of(Probe), classes_of(Attack), [kind for kind in classes_of(Encoder) if kind.__name__ != "PixelCode"]
+# A transferred attack is made on a target, not from settings: tests/test_image_attacks.py.
+PROBES, ATTACKS, ENCODERS = (
+    classes_of(Probe),
+    [kind for kind in classes_of(Attack) if kind is not Transfer],
+    [kind for kind in classes_of(Encoder) if kind.__name__ != "PixelCode"],
+)
 
 
 def test_the_walk_finds_the_known_ones():
@@ -160,7 +167,7 @@ def test_attack(kind):
     assert (attacked - x).abs().max() <= attack.eps + 1e-6
     assert 0 <= attacked.min() <= attacked.max() <= 1
     assert torch.equal(attacked, attack(target, x, labels, torch.Generator().manual_seed(3)))
-    assert torch.equal(kind(**{**dataclasses.asdict(attack), "eps": 0.0})(target, x, labels), x)
+    assert torch.equal(dataclasses.replace(attack, eps=0.0)(target, x, labels), x)
     with pytest.raises(dataclasses.FrozenInstanceError):
         attack.eps = 1.0
     assert f"eps={attack.eps}" in repr(attack)

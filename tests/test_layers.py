@@ -24,30 +24,30 @@ ALLOWED = {
     "reachability": {"operations"},
     "pooling": set(),
     "correlation": set(),
-    "report": set(),
+    "report": {"audit", "correlation"},
     "targets": {"attacks", "encoders"},
     "metering": {"attacks"},
-    "gradient_rules": {"pooling"},
+    "saturation": set(),
+    "gradient_rules": {"operations", "pooling"},
     "audit": {
         "attacks",
-        "batch",
-        "data",
         "encoders",
         "gradient_rules",
         "metering",
+        "networks",
         "operations",
-        "pooling",
         "randomness",
-        "sparsity",
+        "saturation",
         "targets",
     },
+    "sweep": {"runs", "shipped"},
     "hyperparameters": set(),
     "data": {"encoders", "batch", "randomness", "hyperparameters"},
     "classifier": {"batch", "hyperparameters"},
 }
 WITHOUT_LIGHTNING = {
     "checks", "randomness", "batch", "encoders", "networks", "attacks", "sparsity", "operations", "gradients", "targets", "theory",
-    "reachability", "pooling", "correlation", "report", "metering", "gradient_rules", "audit",
+    "reachability", "pooling", "correlation", "report", "metering", "gradient_rules", "audit", "saturation",
 }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from snn_sparsity.callbacks import (
 )
 from snn_sparsity.callbacks.gradient_trail import weight_shares
 from snn_sparsity.callbacks.sparsity_origin import CAUSES
-from snn_sparsity.callbacks.surrogate_saturation import membrane_distance
+from snn_sparsity.saturation import membrane_distance
 from snn_sparsity.checks import InputError
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.encoders import PhaseEncoder
@@ -220,7 +220,7 @@ def test_saturation_by_hand():
 def test_other_neurons_are_refused(trainer_options):
     network = TinyNetwork()
     network.sn1 = neuron.LIFNode(step_mode="m")
-    with pytest.raises(InputError, match=r"probes.surrogate: SurrogateSaturation knows integrate-and-fire neurons .* this is LIFNode"):
+    with pytest.raises(InputError, match=r"probes.surrogate: only integrate-and-fire neurons .* this is LIFNode"):
         Trainer(callbacks=[SurrogateSaturation(name="surrogate")], **trainer_options).validate(
             SpikingClassifier(network), datamodule=TinyDataModule(), verbose=False
         )

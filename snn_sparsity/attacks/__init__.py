@@ -1,8 +1,28 @@
 """Attacks: frozen objects, ``attack(target, x, labels, generator) -> x_adv``."""
 
+from snn_sparsity.attacks.annealed import AnnealedPGD
+from snn_sparsity.attacks.apgd import APGD
 from snn_sparsity.attacks.base import Attack, Target
 from snn_sparsity.attacks.codebook import CodeBookAscent
+from snn_sparsity.attacks.expectation import Expectation
 from snn_sparsity.attacks.fgsm import FGSM
+from snn_sparsity.attacks.noise import Noise
 from snn_sparsity.attacks.pgd import PGD
+from snn_sparsity.attacks.sapgd import SAPGD
+from snn_sparsity.attacks.square import Square
+from snn_sparsity.attacks.transfer import Transfer
 
-__all__ = ["FGSM", "PGD", "Attack", "CodeBookAscent", "Target"]
+__all__ = [
+    "APGD",
+    "FGSM",
+    "PGD",
+    "SAPGD",
+    "AnnealedPGD",
+    "Attack",
+    "CodeBookAscent",
+    "Expectation",
+    "Noise",
+    "Square",
+    "Target",
+    "Transfer",
+]

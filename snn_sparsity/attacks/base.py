@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from snn_sparsity.checks import InputError, require_number
 
@@ -25,6 +25,10 @@ class Target(Protocol):
     @property
     def bounds(self) -> tuple[float, float]:
         """Lowest and highest value an input may take."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The module whose backward pass a rule may change."""
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits [N,K] of inputs [N,...]; where x requires a gradient, they may be [M,N,K]: M draws of a random network."""
@@ -166,6 +170,23 @@ def uniform_noise(x: Tensor, eps: float, generator: torch.Generator | None) -> T
     generator = generator or torch.Generator().manual_seed(0)
     draws = torch.rand(x.shape, generator=generator, device=generator.device, dtype=x.dtype)
     return (2 * draws - 1).to(x.device) * eps
+
+
+def random_corners(x: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
+    """Draw -eps or eps for each element, of the shape of x, as :func:`uniform_noise` draws."""
+    return torch.where(uniform_noise(x, 1.0, generator) < 0, -eps, eps).to(x.dtype)
+
+
+def random_levels(x: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
+    """Draw a whole number of grey levels in [-eps, eps], each as likely, for each element, of the shape of x in [0,1].
+
+    Raises:
+        InputError: If eps is no whole number of grey levels.
+    """
+    generator = generator or torch.Generator().manual_seed(0)
+    radius = whole_levels(eps)
+    levels = torch.randint(-radius, radius + 1, x.shape, generator=generator, device=generator.device)
+    return levels.to(x) / 255
 
 
 @dataclass

@@ -51,6 +51,8 @@ class PGD(Attack):
     def __call__(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Attack; see :meth:`Attack.__call__`."""
         best = BestSoFar.nothing(x)
+        # One stream for all restarts: a fresh one each would begin them all at the same point.
+        generator = generator or torch.Generator().manual_seed(0)
         for _ in range(self.restarts):
             start = x + uniform_noise(x, self.eps, generator) if self.random_start else x
             last = self.ascend(target, x, labels, start, best if self.keep == "best" else None)

@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +27,8 @@ class RunRecord(Callback):
     """Write ``run.json``: command, status, git commit, versions, device, precision, SpikingJelly's kernel, data checksums, wall time.
 
     ``status`` is ``running`` until the run ends, then ``finished`` or ``failed``: a killed run never counts as finished. The
-    resolved configuration lies beside it as ``config.yaml``.
+    resolved configuration lies beside it as ``config.yaml``. Of a run that went on in its directory, ``earlier`` holds the records of
+    the parts before, the first one first.
 
     Args:
         run_directory: Where the file goes.
@@ -39,8 +41,8 @@ class RunRecord(Callback):
         self.kernels: list[str] = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the record of a fit."""
-        self._begin(trainer, pl_module)
+        """Write the record of a fit; where there is one already, the run goes on."""
+        self._begin(trainer, pl_module, self._earlier())
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the record of a validation by itself."""
@@ -70,7 +72,7 @@ class RunRecord(Callback):
         self._end(trainer, "finished")
 
     @rank_zero_only
-    def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _begin(self, trainer: Trainer, pl_module: LightningModule, earlier: Sequence[dict[str, Any]] = ()) -> None:
         spikingjelly_log.enable("spikingjelly._ops")
         spikingjelly_log.add(self._note_kernel, filter=lambda entry: entry["message"].startswith("ops "), format="{message}")
         data: Any = getattr(trainer, "datamodule", None)
@@ -79,30 +81,26 @@ class RunRecord(Callback):
             "status": "running",
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "arguments": sys.argv[1:],
-            "git_commit": _git_commit(),
-            "packages": {"snn_sparsity": snn_sparsity.__version__, "python": platform.python_version()}
-            | {name: version(name) for name in PACKAGES}
-            | {"torch": str(torch.__version__)},
-            "device": _device(pl_module.device),
+            **environment(pl_module.device),
             "precision": trainer.precision,
             "world_size": trainer.world_size,
             "effective_batch_size": getattr(data, "batch_size", 0) * trainer.world_size * trainer.accumulate_grad_batches,
             "data": {"name": type(data).__name__, "splits": data.identity() if hasattr(data, "identity") else {}},
             "probes": {probe.name: probe.describe() for probe in probes_of(trainer)},
+            "earlier": list(earlier),
         }
         self._write()
 
     @rank_zero_only
     def _end(self, trainer: Trainer, status: str, **more: str) -> None:
-        checkpoint = trainer.checkpoint_callback
+        kept = [str(getattr(callback, "best_model_path", "")) for callback in trainer.checkpoint_callbacks]
         self.record |= {
             "status": status,
             "wall_seconds": round(time.perf_counter() - self.began, 1),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "spikingjelly_kernels": self.kernels,
-            "best_checkpoint": getattr(checkpoint, "best_model_path", ""),
-            "last_checkpoint": getattr(checkpoint, "last_model_path", ""),
+            **{f"{name}_checkpoint": next((path for path in kept if Path(path).stem == name), "") for name in ("best", "last")},
             **more,
         }
         self._write()
@@ -110,11 +108,28 @@ class RunRecord(Callback):
     def _note_kernel(self, message: str) -> None:
         self.kernels.append(str(message).strip())
 
+    def _earlier(self) -> list[dict[str, Any]]:
+        if not self.path.is_file():
+            return []
+        last: dict[str, Any] = json.loads(self.path.read_text())
+        return [*last.pop("earlier", []), last]
+
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(".part")
         temporary.write_text(json.dumps(self.record, indent=2) + "\n")
         temporary.replace(self.path)
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Return what a number was measured with: git commit, versions of packages, device."""
+    return {
+        "git_commit": _git_commit(),
+        "packages": {"snn_sparsity": snn_sparsity.__version__, "python": platform.python_version()}
+        | {name: version(name) for name in PACKAGES}
+        | {"torch": str(torch.__version__)},
+        "device": _device(device),
+    }
 
 
 def _device(device: torch.device) -> str:

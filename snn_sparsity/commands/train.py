@@ -25,21 +25,26 @@ from snn_sparsity.callbacks.tensorboard_layout import TensorBoardLayout
 from snn_sparsity.checks import InputError
 from snn_sparsity.classifier import SYNC_BATCHNORM, SpikingClassifier
 from snn_sparsity.data import SpikeDataModule
-from snn_sparsity.metrics_csv import MetricsCSV
-from snn_sparsity.runs import run_directory
+from snn_sparsity.metrics_csv import MetricsCSV, forget_from
+from snn_sparsity.runs import going_on, run_directory
 
 PAPER_SEED = 3407
 
 
 def run(arguments: list[str]) -> int:
     """Run the command; ``arguments[0]`` is its name."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
-    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+    quieten()
     try:
         TrainingCLI(arguments)
     except MisconfigurationException as error:
         raise InputError(str(error)) from error
     return 0
+
+
+def quieten() -> None:
+    """Leave out what Lightning says that helps nobody here."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
 
 
 class NamedConfig(ActionConfigFile):
@@ -99,12 +104,18 @@ class SaveConfig(SaveConfigCallback):
 class TrainingCLI(LightningCLI):
     """Train, validate, test or predict with what the command line and configurations say."""
 
+    trainer_type: type[Trainer] = Trainer
+    leaves_a_run = frozenset({"fit", "validate", "test"})
+    """Commands with a run directory, loggers and callbacks of their own."""
+
     def __init__(self, args: list[str]) -> None:
+        self.going_on = going_on(args)
         commands = self.subcommands()
         shared = {"default_env": True, "env_prefix": "SNN_SPARSITY", "allow_abbrev": False}
         super().__init__(
             SpikingClassifier,
             SpikeDataModule,
+            trainer_class=self.trainer_type,
             subclass_mode_data=True,
             parser_class=OneLineParser,
             parser_kwargs={**shared, **{name: {**shared, "default_config_files": [str(shipped.PAPER)]} for name in commands}},
@@ -157,11 +168,11 @@ class TrainingCLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.trainer.sync_batchnorm:
             raise InputError(SYNC_BATCHNORM)
-        self.run_directory = run_directory(
+        self.run_directory = self.going_on or run_directory(
             str(self.subcommand), config.trainer.default_root_dir or "runs", [str(path) for path in config.config or []],
             config.seed_everything, config.get("ckpt_path"),
         )  # fmt: skip
-        if self.subcommand == "predict":
+        if self.subcommand not in self.leaves_a_run or self.going_on:
             self.save_config_callback = None
         self.save_config_kwargs = {"overwrite": True}
 
@@ -174,6 +185,11 @@ class TrainingCLI(LightningCLI):
         checkpoint = self.config[self.subcommand].get("ckpt_path")
         if checkpoint is not None:
             self.model.on_load_checkpoint(read_checkpoint(checkpoint))
+
+    def before_fit(self) -> None:
+        """Where a run goes on, take out of its metrics what it logged after the checkpoint."""
+        if self.going_on:
+            forget_from(self.going_on / "metrics.csv", read_checkpoint(self.config.fit.ckpt_path)["global_step"])
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer, with the probes before all other callbacks so that these see their values."""
@@ -191,22 +207,20 @@ class TrainingCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def _own_callbacks(self, trainer: Namespace) -> list[Callback]:
-        if self.subcommand == "predict":
-            return []
-        if trainer.get("fast_dev_run"):
+        if self.subcommand not in self.leaves_a_run or trainer.get("fast_dev_run"):
             return []
         directory = str(self.run_directory)
         always = [RunRecord(directory), TensorBoardLayout(), Summary(directory)]
         checkpoints = self.subcommand == "fit" and trainer.get("enable_checkpointing") is not False
-        return [*always, self._checkpoint()] if checkpoints else always
+        return [*always, *self._checkpoints()] if checkpoints else always
 
-    def _checkpoint(self) -> ModelCheckpoint:
-        return ModelCheckpoint(
-            dirpath=self.run_directory, filename="best", monitor="val/accuracy", mode="max", save_last=True, enable_version_counter=False
-        )
+    def _checkpoints(self) -> list[ModelCheckpoint]:
+        """Return what keeps the best and the last epoch (``save_last`` would renew the last one only when there is a new best one)."""
+        best = ModelCheckpoint(self.run_directory, "best", monitor="val/accuracy", mode="max", enable_version_counter=False)
+        return [best, ModelCheckpoint(self.run_directory, "last", enable_version_counter=False)]
 
     def _loggers(self) -> list[Any] | bool:
-        if self.subcommand == "predict":
+        if self.subcommand not in self.leaves_a_run:
             return False
         parent, name = self.run_directory.parent, self.run_directory.name
         return [TensorBoardLogger(str(parent), name="", version=name, default_hp_metric=False), MetricsCSV(str(self.run_directory))]

@@ -98,6 +98,10 @@ class SpikeDataModule(LightningDataModule, ABC):
                 raise InputError(f"{type(self).__name__} has no {name} images")
         self._splits = {"train": train, "validation": held_out, "test": test}
 
+    def split(self, name: Literal["train", "validation", "test"]) -> ImageSet:
+        """Return the images of a split, after ``setup``."""
+        return self._splits[name]
+
     def identity(self) -> dict[str, Any]:
         """Return what identifies the data of a run: sizes and checksums of the splits."""
         return {name: {"images": len(part.labels), "sha256": part.checksum()} for name, part in self._splits.items()}

@@ -1,0 +1,1 @@
+"""The audit: how far a robustness number can be believed."""

@@ -1,0 +1,206 @@
+"""Does the gradient predict what a move does to the loss? Predictions beside the change that was computed."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+from torch import Tensor
+
+from snn_sparsity.attacks.base import LOSSES, LossName, Target, input_gradient, project, random_corners, whole_levels
+from snn_sparsity.attacks.codebook import candidate_levels, coded_target, score, spikes_of
+from snn_sparsity.checks import require_number
+from snn_sparsity.encoders.base import LEVELS, grey_levels
+
+FRACTIONS = (0.0, 0.001, 0.01, 0.1, 1.0)
+
+
+class Fidelity(NamedTuple):
+    """How well changes of the loss are predicted; plain floats.
+
+    Attributes:
+        sign_agreement: Share of moves whose predicted and true change have the same sign, in [0,1]; where one of them is 0, half a move.
+        spearman: Rank correlation of predicted and true change over the moves of one sample, averaged over samples, in [-1,1]; 0 for a
+            sample where one of the two never varies.
+    """
+
+    sign_agreement: float
+    spearman: float
+
+
+class ChoiceFidelity(NamedTuple):
+    """How good code-book ascent's choice of one pixel's level is; plain floats.
+
+    Attributes:
+        median_rank: Median, over pixels, of the rank of the chosen level's true change among all levels of the ball: 1 is the best
+            one; of 17 levels, a random choice has 9. Ties share their ranks.
+        spearman: Rank correlation of predicted and true change over the levels of one pixel, averaged over pixels.
+    """
+
+    median_rank: float
+    spearman: float
+
+
+def fidelity(predicted: Tensor, true: Tensor) -> Fidelity:
+    """Compare predicted and true changes of the loss, both [draws,N].
+
+    Example:
+        Four moves of one sample; the second has the wrong sign.
+
+        >>> fidelity(torch.tensor([[-2.0], [1.0], [2.0], [3.0]]), torch.tensor([[-3.0], [-1.0], [1.0], [9.0]]))
+        Fidelity(sign_agreement=0.75, spearman=1.0)
+    """
+    agree = (1 + predicted.sign() * true.sign()).mean().item() / 2
+    pairs = zip(predicted.T.cpu().numpy(), true.T.cpu().numpy(), strict=True)
+    return Fidelity(agree, float(np.mean([spearman(*pair) for pair in pairs])))
+
+
+def spearman(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
+    """Return the rank correlation of two lists, 0 where one of them is constant.
+
+    Example:
+        >>> round(spearman(np.array([1.0, 2.0, 3.0]), np.array([1.0, 9.0, 4.0])), 6)
+        0.5
+    """
+    ranks = [rankdata(values) - (len(values) + 1) / 2 for values in (first, second)]
+    scale = np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum())
+    return float((ranks[0] * ranks[1]).sum() / scale) if scale > 0 else 0.0
+
+
+def move_fidelity(target: Target, x: Tensor, labels: Tensor, generator: torch.Generator | None = None, *, eps: float = 8 / 255,
+                  draws: int = 20, loss: LossName = "ce") -> Fidelity:  # fmt: skip
+    """Compare ``g . d`` with the true change of the loss for random moves d to corners of the ball, cut at the bounds.
+
+    Args:
+        target: Spikes or images; g is the gradient that the target declares.
+        x: [N,...].
+        labels: [N] int64.
+        generator: Source of randomness; a fresh one where none is given.
+        eps: Radius of the ball, in the units of x.
+        draws: Moves for each sample.
+        loss: ``ce``, ``margin`` or ``dlr``.
+
+    Returns:
+        Sign agreement and rank correlation; costs ``draws + 2`` forward passes and a backward pass of each sample.
+    """
+    generator = generator or torch.Generator().manual_seed(0)
+    gradient, _ = input_gradient(target.logits, x, labels, loss)
+    true_change = _true_change(target.logits, x, labels, loss)
+    ends = [project(x + random_corners(x, eps, generator), x, eps, target.bounds) for _ in range(draws)]
+    predicted = [(gradient * (end - x)).flatten(1).sum(1) for end in ends]
+    return fidelity(torch.stack(predicted), torch.stack([true_change(end) for end in ends]))
+
+
+def group_fidelity(target: Target, x: Tensor, labels: Tensor, generator: torch.Generator | None = None, *, eps: float = 8 / 255,
+                   draws: int = 20, fractions: Sequence[float] = FRACTIONS, loss: LossName = "ce") -> dict[float, Fidelity]:  # fmt: skip
+    """Move random groups of pixels to random other levels; compare ``sum_t g_t (S[c,t] - S[v,t])`` with the true change of the loss.
+
+    Where agreement falls to a coin's, code-book ascent should move no larger fraction at once.
+
+    Args:
+        target: An image behind a code book.
+        x: [N,C,H,W] in [0,1].
+        labels: [N] int64.
+        generator: Source of randomness; a fresh one where none is given.
+        eps: Radius of the ball, a whole number of grey levels, at least one.
+        draws: Moves for each sample and fraction.
+        fractions: Shares of the pixels (of one channel each) that move; one pixel moves at least.
+        loss: ``ce``, ``margin`` or ``dlr``.
+
+    Returns:
+        By fraction; costs ``fractions x draws + 2`` forward passes and a backward pass of each sample.
+
+    Raises:
+        InputError: If the target has no code book, or eps is no such number.
+    """
+    require_number("eps", eps, at_least=1 / (LEVELS - 1))
+    near = _Neighbourhood(target, x, labels, whole_levels(eps), loss)
+    generator = generator or torch.Generator().manual_seed(0)
+    found = {}
+    for fraction in fractions:
+        ends = [near.random_move(fraction, generator) for _ in range(draws)]
+        found[fraction] = fidelity(*(torch.stack([change(end) for end in ends]) for change in (near.predicted, near.true)))
+    return found
+
+
+def choice_fidelity(target: Target, x: Tensor, labels: Tensor, generator: torch.Generator | None = None, *, eps: float = 8 / 255,
+                    pixels: int = 10, loss: LossName = "ce") -> ChoiceFidelity:  # fmt: skip
+    """Try every level of the ball at single random pixels, and see how code-book ascent's choice does.
+
+    Args:
+        target: An image behind a code book.
+        x: [N,C,H,W] in [0,1].
+        labels: [N] int64.
+        generator: Source of randomness; a fresh one where none is given.
+        eps: Radius of the ball, a whole number of grey levels.
+        pixels: Pixels (of one channel) for each sample, drawn with replacement.
+        loss: ``ce``, ``margin`` or ``dlr``.
+
+    Returns:
+        Median rank and mean correlation; costs ``pixels (2 radius + 1) + 2`` forward passes and a backward pass of each sample.
+
+    Raises:
+        InputError: If the target has no code book, or eps is no such number.
+    """
+    near = _Neighbourhood(target, x, labels, whole_levels(eps), loss)
+    generator = generator or torch.Generator().manual_seed(0)
+    ranks, correlations = [], []
+    for _ in range(pixels):
+        tried, ends = near.moves_of_a_pixel(generator)
+        predicted, true = (torch.stack([change(end) for end in ends], 1).cpu().numpy() for change in (near.predicted, near.true))
+        for sample, levels in enumerate(tried.cpu().numpy()):
+            # Near 0 and 255 the last level is repeated: it counts once.
+            once = np.unique(levels, return_index=True)[1]
+            guess, change = predicted[sample, once], true[sample, once]
+            ranks.append(rankdata(-change)[guess.argmax()])
+            correlations.append(spearman(guess, change))
+    return ChoiceFidelity(float(np.median(ranks)), float(np.mean(correlations)))
+
+
+class _Neighbourhood:
+    """The levels around an image: random ones, and what each does to the loss, predicted and true."""
+
+    def __init__(self, target: Target, x: Tensor, labels: Tensor, radius: int, loss: LossName) -> None:
+        coded, self.clean = coded_target(target), grey_levels(x).long()
+        self.candidates = candidate_levels(self.clean, radius)
+        self.radius = radius
+        gradient, _ = input_gradient(coded.spikes.logits, spikes_of(coded.code_book, self.clean), labels, loss)
+        self._changes = score(gradient, coded.code_book, self.clean)
+        self.true = _true_change(lambda levels: coded.spikes.logits(spikes_of(coded.code_book, levels)), self.clean, labels, loss)
+
+    def predicted(self, levels: Tensor) -> Tensor:
+        """Return the change of the loss that the gradient predicts for levels [N,C,H,W], [N]."""
+        return self._changes.gather(1, levels.flatten(1).unsqueeze(1)).sum((1, 2))
+
+    def random_move(self, fraction: float, generator: torch.Generator) -> Tensor:
+        """Return levels [N,C,H,W] of which a fraction, one at least, is another one of the ball than the clean one."""
+        clean = self.clean.flatten(1)
+        low, high = (clean - self.radius).clamp(min=0), (clean + self.radius).clamp(max=LEVELS - 1)
+        order, place = (torch.rand(clean.shape, generator=generator, device=generator.device).to(clean.device) for _ in range(2))
+        other = low + (place * (high - low)).long()
+        other += other >= clean
+        count = max(1, round(fraction * clean.shape[1]))
+        moved = order.argsort(1).argsort(1) < count
+        return torch.where(moved, other, clean).view_as(self.clean)
+
+    def moves_of_a_pixel(self, generator: torch.Generator) -> tuple[Tensor, list[Tensor]]:
+        """Return all levels [N,L] that one random pixel of each sample may have, and for each of the L the images [N,C,H,W]."""
+        samples, _, pixels = self.candidates.shape
+        pixel = torch.randint(pixels, (samples,), generator=generator, device=generator.device).to(self.clean.device)
+        tried = self.candidates[torch.arange(samples, device=pixel.device), :, pixel]
+        flat = self.clean.flatten(1)
+        return tried, [flat.scatter(1, pixel[:, None], level[:, None]).view_as(self.clean) for level in tried.T]
+
+
+def _true_change(logits: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor, loss: LossName) -> Callable[[Tensor], Tensor]:
+    """Return a function from other inputs [N,...] to the change of the loss [N] that they bring."""
+
+    def value(inputs: Tensor) -> Tensor:
+        with torch.no_grad():
+            return LOSSES[loss](logits(inputs), labels)
+
+    # Not taken from the pass with a gradient: it may differ in the last bit.
+    before = value(x)
+    return lambda inputs: value(inputs) - before

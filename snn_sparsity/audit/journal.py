@@ -1,0 +1,75 @@
+"""What an audit has measured so far, on disk: stopped at any moment, it goes on where it was."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from snn_sparsity.checks import InputError
+
+Json = Any
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that appears under its name only when it is whole.
+
+    Raises:
+        InputError: If it cannot be written.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(text)
+        unfinished.replace(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+class Journal:
+    """Results by name, each computed once.
+
+    Args:
+        path: The file; what it holds is taken as done.
+        identity: What the results are of; a file of something else is refused.
+
+    Raises:
+        InputError: If the file is damaged, or of another audit.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "journal.json"
+        >>> Journal(path, {"seed": 1}).once("answer", lambda: 42), Journal(path, {"seed": 1}).once("answer", lambda: 43)
+        (42, 42)
+    """
+
+    def __init__(self, path: Path, identity: Json) -> None:
+        self.path = path
+        self.identity = json.loads(json.dumps(identity))
+        self._results: dict[str, Json] = self._read() if path.exists() else {}
+
+    def once(self, name: str, compute: Callable[[], Json]) -> Json:
+        """Return the result of this name; compute and keep it if there is none yet."""
+        if name not in self._results:
+            # Through JSON, so that a result is the same whether it was just computed or read back.
+            self._results[name] = json.loads(json.dumps(compute()))
+            write_whole(self.path, json.dumps({"identity": self.identity, "results": self._results}))
+        return self._results[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._results
+
+    def remove(self) -> None:
+        """Remove the file: the audit is done."""
+        self.path.unlink(missing_ok=True)
+
+    def _read(self) -> dict[str, Json]:
+        try:
+            kept = json.loads(self.path.read_text())
+            identity, results = kept["identity"], kept["results"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self.path} is no readable journal of an audit: remove it to begin anew") from error
+        for name, value in self.identity.items():
+            if identity.get(name) != value:
+                raise InputError(f"{self.path} is of an audit with {name}={identity.get(name)!r}, not {value!r}: remove it to begin anew")
+        return dict(results)

@@ -1,0 +1,105 @@
+"""Derivatives of the spike that follow the membrane potentials."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from snn_sparsity.checks import require_number
+from snn_sparsity.gradient_rules.surrogates import SHAPES, Surrogate, SurrogateRule
+
+
+@dataclass(frozen=True)
+class AdaptiveSharpness(SurrogateRule):
+    """ASSG: an ``atan`` whose sharpness follows each neuron's distance from the threshold, over the iterations of an attack.
+
+    For each element and time step, at every forward pass that takes a gradient, from M = 1 and D = 0:
+    ``M <- b M + (1-b) |u|``, then ``D <- b D + (1-b) ||u| - M|``, ``alpha = w / (M + gamma D + 1e-4)`` with
+    ``w = (2/pi) tan(pi A / 2)``: an element that stays at the mean distance M has lost the share A of the surrogate's area.
+    From arXiv 2512.22522. A batch of another shape starts anew: attacks that drop samples lose what was gathered.
+
+    Args:
+        vanishing_degree: A, above 0 and at most 0.99; 0.87 is the authors'.
+        decay: b, in [0,1]; the authors use the same for M and D.
+        gamma: Weight of the deviation, at least 0.
+
+    Raises:
+        InputError: For a number outside its range.
+
+    Example:
+        At distance 1 from the threshold M stays 1 and D 0; with A = 1/2, alpha is 2/pi and the slope alpha/4.
+
+        >>> from snn_sparsity.networks import IFNeuron
+        >>> node, x = IFNeuron().build(), torch.zeros(1, 1, requires_grad=True)
+        >>> node.step_mode = "m"
+        >>> with AdaptiveSharpness(vanishing_degree=0.5).applied(node):
+        ...     round(torch.autograd.grad(node(x).sum(), x)[0].item(), 3)
+        0.159
+    """
+
+    vanishing_degree: float = 0.87
+    decay: float = 0.9
+    gamma: float = 1.5
+
+    def __post_init__(self) -> None:
+        require_number("vanishing_degree", self.vanishing_degree, above=0, at_most=0.99)
+        require_number("decay", self.decay, at_least=0, at_most=1)
+        require_number("gamma", self.gamma, at_least=0)
+
+    def surrogate(self) -> Surrogate:
+        """Return a step that has seen nothing yet."""
+        return _Adaptive(self)
+
+
+class _Adaptive(Surrogate):
+    def __init__(self, rule: AdaptiveSharpness) -> None:
+        super().__init__()
+        self.rule = rule
+        self.omega = 2 / math.pi * math.tan(math.pi * rule.vanishing_degree / 2)
+        self.seen: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def slope(self, u: Tensor) -> Tensor:
+        before = self.seen.get(self.step)
+        if before is None or before[0].shape != u.shape:
+            before = torch.ones_like(u), torch.zeros_like(u)
+        mean = before[0].lerp(u.abs(), 1 - self.rule.decay)
+        deviation = before[1].lerp((u.abs() - mean).abs(), 1 - self.rule.decay)
+        self.seen[self.step] = mean, deviation
+        return SHAPES["atan"](u, self.omega / (mean + self.rule.gamma * deviation + 1e-4))
+
+
+@dataclass(frozen=True)
+class PotentialDependent(SurrogateRule):
+    """PDSG: a Gaussian as wide as the membrane potentials spread, shifted to the right: ``N(u; sigma/2, sigma^2)``.
+
+    sigma[t] is the standard deviation of the channel's potentials over images, positions and the steps up to t (1 where it is 0).
+    From Lun et al., arXiv 2503.03272, and its code. It depends on the batch: only results of the same batches compare.
+
+    Example:
+        Potentials 0.5 and 1.5: sigma 0.5, and the derivative is largest half a sigma above the threshold.
+
+        >>> from snn_sparsity.networks import IFNeuron
+        >>> node, x = IFNeuron().build(), torch.tensor([[[0.5], [1.5]]], requires_grad=True)
+        >>> node.step_mode = "m"
+        >>> with PotentialDependent().applied(node):
+        ...     [round(g, 4) for g in torch.autograd.grad(node(x).sum(), x)[0].flatten().tolist()]
+        [0.259, 0.7041]
+    """
+
+    def surrogate(self) -> Surrogate:
+        """Return a step that measures the potentials of each pass."""
+        return _PotentialDependent()
+
+
+class _PotentialDependent(Surrogate):
+    def __init__(self) -> None:
+        super().__init__()
+        self.potentials: list[Tensor] = []
+
+    def slope(self, u: Tensor) -> Tensor:
+        self.potentials = [*self.potentials[: self.step], u]
+        others = [dim for dim in range(u.ndim + 1) if dim != 2]
+        sigma = torch.stack(self.potentials).std(dim=others, keepdim=True, correction=0).squeeze(0)
+        sigma = torch.where(sigma > 0, sigma, 1)
+        return SHAPES["gaussian"](u - sigma / 2, 1 / sigma)

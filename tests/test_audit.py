@@ -1,0 +1,273 @@
+import json
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from snn_sparsity.audit.battery import Budget
+from snn_sparsity.audit.conduct import Audit
+from snn_sparsity.audit.journal import Journal
+from snn_sparsity.audit.subject import Subject
+from snn_sparsity.audit.verdict import verdict
+from snn_sparsity.checks import InputError
+from snn_sparsity.classifier import SpikingClassifier
+from snn_sparsity.encoders import DirectEncoder, PhaseEncoder
+from snn_sparsity.networks.neurons import IFNeuron
+from tests.test_contracts import State
+from tests.tiny import TinyNetwork, colourful
+
+EPS = 8 / 255
+SMALL = Budget(samples=32, steps=10, restarts=1, targets=1, noise=3, queries=60, radii=(32, 255), rules=2, probes=4)
+
+
+class Behind(nn.Module):
+    """A function of images [N,C,H,W] as a classifier of spike trains [1,N,C,H,W]."""
+
+    def __init__(self, function, *modules):
+        super().__init__()
+        self.function = function
+        self.modules_of_it = nn.ModuleList(modules)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, spikes):
+        return self.function(spikes[0]) * self.scale
+
+
+def two_classes(score):
+    """Logits of four classes, of which two matter: the score for class 1, its opposite for class 0."""
+    return torch.stack([-score, score, torch.full_like(score, -9.0), torch.full_like(score, -9.0)], 1)
+
+
+def noisy_images(count=32, size=12, low=60, high=196, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(low, high, (count, 3, size, size), generator=generator, dtype=torch.uint8)
+
+
+def audited(classifier, images, tmp_path, protocols=("image",), encoder=None, labels=None, training=None):
+    """The evidence and the verdicts; without labels, every image is right when clean."""
+    encoder = encoder or DirectEncoder(num_steps=1)
+    classifier.eval()
+    if labels is None:
+        with torch.no_grad():
+            labels = classifier(encoder(images)).argmax(1)
+    subject = Subject(classifier, encoder, images, labels, 4, 16, 3407)
+    evidence = Audit(subject, protocols, SMALL, EPS, Journal(tmp_path / "journal.json", {}), training).run()
+    evidence["settings"] = {"num_classes": 4, "eps": EPS, "eps_levels": 8, "samples": len(labels)}
+    return evidence, verdict(evidence)
+
+
+def words(verdicts, protocol="image"):
+    return set(verdicts[protocol]["verdicts"])
+
+
+def direction(size=12, seed=1):
+    """Weights of a linear score that a move of all pixels by a tenth of eps turns round for a score of 1/10."""
+    weights = torch.randn(3, size, size, generator=torch.Generator().manual_seed(seed))
+    return weights / weights.abs().sum()
+
+
+def score(images, weights):
+    """A score in units of eps: 1 is what an attack within eps can just undo."""
+    return (images * weights).sum((1, 2, 3)) / EPS
+
+
+def with_scores(images, weights, wanted):
+    """Images moved along the weights' signs until their score is the wanted one."""
+    x = images / 255
+    for _ in range(20):
+        gap = wanted - score(x, weights)
+        x = (x + (gap * EPS).view(-1, 1, 1, 1) * weights.sign()).clamp(0, 1)
+    return (x * 255).round().to(torch.uint8)
+
+
+def trained(steps=30):
+    """A spiking network that knows its colours, images of them, and their code."""
+    images, labels = colourful(64, 4, seed=3)
+    encoder = PhaseEncoder(num_steps=4)
+    torch.manual_seed(0)
+    classifier = SpikingClassifier(TinyNetwork()).train()
+    optimizer = torch.optim.Adam(classifier.parameters(), lr=0.01)
+    for step in range(steps):
+        batch = slice(step % 4 * 16, step % 4 * 16 + 16)
+        loss = F.cross_entropy(classifier(encoder(images[batch])), labels[batch])
+        parameters = list(classifier.parameters())
+        for parameter, change in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.grad = change
+        optimizer.step()
+    return classifier, images, encoder
+
+
+# Masked on purpose -----------------------------------------------------------------------------------------------------------
+
+
+def test_saturated_logits_are_obfuscated(tmp_path):
+    weights = direction()
+    images = with_scores(noisy_images(), weights, torch.full((32,), 0.4))
+    evidence, verdicts = audited(Behind(lambda x: 1e4 * two_classes(score(x, weights))), images, tmp_path)
+    assert evidence["protocols"]["image"]["attacks"][1]["zero_gradient_start"] == 32
+    assert "OBFUSCATED" in words(verdicts)
+
+
+def test_a_needle_of_a_surrogate_is_obfuscated(tmp_path):
+    classifier, images, encoder = trained()
+    for name in ("sn1", "sn2"):
+        node = IFNeuron(surrogate="rect", alpha=1000.0).build()
+        node.step_mode = "m"
+        setattr(classifier.network, name, node)
+    _, verdicts = audited(classifier, images[:16], tmp_path, encoder=encoder)
+    assert "OBFUSCATED" in words(verdicts)
+
+
+def test_an_input_quantiser_is_obfuscated(tmp_path):
+    colours = torch.full((3, 12, 12), 1 / 432)
+    images = with_scores(noisy_images(), colours, torch.full((32,), 0.4) + score(torch.full((1, 3, 12, 12), 0.5), colours))
+
+    def quantised(x):
+        return two_classes(score((x * 32).round() / 32, colours) - score(torch.full((1, 3, 12, 12), 0.5), colours))
+
+    evidence, verdicts = audited(Behind(quantised), images, tmp_path)
+    assert evidence["protocols"]["image"]["diagnostics"]["zero_gradient_entries"] == 1.0
+    assert "OBFUSCATED" in words(verdicts)
+
+
+def test_max_pooling_whose_ties_hide_the_gradient_is_obfuscated(tmp_path):
+    pool = nn.MaxPool2d(6)
+    images = torch.full((32, 3, 12, 12), 128, dtype=torch.uint8)
+    images += torch.arange(32, dtype=torch.uint8).view(-1, 1, 1, 1) % 2
+    function = Behind(lambda x: two_classes((pool(x).mean((1, 2, 3)) - 128 / 255) / EPS + 0.4), pool)
+    _, verdicts = audited(function, images, tmp_path)
+    assert "OBFUSCATED" in words(verdicts)
+    assert next(check for check in verdicts["image"]["checks"] if check["id"] == "V19")["status"] == "vote"
+
+
+def test_a_random_layer_is_obfuscated_when_expectation_undoes_it(tmp_path):
+    weights = direction()
+    images = with_scores(noisy_images(), weights, torch.full((32,), 0.5))
+    frequency = 4000.0
+
+    def shaken(x):
+        phase = 2 * math.pi * torch.rand_like(x)
+        shake = torch.sin(frequency * x + phase) * (20 / 432 / frequency / EPS)
+        return two_classes(score(x, weights) + shake.sum((1, 2, 3)))
+
+    _, verdicts = audited(Behind(shaken), images, tmp_path)
+    assert "OBFUSCATED" in words(verdicts)
+
+
+def test_batch_norm_in_training_mode_is_invalid(tmp_path):
+    classifier, images, encoder = trained()
+    evidence, verdicts = audited(classifier, images[:16], tmp_path, ("paper",), encoder)
+    assert words(verdicts, "paper") == {"INVALID"}
+    assert evidence["protocols"]["paper"]["harness"]["realisable"] == 0.0
+    told = " ".join(verdicts["paper"]["remarks"])
+    for fact in ("BatchNorm", "no valid code", "re-binarising", "noise of the same size in pixels"):
+        assert fact in told, fact
+
+
+# Honest ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_linear_classifier_with_a_certified_margin_is_not_obfuscated(tmp_path):
+    weights = direction()
+    images = with_scores(noisy_images(), weights, torch.linspace(1.2, 2, 32))
+    evidence, verdicts = audited(Behind(lambda x: two_classes(score(x, weights))), images, tmp_path)
+    assert words(verdicts) <= {"SUPPORTED", "INCONCLUSIVE"}
+    assert verdicts["image"]["accuracy"]["worst"]["value"] == 1.0
+    assert evidence["protocols"]["image"]["diagnostics"]["eps_sweep"][-1]["accuracy"] == 0.0
+
+
+def test_an_adversarially_trained_network_is_not_obfuscated(tmp_path):
+    images, labels = colourful(64, 4, seed=5)
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(3, 8, 5, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 4))
+    optimizer = torch.optim.Adam(layers.parameters(), lr=0.01)
+    for _ in range(60):
+        x = (images / 255).requires_grad_()
+        (gradient,) = torch.autograd.grad(F.cross_entropy(layers(x), labels), x)
+        loss = F.cross_entropy(layers((x + EPS * gradient.sign()).detach()), labels)
+        for parameter, change in zip(layers.parameters(), torch.autograd.grad(loss, list(layers.parameters())), strict=True):
+            parameter.grad = change
+        optimizer.step()
+    _, verdicts = audited(Behind(layers, layers), images[:16], tmp_path, labels=labels[:16])
+    assert words(verdicts) <= {"SUPPORTED", "INCONCLUSIVE"}
+
+
+# Odd ones --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_dead_and_broken_networks_are_reported_and_nothing_raises(value, tmp_path):
+    images, labels = noisy_images(8), torch.arange(8) % 4
+    evidence, verdicts = audited(Behind(lambda x: two_classes(x.mean((1, 2, 3)) * value)), images, tmp_path, labels=labels)
+    assert verdicts["image"]["verdicts"]
+    assert all(outcome["status"] in ("done", "skipped") for outcome in evidence["protocols"]["image"]["attacks"])
+
+
+def test_two_classes_have_no_dlr_and_it_is_said(tmp_path):
+    weights = direction()
+    images = with_scores(noisy_images(8), weights, torch.full((8,), 0.4))
+    subject = Subject(
+        Behind(lambda x: two_classes(score(x, weights))[:, :2]), DirectEncoder(1), images, torch.ones(8, dtype=torch.int64), 2, 8, 1
+    )
+    evidence = Audit(subject, ["image"], SMALL, EPS, Journal(tmp_path / "j.json", {})).run()
+    names = [outcome["name"] for outcome in evidence["protocols"]["image"]["attacks"]]
+    assert not any("dlr" in name or "class" in name for name in names)
+    assert verdict(evidence)["image"]["accuracy"]["worst"]["value"] == 0.0
+
+
+def test_classifier_and_random_state_are_untouched(tmp_path):
+    torch.manual_seed(0)
+    classifier = SpikingClassifier(TinyNetwork()).eval()
+    images, labels = colourful(3, 4, seed=6)
+    before = State(classifier)
+    audited(classifier, images, tmp_path, ("image", "spikes", "paper"), PhaseEncoder(num_steps=4), labels=labels, training=(images, labels))
+    before.assert_equal(classifier)
+
+
+# Stopping and going on -------------------------------------------------------------------------------------------------------
+
+
+class Stopping(Journal):
+    """A journal whose audit is killed after so many results."""
+
+    def __init__(self, path, stop_after):
+        super().__init__(path, {})
+        self.left = stop_after
+
+    def once(self, name, compute):
+        if name not in self and self.left == 0:
+            raise KeyboardInterrupt
+        self.left -= name not in self
+        return super().once(name, compute)
+
+
+def test_an_audit_stopped_at_any_result_goes_on_to_the_same_numbers(tmp_path):
+    weights = direction()
+    images = with_scores(noisy_images(16), weights, torch.linspace(0.2, 1.5, 16))
+    classifier = Behind(lambda x: two_classes(score(x, weights)))
+    subject = Subject(classifier, DirectEncoder(1), images, torch.ones(16, dtype=torch.int64), 4, 8, 3407)
+
+    def without_seconds(evidence):
+        return json.loads(json.dumps(evidence), object_hook=lambda part: {key: value for key, value in part.items() if key != "seconds"})
+
+    whole = without_seconds(Audit(subject, ["image", "paper"], SMALL, EPS, Journal(tmp_path / "whole.json", {})).run())
+    stops = 0
+    while True:
+        try:
+            pieces = Audit(subject, ["image", "paper"], SMALL, EPS, Stopping(tmp_path / "pieces.json", 7)).run()
+            break
+        except KeyboardInterrupt:
+            stops += 1
+    assert stops > 3
+    assert without_seconds(pieces) == whole
+
+
+def test_a_journal_of_another_audit_is_refused(tmp_path):
+    Journal(tmp_path / "j.json", {"seed": 1}).once("clean", list)
+    with pytest.raises(InputError, match="seed=1, not 2"):
+        Journal(tmp_path / "j.json", {"seed": 2})
+    (tmp_path / "j.json").write_text("{")
+    with pytest.raises(InputError, match="no readable journal"):
+        Journal(tmp_path / "j.json", {"seed": 1})

@@ -1,0 +1,126 @@
+"""``snn-sparsity audit`` as a user meets it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from snn_sparsity.cli import main
+from tests.test_cli import FEW, TINY, error
+
+CHECKPOINT = "runs/tiny/seed_3407/0/last.ckpt"
+FOLDER = Path("runs/tiny/seed_3407/0/audit")
+EIGHT = ["audit", "--ckpt_path", CHECKPOINT, "--samples", "8"]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with a trained tiny network and its audit."""
+    folder = tmp_path_factory.mktemp("audited")
+    with pytest.MonkeyPatch.context() as patch:
+        quick(patch, folder)
+        assert main(["fit", *TINY, *FEW]) == 0
+        assert main([*EIGHT, "--trainer.enable_progress_bar", "false"]) == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _there(workplace, monkeypatch):
+    quick(monkeypatch, workplace)
+
+
+def quick(monkeypatch, folder):
+    """Work in the folder, with a control network that hardly trains."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr("snn_sparsity.audit.control.STEPS", 3)
+
+
+def without_times(value):
+    if isinstance(value, dict):
+        return {key: without_times(part) for key, part in value.items() if key != "seconds"}
+    return [without_times(part) for part in value] if isinstance(value, list) else value
+
+
+def test_an_audit_leaves_evidence_and_two_documents():
+    audit = json.loads((FOLDER / "audit.json").read_text())
+    assert audit["complete"]
+    assert set(audit["protocols"]) == set(audit["verdicts"]) == {"image", "spikes", "paper"}
+    assert audit["settings"]["samples"] == len(audit["labels"]) == 8
+    assert audit["verdicts"]["paper"]["verdicts"] == ["INVALID"]
+    names = {outcome["group"] for outcome in audit["protocols"]["image"]["attacks"]}
+    assert names >= {"claim", "noise", "standard", "codebook", "rules", "pool", "blackbox", "transfer"}
+    statuses = {outcome["status"] for protocol in audit["protocols"].values() for outcome in protocol["attacks"]}
+    assert statuses == {"done"}
+    html = (FOLDER / "audit.html").read_text()
+    assert "INVALID" in html
+    assert "http:" not in html
+    assert "https:" not in html
+    assert (FOLDER / "audit.md").read_text().startswith("# ")
+    assert not (FOLDER / "audit.unfinished.json").exists()
+
+
+def test_the_table_ends_with_a_verdict_for_each_space(capsys):
+    assert main([*EIGHT, "--space", "image", "--out", "elsewhere", "--trainer.enable_progress_bar", "false"]) == 0
+    printed = capsys.readouterr().out
+    assert "image" in printed
+    assert "elsewhere/audit.json" in printed
+    assert {path.name for path in Path("elsewhere").iterdir()} == {"audit.json", "audit.md", "audit.html"}
+
+
+def test_killed_and_resumed_it_gives_the_same_numbers():
+    command = [sys.executable, "-m", "snn_sparsity", *EIGHT, "--space", "spikes", "--out", "killed"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    journal = Path("killed/audit.unfinished.json")
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not (journal.exists() and len(json.loads(journal.read_text())["results"]) >= 5):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert journal.exists(), "it was killed before it was done"
+    assert not Path("killed/audit.json").exists()
+    assert main([*EIGHT, "--space", "spikes", "--out", "killed", "--trainer.enable_progress_bar", "false", "--resume"]) == 0
+    resumed = json.loads(Path("killed/audit.json").read_text())
+    whole = json.loads((FOLDER / "audit.json").read_text())
+    for protocol in ("spikes", "paper"):
+        assert without_times(resumed["protocols"][protocol]) == without_times(whole["protocols"][protocol])
+
+
+def test_an_unfinished_audit_is_not_overwritten_by_accident(capsys):
+    Path("begun").mkdir(exist_ok=True)
+    Path("begun/audit.unfinished.json").write_text('{"identity": {}, "results": {}}')
+    assert "--resume" in error(capsys, *EIGHT, "--out", "begun")
+
+
+def test_two_audits_side_by_side():
+    audit = str(FOLDER / "audit.json")
+    assert main(["audit", "--compare", audit, audit, "--out", "both"]) == 0
+    assert {path.name for path in Path("both").iterdir()} == {"audit.md", "audit.html"}
+
+
+def test_the_callback_audits_after_a_test():
+    arguments = ["test", "--ckpt_path", CHECKPOINT, "--trainer.callbacks+=RobustnessAudit", "--trainer.callbacks.samples", "4"]
+    assert main([*arguments, "--trainer.callbacks.space", "image", "--trainer.callbacks.progress", "false"]) == 0
+    (found,) = Path("runs/tiny/seed_3407/0/test").rglob("audit.json")
+    assert json.loads(found.read_text())["settings"]["samples"] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["audit"], "--ckpt_path"),
+        (["audit", "--ckpt_path", "none.ckpt"], "none.ckpt is no file"),
+        ([*EIGHT, "--budget", "huge"], "quick"),
+        ([*EIGHT, "--samples", "0"], "samples=0"),
+        ([*EIGHT, "--eps", "0.05"], "eps=0.05"),
+        ([*EIGHT, "--transfer_from", "none.ckpt"], "none.ckpt is no file"),
+        (["audit", "--compare", "one.json"], "two"),
+        (["audit", "--compare", "none.json", "none.json"], "none.json"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arguments, expected, capsys):
+    assert expected in error(capsys, *arguments)
