@@ -22,11 +22,11 @@ from snn_sparsity.callbacks import (
 )
 from snn_sparsity.callbacks.gradient_trail import weight_shares
 from snn_sparsity.callbacks.sparsity_origin import CAUSES
-from snn_sparsity.saturation import membrane_distance
 from snn_sparsity.checks import InputError
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.encoders import PhaseEncoder
 from snn_sparsity.networks import SEWResNet
+from snn_sparsity.saturation import membrane_distance
 from tests.tiny import TinyDataModule, TinyNetwork, colourful
 
 

@@ -11,6 +11,7 @@ from snn_sparsity.attacks.pgd import PGD
 from snn_sparsity.attacks.sapgd import SAPGD
 from snn_sparsity.attacks.square import Square
 from snn_sparsity.attacks.transfer import Transfer
+from snn_sparsity.attacks.under_rule import UnderRule
 
 __all__ = [
     "APGD",
@@ -25,4 +26,5 @@ __all__ = [
     "Square",
     "Target",
     "Transfer",
+    "UnderRule",
 ]

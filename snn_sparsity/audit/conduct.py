@@ -235,7 +235,8 @@ class Audit:
         return trained_reference(self.subject, *self.training)
 
     def _doubling(self, protocol: Protocol, survivors: list[int], facts: Facts) -> dict[str, Any]:
-        job = Job("steps doubled", "sweep", self._host(protocol, facts, self.eps, 4 * self.budget.steps))
+        longest = 2 * self.budget.steps if protocol.space == "image" and facts.code_book else self.budget.steps
+        job = Job("steps doubled", "sweep", self._host(protocol, facts, self.eps, 2 * longest))
         outcome = self._attack(protocol, job, survivors)
         count = len(self.subject.labels)
         broken = sum(outcome["fooled"][place] is True for place in survivors)

@@ -6,6 +6,7 @@ from snn_sparsity.callbacks.gradient_sparsity import GradientSparsity
 from snn_sparsity.callbacks.gradient_trail import GradientTrail
 from snn_sparsity.callbacks.pass_probe import PassProbe
 from snn_sparsity.callbacks.probe import Probe, ProbeContext
+from snn_sparsity.callbacks.robustness_audit import RobustnessAudit
 from snn_sparsity.callbacks.sparsity_origin import SparsityOrigin
 from snn_sparsity.callbacks.surrogate_saturation import SurrogateSaturation
 from snn_sparsity.callbacks.synaptic_operations import SynapticOperations
@@ -19,6 +20,7 @@ __all__ = [
     "PassProbe",
     "Probe",
     "ProbeContext",
+    "RobustnessAudit",
     "SparsityOrigin",
     "SurrogateSaturation",
     "SynapticOperations",

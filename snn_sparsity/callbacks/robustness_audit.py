@@ -40,7 +40,7 @@ class RobustnessAudit(Callback):
 
     Args:
         budget: ``quick``, ``standard`` or ``full``: steps, restarts, rules and queries.
-        samples: Images, the first of the test set; null is 64, 256 or 1000, by the budget.
+        samples: Images, the first of the test set; null is 48, 256 or 1000, by the budget.
         space: What is attacked: ``image`` (pixels), ``spikes`` (also with the paper's BatchNorm) or ``both``.
         eps: Radius of the ball; a whole number of grey levels.
         batch_size: Images attacked at a time.

@@ -53,7 +53,7 @@ class AuditTrainer(Trainer):
             datamodule: Its data.
             ckpt_path: Checkpoint of the network; its settings come along.
             budget: How much: quick (minutes on two cores), standard (hours), full (a GPU).
-            samples: Images, the first of the test set; null is 64, 256 or 1000, by the budget.
+            samples: Images, the first of the test set; null is 48, 256 or 1000, by the budget.
             space: What is attacked: image, spikes (also in the paper's protocol) or both.
             eps: Radius of the ball; 8/255 is 0.03137.
             batch_size: Images attacked at a time.

@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 # Imported classes can be named by their last name alone: --data DigitsDataModule.
-from snn_sparsity import attacks, callbacks, data, encoders, networks, shipped  # noqa: F401
+from snn_sparsity import attacks, callbacks, data, encoders, gradient_rules, networks, shipped  # noqa: F401
 from snn_sparsity.callbacks.probe import Probe
 from snn_sparsity.callbacks.run_record import RunRecord
 from snn_sparsity.callbacks.summary import Summary
