@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 IMAGE ?= snn-sparsity
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint types format tensorboard docker clean
+.PHONY: help setup demo test bench report lint types format tensorboard docker clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: setup ## Run the whole test suite
 
 bench: setup ## Time the probes against training (a minute on two cores)
 	$(BIN)/python benchmarks/probes.py --out benchmarks/results/probes.json
+
+report: setup ## Put the kept runs beside the paper: results/report/report.html
+	$(BIN)/snn-sparsity report results --out results/report
 
 lint: setup ## Check style
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ COMMANDS = {
     "configs": ("snn_sparsity.commands.configs", "list the shipped configurations, or copy one out"),
     "sweep": ("snn_sparsity.commands.sweep", "run a grid of configurations, datasets and seeds"),
     "report": ("snn_sparsity.commands.report", "put finished runs beside the paper: tables, figures, one page"),
+    "keep": ("snn_sparsity.commands.keep", "copy what runs have to say, with a card each, to where it lasts"),
     "plot": ("snn_sparsity.commands.plot", "draw the figures of one or two runs"),
 }
 USAGE_ERROR = 2

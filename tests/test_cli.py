@@ -71,6 +71,14 @@ def test_fit_leaves_a_complete_run(capsys):
     assert re.search(rf"^Curves: \S*tensorboard --logdir {run}$", printed, re.M)
 
 
+@pytest.mark.parametrize("depth", [18, 34, 50])
+def test_spiking_resnets_keep_the_reset_in_the_backward_pass(depth, capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", f"spiking{depth}_maxpool", "--print_config"])
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["model"]["network"]["init_args"]["neuron"]["detach_reset"] is False
+
+
 def test_the_next_run_gets_the_next_directory():
     for _ in range(2):
         assert main(["fit", *TINY, *FEW]) == 0
@@ -155,7 +163,7 @@ def test_the_paper_s_run_exactly(capsys):
     network = config["model"]["network"]["init_args"]
     assert network == {
         "depth": 18, "pool": "max", "connect": "ADD", "stem": "imagenet",
-        "neuron": {"threshold": 1.0, "reset": 0.0, "surrogate": "atan", "alpha": 2.0, "detach_reset": True},
+        "neuron": {"threshold": 1.0, "reset": 0.0, "surrogate": "atan", "alpha": 2.0, "detach_reset": True, "kernel": "auto"},
     }  # fmt: skip
     data = config["data"]["init_args"]
     assert (data["name"], data["batch_size"], data["validation"], data["flip"]) == ("cifar10", 16, "test", True)

@@ -12,11 +12,12 @@ from lightning import Callback, Trainer
 from torch import nn
 
 import snn_sparsity
-from snn_sparsity.attacks import PGD, Attack, Transfer
+from snn_sparsity.attacks import PGD, Attack, Square, Transfer
 from snn_sparsity.callbacks import Probe
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.encoders import Encoder, PhaseEncoder
 from snn_sparsity.gradient_rules import GradientRule, PoolGradient
+from snn_sparsity.metering import Meter, Metered
 from snn_sparsity.targets import ImageTarget, SpikeTarget
 from tests.tiny import TinyDataModule, TinyNetwork
 
@@ -171,6 +172,18 @@ def test_attack(kind):
     with pytest.raises(dataclasses.FrozenInstanceError):
         attack.eps = 1.0
     assert f"eps={attack.eps}" in repr(attack)
+
+
+@pytest.mark.parametrize("kind", ATTACKS, ids=lambda kind: kind.__name__)
+def test_attack_costs_what_it_says(kind):
+    attack = make(kind)
+    target, x = aimed(attack, used_classifier())
+    meter = Meter(torch.arange(6) % 4)
+    attack(Metered(target, meter), x, meter.labels, torch.Generator().manual_seed(3))
+    allowed = tuple(6 * count for count in attack.passes)
+    assert (meter.forwards, meter.backwards) <= allowed
+    if kind is not Square:  # the one that drops images already broken
+        assert (meter.forwards, meter.backwards) == allowed
 
 
 @pytest.mark.parametrize("kind", ATTACKS, ids=lambda kind: kind.__name__)

@@ -47,7 +47,7 @@ ALLOWED = {
 }
 WITHOUT_LIGHTNING = {
     "checks", "randomness", "batch", "encoders", "networks", "attacks", "sparsity", "operations", "gradients", "targets", "theory",
-    "reachability", "pooling", "correlation", "report", "metering", "gradient_rules", "audit", "saturation",
+    "reachability", "pooling", "correlation", "report", "metering", "gradient_rules", "audit", "saturation", "sweep",
 }  # fmt: skip
 
 

@@ -400,6 +400,11 @@ def test_v6_is_settled_by_this_versions_tests():
     assert found({"protocols": {"it": {}}}, "V6") == "compared with foolbox and pyautoattack in this version's test suite"
 
 
+def test_v5_asks_for_ties_where_there_is_a_third_logit():
+    tied = change(evidence(), ("harness.logit_ties", 1.0))
+    assert [statuses(change(tied, ("settings.num_classes", classes)))["V5"] for classes in (2, 3)] == ["pass", "fail"]
+
+
 def test_v8_asks_the_attack_that_moves_most():
     still = [(f"attack.{name}.moved", 0.503) for name in ("fgsm", "standard", "codebook")]
     assert statuses(change(evidence(), *still))["V8"] == "fail"

@@ -18,6 +18,8 @@ from snn_sparsity.reachability import reachability
 SMALL = 1e-6
 """A weight is small below this share of the largest of its layer."""
 BATCH = "batch"
+SMALLEST_NORMAL = 0x00800000
+"""The bits of the smallest float32 that is no denormal, 2^-126."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -132,10 +134,12 @@ def weight_shares(weight: Tensor, gradient: Tensor, reachable: Tensor | None) ->
         {'weight_gradient_zero': 0.75, 'weight_zero': 0.25, 'weight_denormal': 0.25, 'weight_small': 0.75}
     """
     size = weight.abs()
+    # By their bits: where denormals are flushed, as in every run, a comparison takes them for zero.
+    magnitude = weight.float().contiguous().view(torch.int32) & 0x7FFFFFFF
     masks = {
         "weight_gradient_zero": gradient == 0,
-        "weight_zero": weight == 0,
-        "weight_denormal": (size > 0) & (size < torch.finfo(weight.dtype).tiny),
+        "weight_zero": magnitude == 0,
+        "weight_denormal": (magnitude > 0) & (magnitude < SMALLEST_NORMAL),
         "weight_small": size < SMALL * size.max(),
     }
     for name, mask in masks.items():

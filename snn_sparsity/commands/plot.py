@@ -1,15 +1,14 @@
 """``snn-sparsity plot``: draw the figures of one run, or of two beside each other."""
 
-import argparse
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from matplotlib import style
 from matplotlib.figure import Figure
 
 from snn_sparsity.checks import InputError, require_choice
+from snn_sparsity.commands.one_line import OneLineParser
 from snn_sparsity.report.drawing import STYLE
 from snn_sparsity.report.figures import FIGURES, common, figure_of
 from snn_sparsity.report.runs import read_run
@@ -50,14 +49,8 @@ def save(figures: Mapping[str, Figure], folder: Path) -> Sequence[Path]:
     return paths
 
 
-class _OneLineParser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Leave the printing to the command line."""
-        raise InputError(f"plot: {message}; see snn-sparsity plot --help")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _OneLineParser(prog="snn-sparsity plot", description="Draw the figures of one run, or of two beside each other.")
+def _parser() -> OneLineParser:
+    parser = OneLineParser(prog="snn-sparsity plot", description="Draw the figures of one run, or of two beside each other.")
     parser.add_argument("run", metavar="RUN", type=Path, help="a run's directory, such as runs/demo/seed_3407/0")
     parser.add_argument("other", metavar="RUN2", type=Path, nargs="?", help="a second run, shown beside the first")
     parser.add_argument("--figure", default="all", metavar="NAME", help=f"{', '.join(FIGURES)}, or all (default)")

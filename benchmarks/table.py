@@ -1,0 +1,140 @@
+"""The tables of docs/performance.md, from what was measured: ``python -m benchmarks.table benchmarks/results/cpu.json``."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+TARGETS = {
+    "cpu": {
+        "training step, batch 16": 1.5,
+        "training step, batch 64": 1.4,
+        "FGSM + PGD-7": 2.5,
+        "input pipeline": 10.0,
+        "epoch": 1.7,
+        "epoch, worn": 2.0,
+    },
+    "cuda": {"training step, batch 16": 8.0, "training step, batch 256": 3.0, "FGSM + PGD-7": 5.0, "epoch": 6.0},
+}
+START_UP_TARGETS = {"--help": 2.0, "fit --print_config": 6.0}
+FLOOR_TARGET = 1.3
+PROBED, PROBE_TARGET = 48, 0.1
+PROBE_IMAGES, TRAIN_IMAGES = 1_000, 50_000
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Return all tables of a result.
+
+    Args:
+        result: What ``benchmarks.run`` writes.
+
+    Returns:
+        Markdown; parts that were not measured are left out.
+    """
+    parts = [about(result), against_the_baseline(result), floors(result), probes(result), memory(result), growth(result), start_up(result)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def about(result: dict[str, Any]) -> str:
+    """Say where this was measured."""
+    machine, work = result["machine"], result["work"]
+    place = machine["gpu"] or f"{machine['processor']}, {machine['cores']} cores ({', '.join(machine['instructions'])})"
+    return (
+        f"Measured on {place}, {machine['threads']} threads, torch {machine['torch']}, load {machine['load before']:.1f} before the run. "
+        f"SEW-ResNet{work['depth']}, T={work['time_steps']}, random images of 32x32, float32; attacks and evaluation on "
+        f"{work['attack_batch']} images at a time; the epoch is the paper's divided by {work['scale']}: "
+        f"{work['epoch_train']} training images and {work['epoch_test']} test images, evaluated and attacked. Medians (range)."
+    )
+
+
+def against_the_baseline(result: dict[str, Any]) -> str:
+    """Return what both sides did."""
+    targets = TARGETS[result["work"]["device"]]
+    rows = [
+        [arm, _seconds(sides["baseline"]), _seconds(sides["ours"]), _ratio(sides), _verdict(_times_faster(sides), targets.get(arm))]
+        for arm, sides in result["arms"].items()
+        if "baseline" in sides
+    ]
+    return _table(["work", "plain SpikingJelly, s", "this project, s", "times faster", "target"], rows)
+
+
+def floors(result: dict[str, Any]) -> str:
+    """Return a training step beside what cannot be avoided."""
+    arms = result["arms"]
+    names = ("training step, batch 16", "floor: convolutions, batch 16", "floor: copy")
+    if not all(name in arms for name in names):
+        return ""
+    step, convolutions, copy = (arms[name]["ours"]["median"] for name in names)
+    rest = result["bytes_of_the_rest"] / (result["bytes_copied"] / copy)
+    rows = [
+        ["training step, batch 16", f"{step:.3f}", ""],
+        ["convolutions and linear layers alone, forward and backward", f"{convolutions:.3f}", f"{step / convolutions:.2f}"],
+        [f"all else, {result['bytes_of_the_rest'] / 1e6:.0f} MB at the speed of a copy", f"{rest:.3f}", ""],
+        ["both floors", f"{convolutions + rest:.3f}", f"{step / (convolutions + rest):.2f}"],
+    ]
+    note = f"Target: at most {FLOOR_TARGET} times the convolutions: {'met' if step <= FLOOR_TARGET * convolutions else '**missed**'}."
+    return _table(["floor", "s", "step / floor"], rows) + "\n\n" + note
+
+
+def probes(result: dict[str, Any]) -> str:
+    """Return what probes cost at their defaults, beside the training of an epoch."""
+    arms = {arm.removeprefix("probe "): sides["ours"]["median"] for arm, sides in result["arms"].items() if arm.startswith("probe ")}
+    if not arms or "training step, batch 16" not in result["arms"]:
+        return ""
+    epoch = result["arms"]["training step, batch 16"]["ours"]["median"] / 16 * TRAIN_IMAGES
+    rows = [[name, f"{seconds / PROBED * 1e3:.1f}", f"{seconds / PROBED * PROBE_IMAGES / epoch:.1%}"] for name, seconds in arms.items()]
+    return _table(["probe", "ms an image", f"share of an epoch's training ({PROBE_IMAGES} of {TRAIN_IMAGES} images)"], rows)
+
+
+def memory(result: dict[str, Any]) -> str:
+    """Return peaks."""
+    rows = [
+        [arm, f"{peak['baseline']:.0f}", f"{peak['ours']:.0f}", "met" if peak["ours"] <= peak["baseline"] else "**missed**"]
+        for arm, peak in result["peak_mib"].items()
+    ]
+    return _table(["peak memory beyond network and data", "plain SpikingJelly, MiB", "this project, MiB", "not above"], rows)
+
+
+def growth(result: dict[str, Any]) -> str:
+    """Return how a training step grows."""
+    rows = [[arm.removeprefix("growth: "), _seconds(sides["ours"])] for arm, sides in result["arms"].items() if arm.startswith("growth: ")]
+    return _table(["training step of this project (batch 16, T=10, depth 18 unless said), or training on so many images", "s"], rows)
+
+
+def start_up(result: dict[str, Any]) -> str:
+    """Return how long the command line takes."""
+    rows = [
+        [f"`snn-sparsity {name}`", _seconds(times), _verdict(-times["median"], -START_UP_TARGETS[name])]
+        for name, times in result["start_up"].items()
+    ]
+    return _table(["start-up", "s", "target"], rows)
+
+
+def _times_faster(sides: dict[str, Any]) -> float:
+    return float(sides["baseline"]["median"] / sides["ours"]["median"])
+
+
+def _ratio(sides: dict[str, Any]) -> str:
+    pairs = [slow / fast for slow, fast in zip(sides["baseline"]["values"], sides["ours"]["values"], strict=True)]
+    return f"**{_times_faster(sides):.2f}** ({min(pairs):.2f}-{max(pairs):.2f})"
+
+
+def _seconds(times: dict[str, Any]) -> str:
+    return f"{times['median']:.3f} ({times['min']:.3f}-{times['max']:.3f})"
+
+
+def _verdict(value: float, target: float | None) -> str:
+    """Say whether a value reaches a target; negative ones are upper limits."""
+    if target is None:
+        return ""
+    return f"{abs(target):g}: {'met' if value >= target else '**missed**'}"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    if not rows:
+        return ""
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows])
+
+
+if __name__ == "__main__":
+    print(markdown(json.loads(Path(sys.argv[1]).read_text())), end="")

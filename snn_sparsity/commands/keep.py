@@ -1,0 +1,70 @@
+"""``snn-sparsity keep``: copy what a run has to say, without its weights, to where it lasts."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from snn_sparsity.checks import InputError
+from snn_sparsity.commands.one_line import OneLineParser
+from snn_sparsity.report.card import card
+from snn_sparsity.report.records import Record, find_records, read_record
+
+RECORD = ("config.yaml", "run.json", "metrics.csv")
+KEPT = (*RECORD, *(f"test/{name}" for name in RECORD), "audit/audit.json")
+WRITERS: Mapping[str, Callable[[Any], str]] = {
+    ".yaml": lambda content: yaml.safe_dump(content, sort_keys=False),
+    ".json": lambda content: json.dumps(content, indent=1, ensure_ascii=False) + "\n",
+}
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command; ``arguments[0]`` is its name."""
+    given = _parser().parse_args(arguments[1:])
+    for record in find_records(given.runs):
+        folder = given.out / record.dataset.replace(" ", "_") / record.name
+        if folder.exists():
+            raise InputError(f"{folder} is there already: remove it first, or give another --out")
+        keep(record, folder)
+        print(folder)
+    return 0
+
+
+def keep(record: Record, folder: Path) -> None:
+    """Copy settings, record, numbers, test and audit of a run, and write its card.
+
+    ``metrics.csv`` stays as it is, byte by byte. In the others, absolute paths are cut to their last part: they mean nothing elsewhere.
+    """
+    for name in KEPT:
+        _copy(record.path / name, folder / name)
+    (folder / "card.md").write_text(card(read_record(folder)), encoding="utf-8")
+
+
+def _copy(source: Path, target: Path) -> None:
+    if not source.is_file():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.suffix not in WRITERS:
+        shutil.copyfile(source, target)
+        return
+    read = json.loads if source.suffix == ".json" else yaml.safe_load
+    content = read(source.read_text(encoding="utf-8"))
+    target.write_text(WRITERS[source.suffix](_portable(content)), encoding="utf-8")
+
+
+def _portable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _portable(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_portable(part) for part in value]
+    return Path(value).name if isinstance(value, str) and value.startswith("/") else value
+
+
+def _parser() -> OneLineParser:
+    parser = OneLineParser(prog="snn-sparsity keep", description="Copy what runs have to say, with a card each, without their weights.")
+    parser.add_argument("runs", metavar="RUNS", type=Path, nargs="+", help="runs, or folders with runs somewhere below them")
+    parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="folder for <dataset>/<run>/ (default: results)")
+    return parser

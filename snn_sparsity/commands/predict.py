@@ -1,0 +1,116 @@
+"""``snn-sparsity predict``: what a checkpoint sees in a folder of images."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from lightning import LightningModule, Trainer
+from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from snn_sparsity.batch import SpikeBatch
+from snn_sparsity.checks import InputError
+from snn_sparsity.commands.train import TrainingCLI, quieten, read_checkpoint
+from snn_sparsity.data import SpikeDataModule
+from snn_sparsity.data.image_folder import read_image
+from snn_sparsity.randomness import stream
+
+COLUMNS = ("file", "class", "probability")
+BATCH = 32
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command; ``arguments[0]`` is its name."""
+    quieten()
+    PredictionCLI(arguments)
+    return 0
+
+
+class PredictionTrainer(Trainer):
+    """A trainer that classifies a folder of images."""
+
+    def predict(  # type: ignore[override]  # the command line's options, not Lightning's
+        self,
+        model: LightningModule,
+        datamodule: SpikeDataModule,
+        ckpt_path: str | None = None,
+        images: str | None = None,
+        out: str = "predictions.csv",
+    ) -> None:
+        """Write file, class and probability of every image in a folder and below it, resized to 32x32.
+
+        Args:
+            model: The classifier.
+            datamodule: The data it was trained on: spike code and names of the classes.
+            ckpt_path: Checkpoint of the network; its settings come along.
+            images: The folder; null is the test set, whose images are numbered.
+            out: The CSV file.
+        """
+        if ckpt_path is None:
+            raise InputError("predict needs --ckpt_path: the checkpoint to predict with")
+        target = Path(out)
+        if not target.parent.is_dir():
+            raise InputError(f"--out {out}: {target.parent} is no folder")
+        model.load_state_dict(read_checkpoint(ckpt_path)["state_dict"])
+        model.to(self.strategy.root_device).eval()
+        rows, names = [], class_names(datamodule)
+        for files, pixels in numbered_images(datamodule) if images is None else folder_images(Path(images)):
+            likeliest = classify(model, datamodule, pixels).max(1)
+            for file, index, probability in zip(files, likeliest.indices.tolist(), likeliest.values.tolist(), strict=True):
+                rows.append((file, names[index], f"{probability:.6f}"))
+        with target.open("w", newline="", encoding="utf-8") as written:
+            csv.writer(written, lineterminator="\n").writerows([COLUMNS, *rows])
+        print(f"{len(rows)} images: {target}")
+
+
+class PredictionCLI(TrainingCLI):
+    """The command line of ``predict``: that of ``test``, for another method."""
+
+    trainer_type = PredictionTrainer
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the one command."""
+        return {"predict": {"model", "datamodule"}}
+
+
+def folder_images(folder: Path) -> Iterator[tuple[list[str], Tensor]]:
+    """Yield the images in a folder and below it in batches: paths from the folder on, sorted, and pixels [N,3,32,32] uint8.
+
+    Raises:
+        InputError: If there are none, or one that cannot be read, naming it.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS and path.is_file())
+    if not files:
+        raise InputError(f"--images {folder}: no images there (looked for {', '.join(IMG_EXTENSIONS)})")
+    for first in range(0, len(files), BATCH):
+        some = files[first : first + BATCH]
+        yield [path.relative_to(folder).as_posix() for path in some], torch.stack([read_image(path) for path in some])
+
+
+def numbered_images(datamodule: SpikeDataModule) -> Iterator[tuple[list[str], Tensor]]:
+    """Yield the test set in batches: numbers, and pixels [N,3,32,32] uint8."""
+    datamodule.prepare_data()
+    datamodule.setup("predict")
+    images = datamodule.split("test").images
+    for first, some in enumerate(images.split(BATCH)):
+        yield [str(BATCH * first + place) for place in range(len(some))], some
+
+
+def classify(model: LightningModule, datamodule: SpikeDataModule, pixels: Tensor) -> Tensor:
+    """Return the class probabilities [N,K] of images; the draws of a stochastic code depend on the seed alone."""
+    pixels = pixels.to(model.device)
+    encoder = datamodule.spike_encoder.to(model.device)
+    spikes = encoder(pixels, stream(datamodule.seed) if encoder.stochastic else None)
+    with torch.inference_mode():
+        probabilities: Tensor = model.predict_step(SpikeBatch(spikes, torch.zeros(len(pixels), dtype=torch.long), pixels), 0)
+    return probabilities.cpu()
+
+
+def class_names(datamodule: SpikeDataModule) -> Sequence[str]:
+    """Return the names of the classes; their numbers where the dataset that knows the names cannot be had."""
+    try:
+        return datamodule.class_names
+    except InputError:
+        return [str(index) for index in range(datamodule.num_classes)]

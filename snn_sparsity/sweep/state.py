@@ -1,0 +1,144 @@
+"""How far each run of a grid has come: what it left on disk, and the command that brings it on."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from snn_sparsity.runs import run_directory
+from snn_sparsity.sweep.grid import Row
+
+WHERE = "--trainer.default_root_dir"
+"""The first argument that says where and on what a run is made; those before it are its settings."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a sweep makes its runs, and on what.
+
+    Attributes:
+        root: Directory of all runs.
+        device: Arguments that choose the device of each process.
+        data_root: Folder or archive of the images; None is what the grid says.
+        test: Whether the best checkpoint of each run is tested on all test images as well.
+    """
+
+    root: str = "runs"
+    device: tuple[str, ...] = ()
+    data_root: str | None = None
+    test: bool = False
+
+    def folder(self, row: Row) -> Path:
+        """Return ``<root>/<grid>/<group>/<config>/seed_<n>``, which holds the runs of a row, numbered."""
+        return self.next_run(row).parent
+
+    def next_run(self, row: Row) -> Path:
+        """Return the directory that a new run of the row will get."""
+        return run_directory("fit", self._root(row), row.configs, row.seed, None)
+
+    def fit(self, row: Row) -> list[str]:
+        """Return the command that begins a row."""
+        images = ["--data.root", self.data_root] if self.data_root else []
+        return [*row.settings, WHERE, self._root(row), *images, "--trainer.enable_progress_bar", "false", *self.device]
+
+    def _root(self, row: Row) -> str:
+        return str(Path(self.root) / row.grid / row.group)
+
+
+def next_command(row: Row, place: Place) -> list[str] | None:
+    """Return what has to be run next for a row; None if it is finished."""
+    runs = runs_of(row, place)
+    finished = next((run for run in runs if is_finished(run)), None)
+    if finished is not None:
+        return tested(finished) if place.test and _status(finished / "test") != "finished" else None
+    broken = next((run for run in runs if epochs_in(run / "last.ckpt")), None)
+    return resumed(broken) if broken is not None else place.fit(row)
+
+
+def resumed(run: Path) -> list[str]:
+    """Return the command with which a broken run goes on in its own directory."""
+    return ["fit", "--config", str(run / "config.yaml"), "--ckpt_path", str(run / "last.ckpt")]
+
+
+def tested(run: Path) -> list[str]:
+    """Return the command that tests the best checkpoint of a run, with the run's own probes, on all test images."""
+    return ["test", "--config", str(run / "config.yaml"), "--ckpt_path", str(run / "best.ckpt")]
+
+
+def clear(row: Row, place: Place) -> list[Path]:
+    """Remove what a new command would trip over: attempts that left no checkpoint, and a test that was broken off.
+
+    Nobody else may work on the row meanwhile.
+    """
+    runs = runs_of(row, place)
+    lost = [run for run in runs if not is_finished(run) and not epochs_in(run / "last.ckpt")]
+    lost += [run / "test" for run in runs if (run / "test").is_dir() and _status(run / "test") != "finished"]
+    for folder in lost:
+        shutil.rmtree(folder)
+    return lost
+
+
+def runs_of(row: Row, place: Place) -> list[Path]:
+    """Return the runs of a row that were begun with its settings, the oldest first."""
+    numbered = sorted((int(path.name), path) for path in place.folder(row).glob("*") if path.name.isdigit())
+    return [path for _, path in numbered if _settings(path) == row.settings]
+
+
+def is_finished(run: Path) -> bool:
+    """Tell whether a run ended by itself and its last checkpoint holds the last epoch."""
+    return _status(run) == "finished" and epochs_in(run / "last.ckpt") >= _epochs_of(run)
+
+
+def epochs_in(checkpoint: Path) -> int:
+    """Return how many epochs a checkpoint has behind it; 0 if there is none, or none that can be read."""
+    if not checkpoint.is_file():
+        return 0
+    import torch
+
+    try:
+        content = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)
+        return int(content["epoch"]) + 1
+    except Exception:  # noqa: BLE001  # whatever a damaged file makes torch.load raise, the answer is to begin again
+        return 0
+
+
+def epochs_logged(run: Path) -> int:
+    """Return how many epochs a run has behind it, by the end of its metrics; it may be running."""
+    file = run / "metrics.csv"
+    if not file.is_file():
+        return 0
+    with file.open("rb") as content:
+        content.seek(max(0, file.stat().st_size - 4096))
+        rows = [line.split(",") for line in content.read().decode("utf-8", "replace").split("\n")[:-1]]
+    known = [(int(row[0]), row[2]) for row in rows if len(row) == 4 and row[0].isdigit()]
+    return known[-1][0] + (known[-1][1] == "train/loss_epoch") if known else 0
+
+
+def _settings(run: Path) -> tuple[str, ...]:
+    """Return the settings that a run was begun with."""
+    record = _record(run)
+    arguments: Sequence[str] = (record.get("earlier") or [record])[0].get("arguments", ())
+    return tuple(arguments[: arguments.index(WHERE)]) if WHERE in arguments else ()
+
+
+def _status(run: Path) -> str:
+    return str(_record(run).get("status", ""))
+
+
+def _record(run: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((run / "run.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _epochs_of(run: Path) -> int:
+    try:
+        return int(yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_epochs"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+        return 1

@@ -1,0 +1,406 @@
+"""A grid of runs, from wherever it was left."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from snn_sparsity import shipped
+from snn_sparsity.checks import InputError
+from snn_sparsity.cli import main
+from snn_sparsity.metrics_csv import forget_from
+from snn_sparsity.runs import going_on
+from snn_sparsity.sweep.grid import chosen, epochs_asked, names, part, read_grid
+from snn_sparsity.sweep.progress import Progress, time_left
+from snn_sparsity.sweep.state import Place, clear, epochs_logged, next_command, runs_of
+from snn_sparsity.sweep.workers import _lock
+
+ROOT = Path(__file__).parents[1]
+TINY = Path(__file__).parent / "tiny.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+# The grid ------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_paper_s_grid_is_its_fifteen_rows():
+    rows = read_grid("paper", [3407])
+    sew = [f"sew{depth}_{pool}pool" for pool in ("max", "avg") for depth in (18, 34, 50)]
+    assert [row.config for row in rows if row.group == "cifar10"] == sew
+    assert [row.config for row in rows if row.group == "cifar100"] == [*sew, *(f"spiking{depth}_maxpool" for depth in (18, 34, 50))]
+    assert all(row.settings[-4:] == ("--data.name", row.group, "--seed_everything", "3407") for row in rows)
+
+
+def test_the_digits_are_all_nine_networks():
+    networks = {path.removesuffix(".yaml") for path in shipped.names()} - {"paper", "demo", "theory"}
+    assert {f"demo+{name}" for name in networks if name.startswith(("sew", "spiking"))} == {row.config for row in read_grid("digits", [1])}
+
+
+@pytest.mark.parametrize(
+    "row", [*read_grid("digits", [5])[::4], read_grid("cpu", [5])[1], read_grid("paper", [5])[8]], ids=lambda row: row.name
+)
+def test_rows_are_settings_that_fit_accepts(row, capsys):
+    for split in ("train", "test"):
+        (Path("images") / split / "a").mkdir(parents=True)
+    images = ["--data.root", "images"] if row.grid == "cpu" else []
+    with pytest.raises(SystemExit) as stop:
+        main([*row.settings, *images, "--print_config"])
+    assert stop.value.code == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    network = config["model"]["network"]
+    family, depth, pool = re.fullmatch(r"(sew|spiking)(\d+)_(max|avg)pool", row.configs[-1]).groups()
+    assert network["class_path"].rsplit(".", 1)[1].lower() == f"{family}resnet"
+    assert (network["init_args"]["depth"], network["init_args"]["pool"]) == (int(depth), pool)
+    assert config["seed_everything"] == 5
+    assert config["trainer"]["max_epochs"] == epochs_asked(row)
+
+
+def test_seeds_come_one_after_the_other():
+    assert [row.seed for row in read_grid("cpu", [2, 1])] == [2, 2, 1, 1]
+
+
+@pytest.mark.parametrize("count", [1, 4, 15, 40])
+def test_parts_are_the_whole_grid_and_share_nothing(count):
+    rows = read_grid("paper", [1, 2])
+    shared = Counter(row for index in range(count) for row in part(rows, f"{index}/{count}"))
+    assert shared == Counter(rows)
+
+
+def test_a_grid_of_ones_own_composes_configurations_with_arguments():
+    Path("mine.yaml").write_text("a: {configs: [demo+sew18_avgpool], arguments: --model.lr 0.1}\n")
+    (row,) = read_grid("mine.yaml", [7], ["--model.lr", "0.2"])
+    assert (row.grid, row.name) == ("mine", "a/demo+sew18_avgpool")
+    words = "fit --config demo --config sew18_avgpool --model.lr 0.1 --model.lr 0.2 --seed_everything 7"
+    assert row.settings == tuple(words.split())
+    assert epochs_asked(row) == 4
+
+
+def test_patterns_match_configurations_and_groups():
+    rows = read_grid("paper", [1])
+    assert {row.name for row in chosen(rows, "sew18*")} == {f"cifar{n}/sew18_{pool}pool" for n in (10, 100) for pool in ("max", "avg")}
+    assert len(chosen(rows, "cifar10/*")) == 6
+
+
+# What is on disk -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def row():
+    Path("grid.yaml").write_text(f"tiny: {{configs: ['{TINY}']}}\n")
+    return read_grid("grid.yaml", [3407], ["--trainer.max_epochs", "3"])[0]
+
+
+def leave(row, number, status="running", checkpoint=None, arguments=None, earlier=()):
+    """What a run leaves on disk."""
+    run = Place().folder(row) / str(number)
+    run.mkdir(parents=True)
+    record = {"status": status, "arguments": list(arguments or Place().fit(row)), "earlier": list(earlier)}
+    (run / "run.json").write_text(json.dumps(record))
+    (run / "config.yaml").write_text("trainer: {max_epochs: 3}\n")
+    if checkpoint is not None:
+        torch.save({"epoch": checkpoint - 1}, run / "last.ckpt")
+    return run
+
+
+def leave_finished(run):
+    (run / "run.json").write_text((run / "run.json").read_text().replace("running", "finished"))
+    torch.save({"epoch": 2}, run / "last.ckpt")
+
+
+def test_a_row_that_was_never_begun_is_begun(row):
+    command = next_command(row, Place())
+    assert command[: len(row.settings)] == list(row.settings)
+    assert " ".join(command[len(row.settings) :]).startswith("--trainer.default_root_dir runs/grid/tiny --trainer.enable")
+
+
+@pytest.mark.parametrize("status", ["running", "failed", "interrupted"])
+def test_a_broken_run_goes_on_from_its_last_checkpoint(row, status):
+    run = leave(row, 0, status, checkpoint=2)
+    assert next_command(row, Place()) == ["fit", "--config", f"{run}/config.yaml", "--ckpt_path", f"{run}/last.ckpt"]
+    assert clear(row, Place()) == []
+
+
+@pytest.mark.parametrize(("status", "checkpoint", "finished"), [("finished", 3, True), ("finished", 2, False), ("running", 3, False)])
+def test_only_the_last_epoch_of_a_run_that_ended_is_the_end(row, status, checkpoint, finished):
+    leave(row, 0, status, checkpoint)
+    assert (next_command(row, Place()) is None) is finished
+
+
+def test_a_run_without_a_readable_checkpoint_is_begun_again(row):
+    run = leave(row, 0)
+    torch.save({"epoch": 0, "much": torch.zeros(1000)}, run / "last.ckpt")
+    (run / "last.ckpt").write_bytes((run / "last.ckpt").read_bytes()[:2000])
+    assert next_command(row, Place())[1:3] == ["--config", str(TINY)]
+    assert clear(row, Place()) == [run]
+    assert not run.exists()
+
+
+def test_runs_with_other_settings_are_left_alone(row):
+    leave(row, 0, "finished", 3, arguments=[*row.settings[:-2], "--trainer.max_epochs", "9", "--trainer.default_root_dir", "runs"])
+    leave(row, 1, arguments=["fit"])
+    assert runs_of(row, Place()) == []
+    assert next_command(row, Place())[0] == "fit"
+    assert clear(row, Place()) == []
+
+
+def test_a_run_that_went_on_is_known_by_how_it_began(row):
+    run = leave(row, 0, "finished", 3, ["fit", "--config", "x", "--ckpt_path", "y"], [{"arguments": Place().fit(row)}])
+    assert runs_of(row, Place()) == [run]
+    assert next_command(row, Place()) is None
+
+
+def test_where_and_on_what_it_runs_does_not_make_another_run(row):
+    leave(row, 0, "finished", 3)
+    assert next_command(row, Place(device=("--trainer.accelerator", "cpu"), data_root="elsewhere")) is None
+
+
+def test_testing_comes_after_the_fit(row):
+    place = Place(test=True)
+    run = leave(row, 0, "finished", 3)
+    assert next_command(row, place) == ["test", "--config", f"{run}/config.yaml", "--ckpt_path", f"{run}/best.ckpt"]
+    (run / "test").mkdir()
+    (run / "test/run.json").write_text('{"status": "running"}')
+    assert clear(row, place) == [run / "test"]
+    (run / "test").mkdir()
+    (run / "test/run.json").write_text('{"status": "finished"}')
+    assert next_command(row, place) is None
+
+
+def test_epochs_are_read_from_the_end_of_the_metrics(tmp_path):
+    assert epochs_logged(tmp_path) == 0
+    lines = ["epoch,step,name,value", *(f"0,{step},train/loss_step,1.0" for step in range(999))]
+    for more, epochs in (([], 0), (["0,999,train/loss_epoch,1.0"], 1), (["3,4000,val/accuracy,0.5"], 3), (["4,5000,val/ac"], 3)):
+        lines += more
+        (tmp_path / "metrics.csv").write_text("\n".join(lines) + ("" if lines[-1].endswith("val/ac") else "\n"))
+        assert epochs_logged(tmp_path) == epochs
+
+
+# Progress ------------------------------------------------------------------------------------------------------------------
+
+
+def test_progress_counts_the_whole_grid_and_what_was_there_before(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    progress = Progress({"a": 10, "b": 10}, {"a": 10, "b": 4})
+    assert progress.line() == "grid: 14 of 20 epochs (70 %), time left not known yet"
+    clock[0] += 120
+    assert progress.update("b", 6)
+    assert progress.line() == "grid: 16 of 20 epochs (80 %), about 4 min 0 s left"
+    assert not progress.update("b", 6)
+
+
+def test_the_pace_is_that_of_this_sweep():
+    assert time_left(5, 10, 20) == "about 10 s left"
+
+
+# Going on ------------------------------------------------------------------------------------------------------------------
+
+
+def metrics(run):
+    with open(Path(run) / "metrics.csv", newline="") as file:
+        return [row for row in csv.reader(file) if not row[2].startswith("time/")]
+
+
+def test_a_run_goes_on_in_its_own_directory_and_nothing_is_logged_twice():
+    few = ["--data.train_images", "16", "--data.test_images", "8", "--trainer.log_every_n_steps", "1"]
+    for root, epochs in (("alone", "3"), ("broken", "2")):
+        assert main(["fit", "--config", str(TINY), *few, "--trainer.max_epochs", epochs, "--trainer.default_root_dir", root]) == 0
+    run = Path("broken/tiny/seed_3407/0")
+    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("max_epochs: 2", "max_epochs: 3"))
+    with (run / "metrics.csv").open("a") as file:
+        file.write("2,2,val/accuracy,0.125\n2,2,val/lo")
+    config = (run / "config.yaml").read_text()
+    assert main(["fit", "--config", str(run / "config.yaml"), "--ckpt_path", str(run / "last.ckpt")]) == 0
+    assert [path.name for path in run.parent.iterdir()] == ["0"]
+    assert torch.load(run / "last.ckpt", weights_only=True)["epoch"] == 2
+    assert metrics(run) == metrics("alone/tiny/seed_3407/0")
+    assert (run / "config.yaml").read_text() == config
+    record = json.loads((run / "run.json").read_text())
+    assert (record["status"], [part["status"] for part in record["earlier"]]) == ("finished", ["finished"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "fit --config R/config.yaml --ckpt_path R/last.ckpt --model.lr 0.1",
+        "fit --config other/config.yaml --ckpt_path R/last.ckpt",
+        "test --config R/config.yaml --ckpt_path R/last.ckpt",
+        "fit --config R/config.yaml",
+        "fit",
+    ],
+)
+def test_any_other_settings_are_another_run(arguments):
+    assert going_on(arguments.split()) is None
+
+
+def test_forgetting_keeps_what_was_logged_before_the_checkpoint(tmp_path):
+    file = tmp_path / "metrics.csv"
+    forget_from(file, 3)
+    file.write_text("epoch,step,name,value\n0,2,a,1.0\n,,b,1.0\n1,3,a,1.0\n1,2,c,1")
+    forget_from(file, 3)
+    assert file.read_text() == "epoch,step,name,value\n0,2,a,1.0\n,,b,1.0\n"
+    assert [path.name for path in tmp_path.glob("metrics*")] == ["metrics.csv"]
+
+
+# The command ---------------------------------------------------------------------------------------------------------------
+
+
+def test_print_shows_what_is_left_and_runs_nothing(row, capsys):
+    command = ["sweep", "--grid", "grid.yaml", "--max_epochs", "3", "--test", "--print"]
+    assert main(command) == 0
+    fit, test = capsys.readouterr().out.splitlines()
+    assert fit.startswith(f"snn-sparsity {' '.join(row.settings)} --trainer.default_root_dir runs/grid/tiny")
+    assert test.startswith("snn-sparsity test --config runs/grid/tiny/tiny/seed_3407/0/config.yaml --ckpt_path runs/grid/tiny/tiny/")
+    run = leave(row, 0, checkpoint=1)
+    assert main(command) == 0
+    assert f"--ckpt_path {run}/last.ckpt" in capsys.readouterr().out
+    assert sorted(path.name for path in run.iterdir()) == ["config.yaml", "last.ckpt", "run.json"]
+
+
+def test_options_become_arguments(capsys):
+    options = "--only cifar10/sew18_avgpool --seeds 3,4 --samples 9 --data_root D --devices 0,1 --print -- --model.lr 0.1"
+    assert main(["sweep", "--grid", "paper", *options.split()]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [word for line in lines for word in line.split() if word.isdigit()] == ["9", "9", "3", "1", "9", "9", "4", "1"]
+    assert all("--data.train_samples 9 --data.test_samples 9 --model.lr 0.1 --seed_everything" in line for line in lines)
+    assert all("--data.root D --trainer.enable_progress_bar false --trainer.devices 1" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--grid nope", "--grid nope is no file and no grid: choose one of cpu, digits, paper"),
+        ("--grid list.yaml", "list.yaml is no mapping"),
+        ("--grid odd.yaml", "the group 'a' must have a list of 'configs'"),
+        ("--grid unknown.yaml", "vgg is no file and no shipped configuration"),
+        ("--grid paper --only vgg*", "--only vgg* matches no row: the grid has cifar10/sew18_maxpool"),
+        ("--grid paper --seeds 1,x", "--seeds 1,x is not allowed"),
+        ("--grid paper --max_epochs 0", "--max_epochs=0 is not allowed"),
+        ("--grid paper --samples x", "invalid int value: 'x'"),
+        ("--grid paper --jobs 0", "--jobs=0 is not allowed"),
+        ("--grid paper --jobs 1 --devices 0", "not allowed with argument"),
+        ("--grid paper --part 15/15", "--part 15/15 is not allowed"),
+        ("", "the following arguments are required: --grid"),
+    ],
+)
+def test_mistakes_get_one_line(arguments, message, capsys):
+    Path("list.yaml").write_text("- a\n")
+    Path("odd.yaml").write_text("a: {configs: demo}\n")
+    Path("unknown.yaml").write_text("a: {configs: [vgg]}\n")
+    assert main(["sweep", *arguments.split()]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not Path("runs").exists()
+
+
+def test_a_grid_that_cannot_be_read():
+    Path("broken.yaml").write_text("a: [")
+    with pytest.raises(InputError, match=r"broken\.yaml cannot be read"):
+        read_grid("broken.yaml", [1])
+    assert names() == ["cpu", "digits", "paper"]
+
+
+def test_a_lock_is_held_as_long_as_the_run_lives(tmp_path):
+    lock = _lock(tmp_path)
+    assert _lock(tmp_path) is None
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[lock])
+    os.close(lock)
+    assert _lock(tmp_path) is None, "the process holds it after its parent has let go"
+    process.communicate(b"\n")
+    os.close(_lock(tmp_path))
+
+
+# Whole sweeps --------------------------------------------------------------------------------------------------------------
+
+
+def sweep(*arguments):
+    """Start a sweep in a process group of its own."""
+    command = [sys.executable, "-m", "snn_sparsity", "sweep", "--grid", "grid.yaml", "--jobs", "1", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.PIPE, text=True)
+
+
+def wait_for_epoch(run, epoch):
+    deadline = time.monotonic() + 300
+    while epochs_logged(run) < epoch:
+        assert time.monotonic() < deadline, "the run logs nothing"
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_twice_ends_like_one_left_alone(row, capsys):
+    Path("grid.yaml").write_text(f"tiny: {{configs: ['{TINY}'], arguments: --trainer.max_epochs 8 --trainer.log_every_n_steps 1}}\n")
+    alone = sweep("--root", "alone")
+    run = Path("killed/grid/tiny/tiny/seed_3407/0")
+    for epoch in (1, 4):
+        broken = sweep("--root", "killed")
+        wait_for_epoch(run, epoch)
+        os.killpg(broken.pid, signal.SIGKILL)
+        broken.communicate()
+        assert json.loads((run / "run.json").read_text())["status"] == "running"
+    last = sweep("--root", "killed")
+    printed = last.communicate(timeout=300)[0]
+    alone.communicate(timeout=300)
+    assert (last.returncode, alone.returncode) == (0, 0)
+    assert f"--ckpt_path {run}/last.ckpt" in printed
+    assert "grid: 8 of 8 epochs (100 %), nothing left" in printed
+    unbroken = Path("alone", *run.parts[1:])
+    assert metrics(run) == metrics(unbroken)
+    weights = [torch.load(each / "last.ckpt", weights_only=True)["state_dict"] for each in (run, unbroken)]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    record = json.loads((run / "run.json").read_text())
+    assert (record["status"], record["epochs"], len(record["earlier"])) == ("finished", 8, 2)
+    assert main(["sweep", "--grid", "grid.yaml", "--root", "killed"]) == 0
+    assert "snn-sparsity fit" not in capsys.readouterr().out
+
+
+def test_a_failing_run_is_told_and_does_not_stop_the_others(capsys, monkeypatch):
+    Path("grid.yaml").write_text("a: {configs: [demo]}\nb: {configs: [demo]}\n")
+    commands = {"a": [["configs", "vgg"]], "b": [["configs"], None]}
+    monkeypatch.setattr("snn_sparsity.sweep.workers.next_command", lambda row, place: commands[row.group].pop(0))
+    assert main(["sweep", "--grid", "grid.yaml", "--jobs", "2"]) == 1
+    *_, told = capsys.readouterr().out.splitlines()
+    assert "a/demo, seed 3407: FAILED: snn-sparsity: error: --config vgg is no file" in told
+    assert "runs/grid/a/demo/seed_3407/sweep.log" in told
+    assert commands == {"a": [], "b": []}
+
+
+def test_a_run_that_ends_without_being_finished_is_not_tried_for_ever(monkeypatch):
+    Path("grid.yaml").write_text("a: {configs: [demo]}\n")
+    monkeypatch.setattr("snn_sparsity.sweep.workers.next_command", lambda row, place: ["configs"])
+    assert main(["sweep", "--grid", "grid.yaml"]) == 1
+
+
+def test_a_row_that_runs_elsewhere_is_waited_for(row, capsys):
+    run = leave(row, 0, checkpoint=1)
+    held = [_lock(run.parent)]
+
+    def end(_):
+        leave_finished(run)
+        for descriptor in held:
+            os.close(descriptor)
+        held.clear()
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("snn_sparsity.sweep.workers.time.sleep", end)
+        assert main(["sweep", "--grid", "grid.yaml", "--max_epochs", "3"]) == 0
+    printed = capsys.readouterr().out
+    assert "runs elsewhere already; waiting for it" in printed
+    assert "snn-sparsity fit" not in printed
