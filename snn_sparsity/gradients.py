@@ -64,6 +64,7 @@ def record_gradients(
         RuntimeError: Naming the operation, if it ran or was reached other than once, or if a neuron was not reset.
 
     Example:
+        >>> import torch
         >>> network = nn.Sequential(nn.Linear(2, 1, bias=False))
         >>> x = torch.ones(1, 3, 2, requires_grad=True)
         >>> with record_gradients(network, ["linear"]) as record:

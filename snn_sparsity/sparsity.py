@@ -14,6 +14,7 @@ def zero_fraction(gradient: Tensor, batch_dim: int = 0) -> Tensor:
         [N] in [0,1].
 
     Example:
+        >>> import torch
         >>> zero_fraction(torch.tensor([[0.0, 0.0, 3.0, 4.0]])).tolist()
         [0.5]
     """
@@ -31,6 +32,7 @@ def l2_norm(gradient: Tensor, batch_dim: int = 0) -> Tensor:
         [N], in the gradient's unit.
 
     Example:
+        >>> import torch
         >>> l2_norm(torch.tensor([[0.0, 0.0, 3.0, 4.0]])).tolist()
         [5.0]
     """
@@ -41,6 +43,7 @@ def per_sample(tensor: Tensor, batch_dim: int = 0) -> Tensor:
     """Return ``tensor`` as [N, everything else].
 
     Example:
+        >>> import torch
         >>> per_sample(torch.zeros(10, 4, 3), batch_dim=1).shape
         torch.Size([4, 30])
     """

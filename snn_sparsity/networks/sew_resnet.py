@@ -29,6 +29,7 @@ class SEWResNet(sew_resnet.SEWResNet):  # type: ignore[misc]  # SpikingJelly shi
         InputError: For a value not allowed.
 
     Example:
+        >>> import torch
         >>> SEWResNet(depth=18, num_classes=10)(torch.zeros(4, 2, 3, 32, 32)).shape
         torch.Size([4, 2, 10])
     """

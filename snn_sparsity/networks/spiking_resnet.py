@@ -25,6 +25,7 @@ class SpikingResNet(spiking_resnet.SpikingResNet):  # type: ignore[misc]  # Spik
         InputError: For a value not allowed.
 
     Example:
+        >>> import torch
         >>> SpikingResNet(depth=18, num_classes=10)(torch.zeros(4, 2, 3, 32, 32)).shape
         torch.Size([4, 2, 10])
     """
