@@ -175,6 +175,8 @@ def test_a_linear_classifier_with_a_certified_margin_is_not_obfuscated(tmp_path)
     evidence, verdicts = audited(Behind(lambda x: two_classes(score(x, weights))), images, tmp_path)
     assert words(verdicts) <= {"SUPPORTED", "INCONCLUSIVE"}
     assert verdicts["image"]["accuracy"]["worst"]["value"] == 1.0
+    statuses = {check["id"]: check["status"] for check in verdicts["image"]["checks"]}
+    assert statuses["V19"] == statuses["V21"] == "pass", "no max pooling and no spiking neuron: nothing to test is no gap"
     assert evidence["protocols"]["image"]["diagnostics"]["eps_sweep"][-1]["accuracy"] == 0.0
 
 

@@ -441,6 +441,14 @@ def test_v12_wants_a_falling_curve_that_ends_at_nothing(sweep, status):
     assert statuses(change(evidence(), ("diagnostics.eps_sweep", entries)))["V12"] == status
 
 
+def test_v12_needs_chance_and_whole_entries():
+    four = change(evidence(), ("settings.num_classes", 4))
+    curve = [{"eps": 0.0, "accuracy": 0.9}, {"eps": 128 / 255, "accuracy": 0.375}, {"eps": 1.0, "accuracy": 0.0}]
+    assert statuses(change(four, ("diagnostics.eps_sweep", curve)))["V12"] == "pass"
+    assert statuses(change(four, ("diagnostics.eps_sweep", [*curve, {"eps": 0.5}, {"accuracy": 1.0}])))["V12"] == "pass"
+    assert statuses(change(four, ("settings.num_classes", None)))["V12"] == "not run"
+
+
 def v13(fgsm, claim, **more):
     of = without(evidence(), "standard", "claim")
     of["protocols"]["it"]["attacks"] += [
@@ -486,6 +494,9 @@ def test_v16_forgives_a_search_two_lucky_samples_and_noise_none():
     assert statuses(evidence(n=160, blackbox=58))["V16"] == "pass"
     assert statuses(evidence(n=160, blackbox=59))["V16"] == "vote"
     assert statuses(evidence(n=160, noise=57))["V16"] == "vote"
+    # Three of 1,500 are 0.2 points.
+    assert statuses(evidence(n=1500, blackbox=528))["V16"] == "pass"
+    assert statuses(evidence(n=1500, blackbox=529))["V16"] == "vote"
 
 
 def test_v16_votes_even_if_half_of_it_did_not_run():
@@ -510,7 +521,13 @@ def test_v20_needs_no_second_surrogate_and_v21_no_neurons():
 
 @pytest.mark.parametrize(
     ("path", "good", "bad"),
-    [("diagnostics.batch_norm.crafted_eval", 0.59, 0.589), ("diagnostics.batch_norm.judged_frozen", 0.59, 0.589)],
+    [
+        ("diagnostics.batch_norm.crafted_eval", 0.59, 0.589),
+        ("diagnostics.batch_norm.judged_frozen", 0.59, 0.589),
+        # Adapted statistics may hurt as well.
+        ("diagnostics.batch_norm.judged_frozen", 0.61, 0.611),
+        ("diagnostics.batch_norm.crafted_eval", 0.7, 0.589),
+    ],
 )
 def test_v24_asks_only_where_batch_statistics_are_used(path, good, bad):
     assert statuses(change(evidence("spikes", "batch"), (path, good)))["V24"] == "pass"
@@ -535,6 +552,14 @@ def test_v26_asks_spikes_only():
     remark = "spike-space perturbations are removed by re-binarisation: not a pixel-level robustness claim"
     assert remark in judge(of)["remarks"]
     assert statuses(change(evidence("image"), ("diagnostics.rebinarised_accuracy", 0.94)))["V26"] == "pass"
+
+
+def test_the_clean_accuracy_is_the_measured_one_or_else_counted():
+    rounded = change(evidence("spikes"), ("diagnostics.rebinarised_accuracy", 0.93))
+    assert statuses(rounded)["V26"] == "pass"
+    assert statuses(change(rounded, ("diagnostics.clean_accuracy", None)))["V26"] == "pass"
+    assert statuses(change(rounded, ("diagnostics.clean_accuracy", 0.93)))["V26"] == "vote"
+    assert statuses(change(rounded, ("diagnostics.clean_accuracy", None), ("diagnostics.rebinarised_accuracy", 0.94)))["V26"] == "vote"
 
 
 # What is missing or not finite.
@@ -720,7 +745,7 @@ any_evidence = st.integers(0, 12).flatmap(random_evidence)
 
 
 @given(any_evidence)
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 def test_any_evidence_has_a_verdict_that_is_json_and_leaves_it_as_it_was(of):
     before = json.dumps(of)
     result = verdict(of)
@@ -769,17 +794,18 @@ def accuracies(of):
 
 
 @given(battery(), st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 def test_accuracies_equal_slow_counting_in_any_order(of, shuffler):
     n = len(of["clean"])
     expected = {"clean": (), "claim": ("claim",), "standard": ("standard",), "worst": COUNTED}
-    assert accuracies(of) == {name: by_loops(of, groups) / n for name, groups in expected.items()}
     shuffled = copy.deepcopy(of)
     shuffler.shuffle(shuffled["protocols"]["it"]["attacks"])
     first, second = judge(of), judge(shuffled)
+    values = {name: share["value"] for name, share in first["accuracy"].items()}
+    assert values == {name: by_loops(of, groups) / n for name, groups in expected.items()}
     assert second["accuracy"] == first["accuracy"]
     assert second["verdicts"] == first["verdicts"]
-    assert accuracies(of)["worst"] <= min(accuracies(of)["standard"], accuracies(of)["claim"]) <= accuracies(of)["clean"]
+    assert values["worst"] <= min(values["standard"], values["claim"]) <= values["clean"]
     explains = first["explains_most"]
     if explains:
         kept = [group for group in COUNTED if group != explains["group"]]
@@ -787,7 +813,7 @@ def test_accuracies_equal_slow_counting_in_any_order(of, shuffler):
 
 
 @given(battery(), st.data())
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 def test_one_more_fooled_sample_never_raises_an_accuracy(of, data):
     before = accuracies(of)
     attack = data.draw(st.sampled_from(of["protocols"]["it"]["attacks"]))

@@ -94,7 +94,7 @@ class Audit:
         return list(range(min(count, len(self.subject.labels))))
 
     def _protocol(self, protocol: Protocol, plan: list[Job], right: list[int], facts: Facts) -> dict[str, Any]:
-        outcomes = self._outcomes(protocol, plan, right)
+        outcomes = self._outcomes(protocol, plan, right) + _without_object(protocol, facts, len(self.subject.labels))
         evidence: dict[str, Any] = {"space": protocol.space, "batch_norm": protocol.batch_norm}
         rules = RULES | POOLS if facts.spiking else {}
         evidence["harness"] = self._measure(
@@ -198,9 +198,9 @@ class Audit:
         def measure(name: str, compute: Callable[[], dict[str, Any]]) -> None:
             found.update(self._measure(protocol, name, compute))
 
+        measure("pixel noise", lambda: diagnostics.pixel_noise(subject, self._first(len(subject.labels))))
         if protocol.name == "paper":
             measure("BatchNorm", lambda: diagnostics.batch_norm(subject, self._first(len(subject.labels)), self.eps))
-            measure("pixel noise", lambda: diagnostics.pixel_noise(subject, self._first(len(subject.labels))))
             return found | _rebinarised(outcomes)
         if not few:
             return found
@@ -209,11 +209,10 @@ class Audit:
         measure("landscape", lambda: diagnostics.landscape(subject, protocol, few))
         measure("fidelity", lambda: diagnostics.fidelity(subject, protocol, few, self.eps))
         measure("zero fill", lambda: diagnostics.zero_filled(subject, protocol, few, self.eps))
+        found["vanishing"] = {}
         if facts.spiking:
             measure("surrogate cosine", lambda: diagnostics.surrogate_cosine(subject, protocol, few))
             measure("vanishing", lambda: diagnostics.vanishing(subject, protocol, few))
-        if protocol.space == "image":
-            measure("pixel noise", lambda: diagnostics.pixel_noise(subject, self._first(len(subject.labels))))
         if self.training is not None:
             attacks = [
                 self._host(protocol, facts, self.eps, self.budget.steps),
@@ -302,6 +301,17 @@ def outcome_of(job: Job, records: list[Record], count: int) -> dict[str, Any]:
         "not_finite": sum(record["not_finite"] for record in done),
         "_records": done,
     }
+
+
+def _without_object(protocol: Protocol, facts: Facts, count: int) -> list[dict[str, Any]]:
+    """Return outcomes that say which groups have nothing to attack: that is no gap in the battery."""
+    missing = {} if facts.max_pooling else {"pool": "there is no max pooling"}
+    if protocol.space == "image" and not facts.code_book:
+        missing["codebook"] = "the code does not work pixel by pixel"
+    if protocol.name == "paper":
+        return []
+    empty: dict[str, Any] = outcome_of(Job("none", "pool", PGD()), [], count)
+    return [empty | {"group": group, "attack": "", "status": "skipped", "why": f"does not apply: {why}"} for group, why in missing.items()]
 
 
 def _legality(outcomes: list[dict[str, Any]]) -> dict[str, Any]:
