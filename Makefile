@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 IMAGE ?= snn-sparsity
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench report lint types format tensorboard docker clean
+.PHONY: help setup demo test bench bench-gpu report lint types format tensorboard docker clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,8 +23,11 @@ demo: setup ## Train on handwritten digits with every probe on (about 5 minutes 
 test: setup ## Run the whole test suite
 	$(BIN)/python -m pytest
 
-bench: setup ## Time the probes against training (a minute on two cores)
-	$(BIN)/python benchmarks/probes.py --out benchmarks/results/probes.json
+bench: setup ## Time everything against a plain SpikingJelly loop (8 minutes on two cores)
+	$(BIN)/python -m benchmarks.run --device cpu
+
+bench-gpu: setup ## The same on a GPU
+	$(BIN)/python -m benchmarks.run --device cuda
 
 report: setup ## Put the kept runs beside the paper: results/report/report.html
 	$(BIN)/snn-sparsity report results --out results/report

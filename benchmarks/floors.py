@@ -8,9 +8,8 @@ import torch
 from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _MaxPoolNd
-
-from snn_sparsity.networks.convolution import TapConv2d
 
 FLOAT = 4
 COPIED = 2**28
@@ -24,7 +23,7 @@ def convolutions(network: nn.Module, spikes: Tensor) -> Callable[[], None]:
 
     The first convolution's input needs no gradient in training.
     """
-    layers = [(module, x) for module, x, _ in shapes(network, spikes).values() if isinstance(module, (TapConv2d, nn.Linear))]
+    layers = [(module, x) for module, x, _ in shapes(network, spikes).values() if isinstance(module, (_ConvNd, nn.Linear))]
     inputs = [x.clone().requires_grad_(place > 0) for place, (_, x) in enumerate(layers)]
 
     def run() -> None:

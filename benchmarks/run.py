@@ -21,6 +21,7 @@ import torch
 
 from benchmarks.figure import draw
 from benchmarks.floors import COPIED, bytes_of_the_rest
+from benchmarks.ours import Project
 from benchmarks.table import markdown
 from benchmarks.work import Work
 from benchmarks.worker import PEAK, Worker
@@ -29,6 +30,7 @@ from snn_sparsity.networks import SEWResNet
 DEAR = ("FGSM + PGD-7", "epoch", "probe")
 """Arms that take many seconds are repeated less often and not warmed up."""
 START_UP = {"--help": ["--help"], "fit --print_config": ["fit", "--config", "demo", "--print_config"]}
+PROFILED = 10
 REMEMBERED = ("training step, batch 64", "FGSM + PGD-7")
 
 Timings = dict[str, dict[str, list[float]]]
@@ -58,13 +60,15 @@ def main() -> None:
 def measure(work: Work, only: str, repetitions: int) -> dict[str, Any]:
     """Return everything that was measured."""
     seconds = take_turns(work, only, repetitions)
-    seconds |= {f"{arm}, worn": times for arm, times in take_turns(work, only or "epoch", repetitions, worn=True).items()}
+    if only in "epoch, worn":
+        seconds |= {f"{arm}, worn": times for arm, times in take_turns(work, "epoch", repetitions, worn=True).items()}
     return {
         "machine": machine(work.device),
         "work": vars(work) | {"epoch_train": work.epoch_train, "epoch_test": work.epoch_test},
         "arms": {arm: {side: summary(times) for side, times in sides.items()} for arm, sides in seconds.items()},
         "bytes_of_the_rest": traffic(work),
         "bytes_copied": COPIED,
+        "profile": profile(work) if not only else {},
         "peak_mib": {arm: peaks(work, arm) for arm in REMEMBERED if only in arm},
         "start_up": {name: summary(start_up(options)) for name, options in START_UP.items() if not only},
     }
@@ -95,6 +99,19 @@ def traffic(work: Work) -> int:
     """Return what must be moved besides the convolutions, in a training step of the first batch size."""
     network = SEWResNet(depth=18)
     return bytes_of_the_rest(network, torch.zeros(work.time_steps, work.batches[0], 3, 32, 32))
+
+
+def profile(work: Work, steps: int = 3) -> dict[str, float]:
+    """Return the share of each of PyTorch's operations in the time of a training step, the largest first."""
+    project = Project(work)
+    batch = project.batch(work.batches[0])
+    project.train_step(batch)
+    with torch.profiler.profile() as watch:
+        for _ in range(steps):
+            project.train_step(batch)
+    name = "self_device_time_total" if work.device == "cuda" else "self_cpu_time_total"
+    times = {event.key: float(getattr(event, name)) for event in watch.key_averages()}
+    return {key: times[key] / sum(times.values()) for key in sorted(times, key=times.__getitem__, reverse=True)[:PROFILED]}
 
 
 def peaks(work: Work, arm: str) -> dict[str, float]:

@@ -31,8 +31,9 @@ def markdown(result: dict[str, Any]) -> str:
     Returns:
         Markdown; parts that were not measured are left out.
     """
-    parts = [about(result), against_the_baseline(result), floors(result), probes(result), memory(result), growth(result), start_up(result)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    parts = (about, against_the_baseline, floors, profile, probes, memory, growth, start_up)
+    texts = (part(result) for part in parts)
+    return "\n\n".join(text for text in texts if text) + "\n"
 
 
 def about(result: dict[str, Any]) -> str:
@@ -74,6 +75,12 @@ def floors(result: dict[str, Any]) -> str:
     ]
     note = f"Target: at most {FLOOR_TARGET} times the convolutions: {'met' if step <= FLOOR_TARGET * convolutions else '**missed**'}."
     return _table(["floor", "s", "step / floor"], rows) + "\n\n" + note
+
+
+def profile(result: dict[str, Any]) -> str:
+    """Return where the time of a training step goes."""
+    rows = [[f"`{name}`", f"{share:.1%}"] for name, share in result["profile"].items()]
+    return _table(["operation of a training step, batch 16", "its own share"], rows)
 
 
 def probes(result: dict[str, Any]) -> str:

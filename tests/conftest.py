@@ -19,6 +19,12 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SNN_SPARSITY_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.fixture(autouse=True)
+def _denormals():
+    """The command line flushes them in its process; tests that call it in theirs must not change those that come after."""
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture
 def network():
     torch.manual_seed(0)

@@ -343,5 +343,7 @@ def test_a_malicious_checkpoint_is_not_executed(capsys):
 
 def test_a_missing_dataset_leaves_no_run(capsys, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    # urllib keeps the proxies of its first call.
+    monkeypatch.setattr("urllib.request._opener", None)
     message = error(capsys, "fit", "--data.url", "http://127.0.0.1:9/cifar.tar.gz", "--data.root", "archive")
     assert "Put cifar-10-python.tar.gz (MD5 c58f30108f718f92721af3b95e74349a) there" in message

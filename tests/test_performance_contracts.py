@@ -155,6 +155,7 @@ RESULT = {
     },
     "bytes_of_the_rest": 2_000_000,
     "bytes_copied": 1_000_000,
+    "profile": {"aten::mm": 0.25},
     "peak_mib": {"FGSM + PGD-7": {"baseline": 100.0, "ours": 101.0}},
     "start_up": {"--help": timed(1.0), "fit --print_config": timed(7.0)},
 }
@@ -168,6 +169,7 @@ def test_tables_by_hand():
     assert "| both floors | 1.800 | 1.11 |" in text
     assert "at most 1.3 times the convolutions: met" in text
     # 10 ms an image and 1,000 images, against 50,000 images at 125 ms.
+    assert "| `aten::mm` | 25.0% |" in text
     assert "| sparsity | 10.0 | 0.2% |" in text
     assert "| FGSM + PGD-7 | 100 | 101 | **missed** |" in text
     assert "| `snn-sparsity --help` | 1.000 (1.000-1.000) | 2: met |" in text
@@ -175,7 +177,7 @@ def test_tables_by_hand():
 
 
 def test_tables_of_a_part_leave_the_rest_out():
-    part = RESULT | {"arms": {"growth: T=5": {"ours": timed(1.0)}}, "peak_mib": {}, "start_up": {}}
+    part = RESULT | {"arms": {"growth: T=5": {"ours": timed(1.0)}}, "profile": {}, "peak_mib": {}, "start_up": {}}
     assert [line for line in markdown(part).splitlines() if line.startswith("| ---")] == ["| --- | --- |"]
 
 

@@ -103,5 +103,7 @@ def test_mistakes_get_one_line_and_leave_nothing(arguments, message, checkpoint,
 def test_names_of_classes_or_their_numbers(tmp_path, monkeypatch):
     assert class_names(TinyDataModule(classes=3)) == ["0", "1", "2"]
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    # urllib keeps the proxies of its first call.
+    monkeypatch.setattr("urllib.request._opener", None)
     missing = CIFARDataModule(root=str(tmp_path / "none"), url="http://127.0.0.1:9/cifar.tar.gz")
     assert class_names(missing) == [str(index) for index in range(10)]

@@ -859,3 +859,18 @@ def test_random_order_of_a_large_audit_is_quick():
     of = evidence(n=10_000)
     random.Random(0).shuffle(of["protocols"]["it"]["attacks"])
     assert judge(of)["verdicts"] == ["SUPPORTED"]
+
+
+def test_what_code_book_ascent_breaks_is_no_merit_of_a_backward_rule():
+    def outcome(group, fooled):
+        return {"group": group, "status": "done", "attack": "PGD()", "fooled": fooled}
+
+    clean, broken, none = [True] * 50, [True] * 20 + [False] * 30, [False] * 50
+    attacks = [outcome("standard", none), outcome("rules", broken), outcome("pool", broken)]
+
+    def statuses(*more):
+        evidence = {"clean": clean, "protocols": {"image": {"space": "image", "batch_norm": "eval", "attacks": [*attacks, *more]}}}
+        return {check["id"]: check["status"] for check in verdict(evidence)["image"]["checks"] if check["id"] in ("V18", "V19")}
+
+    assert statuses() == {"V18": "vote", "V19": "vote"}
+    assert statuses(outcome("codebook", broken)) == {"V18": "pass", "V19": "pass"}

@@ -6,6 +6,9 @@ from snn_sparsity.audit.checks_base import Part, part, plain, points, vote
 from snn_sparsity.audit.outcomes import Case
 from snn_sparsity.audit.statistics import mcnemar
 
+NATIVE = ("standard", "codebook")
+"""Attacks that take the network's own gradient: what a backward rule must beat."""
+
 
 @vote(
     "V16",
@@ -39,14 +42,14 @@ def transfer(case: Case) -> list[Part]:
 @vote(
     "V18",
     "The surrogate does not decide",
-    wanted="under 2 points more than the standard attacks, or exact McNemar p >= 0.01; 5 points are strong",
+    wanted="under 2 points more than attacks with the network's own gradient, or exact McNemar p >= 0.01; 5 points are strong",
     remedy="report the worst case over the gradient rules",
     starred=True,
 )
 def backward_rules(case: Case) -> list[Part]:
     """The forward pass is the same bit for bit (V3)."""
-    more, p = case.gain("rules"), mcnemar(case.right("standard"), case.right("standard", "rules"))
-    return _nothing_left(case) or _excused(case, "rules") or [
+    more, p = case.gain("rules", NATIVE), mcnemar(case.right(*NATIVE), case.right(*NATIVE, "rules"))
+    return _nothing_left(case, NATIVE) or _excused(case, "rules") or [
         part("more fooled when only the backward pass changes", more, lambda count: case.points(count) < 2 or p >= 0.01,
              lambda count: f"{_of(case)(count)}{', strong' if case.points(count) >= 5 else ''}, p = {p:.2g}"),
     ]  # fmt: skip
@@ -55,21 +58,21 @@ def backward_rules(case: Case) -> list[Part]:
 @vote(
     "V19",
     "Ties in max pooling hide nothing",
-    wanted="under 2 points more than the standard attacks",
+    wanted="under 2 points more than attacks with the network's own gradient",
     remedy="share the gradient over ties when attacking",
     starred=True,
 )
 def pooling(case: Case) -> list[Part]:
     """The forward pass still takes the maximum."""
-    more = case.gain("pool")
-    return _nothing_left(case) or _excused(case, "pool") or [
+    more = case.gain("pool", NATIVE)
+    return _nothing_left(case, NATIVE) or _excused(case, "pool") or [
         part("more fooled when pooling passes gradient to all", more, lambda count: case.points(count) < 2, _of(case)),
     ]  # fmt: skip
 
 
-def _nothing_left(case: Case) -> list[Part]:
-    settled = bool(case.done("standard")) and not case.right("standard").any()
-    return [Part("no sample survives the standard attacks", True)] if settled else []
+def _nothing_left(case: Case, groups: tuple[str, ...] = ("standard",)) -> list[Part]:
+    settled = bool(case.done("standard")) and not case.right(*groups).any()
+    return [Part("no sample survives the attacks before", True)] if settled else []
 
 
 def _excused(case: Case, group: str) -> list[Part]:

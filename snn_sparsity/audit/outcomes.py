@@ -111,11 +111,11 @@ class Case:
         """Return who is right without an attack and under every attack of these groups, [n]: the worst case per example."""
         return self.clean & ~self.fooled(self.done(*groups))
 
-    def gain(self, group: str) -> int | None:
-        """Return how many samples that survive the standard attacks a group fools; None if one of the two did not run."""
+    def gain(self, group: str, beyond: tuple[str, ...] = ("standard",)) -> int | None:
+        """Return how many samples that survive the groups ``beyond`` a group fools; None if it or the standard attacks did not run."""
         if not (self.done("standard") and self.done(group)):
             return None
-        return int((self.right("standard") & ~self.right(group)).sum())
+        return int((self.right(*beyond) & ~self.right(group)).sum())
 
     def given_back(self, group: str) -> Mask:
         """Return who is broken by this group alone, [n]: right if it were left out of the worst case."""

@@ -103,13 +103,14 @@ class RobustnessAudit(Callback):
         )
         settings = {**self._settings(subject, data, checkpoint), "transfer_from": None if source is None else fingerprint(source)}
         journal = self._journal(folder, settings)
+        made_with = journal.once("made with", lambda: environment(classifier.device))
         train = data.split("train")
         with undisturbed(classifier), _Progress(self.progress) as tell:
             evidence = Audit(
                 subject, PROTOCOLS[self.space], budget, self.eps, journal, (train.images, train.labels), source, tell
             ).run()  # fmt: skip
         seconds = journal.once("seconds", lambda: round(time.perf_counter() - began, 1))
-        audit = {"schema": SCHEMA, "settings": settings | environment(classifier.device), **evidence, "seconds": seconds, "complete": True}
+        audit = {"schema": SCHEMA, "settings": settings | made_with, **evidence, "seconds": seconds, "complete": True}
         audit["verdicts"] = verdict(audit)
         _write(folder, [audit])
         write_whole(folder / "audit.json", json.dumps(audit, indent=1) + "\n")
