@@ -32,9 +32,12 @@ DEAR = ("FGSM + PGD-7", "epoch", "probe")
 START_UP = {"--help": ["--help"], "fit --print_config": ["fit", "--config", "demo", "--print_config"]}
 PROFILED = 10
 REMEMBERED = ("training step, batch 64", "FGSM + PGD-7")
+"""Arms that need more memory than those before them."""
 
 Timings = dict[str, dict[str, list[float]]]
 """Seconds by arm and side."""
+Peaks = dict[str, dict[str, float]]
+"""MiB by arm and side."""
 
 
 def main() -> None:
@@ -59,9 +62,10 @@ def main() -> None:
 
 def measure(work: Work, only: str, repetitions: int) -> dict[str, Any]:
     """Return everything that was measured."""
-    seconds = take_turns(work, only, repetitions)
+    seconds, peaks = take_turns(work, only, repetitions)
     if only in "epoch, worn":
-        seconds |= {f"{arm}, worn": times for arm, times in take_turns(work, "epoch", repetitions, worn=True).items()}
+        worn, _ = take_turns(work, "epoch", repetitions, worn=True)
+        seconds["epoch, worn"] = worn["epoch"]
     return {
         "machine": machine(work.device),
         "work": vars(work) | {"epoch_train": work.epoch_train, "epoch_test": work.epoch_test},
@@ -69,15 +73,16 @@ def measure(work: Work, only: str, repetitions: int) -> dict[str, Any]:
         "bytes_of_the_rest": traffic(work),
         "bytes_copied": COPIED,
         "profile": profile(work) if not only else {},
-        "peak_mib": {arm: peaks(work, arm) for arm in REMEMBERED if only in arm},
+        "peak_mib": peaks,
         "start_up": {name: summary(start_up(options)) for name, options in START_UP.items() if not only},
     }
 
 
-def take_turns(work: Work, only: str, repetitions: int, worn: bool = False) -> Timings:
-    """Time the arms whose names contain ``only``, each side in turn."""
+def take_turns(work: Work, only: str, repetitions: int, worn: bool = False) -> tuple[Timings, Peaks]:
+    """Time the arms whose names contain ``only``, each side in turn; note the peak of memory after those that need more than all before."""
     workers = {"baseline": Worker("baseline", work, worn), "ours": Worker("ours", work, worn)}
     seconds: Timings = {}
+    peaks: Peaks = {}
     for arm in workers["ours"].arms:
         if only not in arm:
             continue
@@ -89,10 +94,12 @@ def take_turns(work: Work, only: str, repetitions: int, worn: bool = False) -> T
                 taken = worker.ask(arm)
                 if dear or number:
                     seconds[arm][side].append(taken)
+        if arm in REMEMBERED:
+            peaks[arm] = {side: worker.ask(PEAK) for side, worker in workers.items()}
         print(arm, {side: round(statistics.median(times), 4) for side, times in seconds[arm].items()}, file=sys.stderr, flush=True)
     for worker in workers.values():
         worker.close()
-    return seconds
+    return seconds, peaks
 
 
 def traffic(work: Work) -> int:
@@ -112,17 +119,6 @@ def profile(work: Work, steps: int = 3) -> dict[str, float]:
     name = "self_device_time_total" if work.device == "cuda" else "self_cpu_time_total"
     times = {event.key: float(getattr(event, name)) for event in watch.key_averages()}
     return {key: times[key] / sum(times.values()) for key in sorted(times, key=times.__getitem__, reverse=True)[:PROFILED]}
-
-
-def peaks(work: Work, arm: str) -> dict[str, float]:
-    """Return how much memory an arm takes beyond network and data, in MiB, in a fresh process of each side."""
-    found = {}
-    for side in ("baseline", "ours"):
-        worker = Worker(side, work)
-        worker.ask(arm)
-        found[side] = worker.ask(PEAK)
-        worker.close()
-    return found
 
 
 def start_up(options: list[str], repetitions: int = 3) -> list[float]:

@@ -32,7 +32,7 @@ class Work:
     batches: tuple[int, ...] = (16, 64)
     attack_batch: int = 100
     pipeline_images: int = 1000
-    scale: int = 500
+    scale: int = 800
     depth: int = 18
     time_steps: int = 10
 
