@@ -276,9 +276,14 @@ def test_a_class_without_training_images_is_refused(folder):
 # CIFAR ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_class_counts_are_known_before_any_download():
+def test_classes_are_known_before_any_download():
     assert CIFARDataModule(name="cifar10").num_classes == 10
     assert CIFARDataModule(name="cifar100").num_classes == 100
+    for name in ("cifar10", "cifar100"):
+        names = CIFARDataModule(name=name).class_names
+        # The dataset numbers its classes in alphabetical order.
+        assert names == sorted(set(names))
+        assert len(names) == CIFARDataModule(name=name).num_classes
     with pytest.raises(InputError, match="name='mnist'"):
         CIFARDataModule(name="mnist")
     with pytest.raises(InputError, match="url='file:///x'"):
@@ -309,7 +314,7 @@ def archive(tmp_path, monkeypatch):
         meta = {"filename": "batches.meta", "key": "label_names", "md5": hashlib.md5((folder / "batches.meta").read_bytes()).hexdigest()}
         url = "http://127.0.0.1:9/cifar-10-python.tar.gz"
 
-    monkeypatch.setitem(cifar_module.SOURCES, "cifar10", cifar_module.Source(Small, 10))
+    monkeypatch.setitem(cifar_module.SOURCES, "cifar10", cifar_module.Source(Small, list("abcdefghij")))
     return path
 
 
@@ -332,7 +337,7 @@ def test_cifar_from_another_url(archive, server, tmp_path):
     assert (len(train.labels), len(test.labels)) == (10, 2)
     raw = pickle.loads((archive.parent / "cifar-10-batches-py" / "test_batch").read_bytes())["data"]
     assert torch.equal(test.images.flatten(1), torch.from_numpy(raw))
-    assert data.class_names == list("abcdefghij")
+    assert data.class_names == data._open(train=False).classes
 
 
 def test_cifar_archive_put_in_place_by_hand(archive, tmp_path):

@@ -9,9 +9,8 @@ import torch
 from PIL import Image
 
 from snn_sparsity.cli import main
-from snn_sparsity.commands.predict import COLUMNS, class_names
-from snn_sparsity.data import CIFARDataModule
-from tests.tiny import TinyDataModule, colourful
+from snn_sparsity.commands.predict import COLUMNS
+from tests.tiny import colourful
 
 TINY = ["--config", str(Path(__file__).parent / "tiny.yaml")]
 FEW = ["--trainer.max_epochs", "1", "--probes", "null"]
@@ -98,12 +97,3 @@ def test_mistakes_get_one_line_and_leave_nothing(arguments, message, checkpoint,
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert message in line
     assert sorted(Path.cwd().rglob("*")) == before
-
-
-def test_names_of_classes_or_their_numbers(tmp_path, monkeypatch):
-    assert class_names(TinyDataModule(classes=3)) == ["0", "1", "2"]
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    # urllib keeps the proxies of its first call.
-    monkeypatch.setattr("urllib.request._opener", None)
-    missing = CIFARDataModule(root=str(tmp_path / "none"), url="http://127.0.0.1:9/cifar.tar.gz")
-    assert class_names(missing) == [str(index) for index in range(10)]

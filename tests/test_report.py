@@ -12,6 +12,8 @@ from statistics import fmean, stdev
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 import yaml
 
 from snn_sparsity.checks import InputError
@@ -27,6 +29,7 @@ from snn_sparsity.report.run_tables import audit_table, protocol_table, record_t
 from snn_sparsity.report.summary import Report
 from snn_sparsity.report.tables import arrows, paper_table
 from tests.browser import Browser, executable
+from tests.tiny import TinyNetwork
 
 EPS = 8 / 255
 PGD = {"eps": EPS, "alpha": 0.01, "steps": 7, "random_start": True, "restarts": 1, "loss": "ce", "keep": "last"}
@@ -677,7 +680,6 @@ def test_what_is_kept_says_the_same_and_names_no_machine(capsys):
         "sew18_maxpool/seed_3407/0", settings, best_checkpoint="/home/me/runs/best.ckpt", arguments=["fit", "--data.root", "/home/me/x"]
     )
     write("sew18_maxpool/seed_3407/0/test", settings, {0: {"test/accuracy": 0.5, **{f"{name}/accuracy": 0.25 for name in ATTACKS}}})
-    (run / "best.ckpt").write_bytes(b"weights")
     before = {(row[0].text, *(cell.text for cell in row[1:])) for row in paper_table(2, groups()).rows}
     assert main(["keep", "runs"]) == 0
     kept = Path("results/cifar10/sew18_maxpool/seed_3407/0")
@@ -693,3 +695,26 @@ def test_what_is_kept_says_the_same_and_names_no_machine(capsys):
     assert "| clean | 50.00 | test/accuracy | 0 | test/metrics.csv | 2 |" in card
     assert main(["keep", "runs"]) == 2
     assert "is there already" in capsys.readouterr().err
+
+
+def test_weights_are_exported_under_the_network_s_own_names(tmp_path):
+    network = TinyNetwork()
+    run = write("sew18_maxpool/seed_3407/0", config(name="-"))
+    state = {f"network.{name}": value for name, value in network.state_dict().items()} | {"val_accuracy.tp": torch.zeros(1)}
+    torch.save({"epoch": 3, "state_dict": state}, run / "best.ckpt")
+    assert main(["keep", "runs"]) == 0
+    (kept,) = Path("results").rglob("weights.safetensors")
+    assert kept.parent == next(Path("results").rglob("card.md")).parent
+    twin = TinyNetwork()
+    safetensors.torch.load_model(twin, kept)
+    assert all(torch.equal(value, twin.state_dict()[name]) for name, value in network.state_dict().items())
+    with safetensors.safe_open(kept, "pt") as file:
+        assert file.metadata()["epoch"] == "3"
+
+
+def test_a_run_that_cannot_be_kept_whole_is_not_kept_in_part(capsys):
+    run = write("sew18_maxpool/seed_3407/0", config(name="-"))
+    (run / "best.ckpt").write_bytes(b"no weights")
+    assert main(["keep", "runs"]) == 2
+    assert "best.ckpt is no readable checkpoint" in capsys.readouterr().err
+    assert not list(Path("results").rglob("*.*"))

@@ -1,4 +1,4 @@
-"""``snn-sparsity keep``: copy what a run has to say, without its weights, to where it lasts."""
+"""``snn-sparsity keep``: copy what a run has to say, and its weights, to where it lasts."""
 
 import json
 import shutil
@@ -28,19 +28,38 @@ def run(arguments: list[str]) -> int:
         folder = given.out / record.dataset.replace(" ", "_") / record.name
         if folder.exists():
             raise InputError(f"{folder} is there already: remove it first, or give another --out")
-        keep(record, folder)
+        try:
+            keep(record, folder)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         print(folder)
     return 0
 
 
 def keep(record: Record, folder: Path) -> None:
-    """Copy settings, record, numbers, test and audit of a run, and write its card.
+    """Copy settings, record, numbers, test, audit and weights of a run, and write its card.
 
     ``metrics.csv`` stays as it is, byte by byte. In the others, absolute paths are cut to their last part: they mean nothing elsewhere.
     """
     for name in KEPT:
         _copy(record.path / name, folder / name)
+    export_weights(record, folder / "weights.safetensors")
     (folder / "card.md").write_text(card(read_record(folder)), encoding="utf-8")
+
+
+def export_weights(record: Record, target: Path) -> None:
+    """Write the network of a run's best checkpoint as safetensors, under the network's own names; nothing if it left no checkpoint."""
+    checkpoint = record.path / "best.ckpt"
+    if not checkpoint.is_file():
+        return
+    from safetensors.torch import save_file
+
+    from snn_sparsity.commands.train import read_checkpoint
+
+    content = read_checkpoint(str(checkpoint))
+    weights = {name.removeprefix("network."): value for name, value in content["state_dict"].items() if name.startswith("network.")}
+    save_file(weights, target, metadata={"run": record.name, "dataset": record.dataset, "epoch": str(content["epoch"])})
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -64,7 +83,7 @@ def _portable(value: Any) -> Any:
 
 
 def _parser() -> OneLineParser:
-    parser = OneLineParser(prog="snn-sparsity keep", description="Copy what runs have to say, with a card each, without their weights.")
+    parser = OneLineParser(prog="snn-sparsity keep", description="Copy what runs have to say, and their weights, with a card each.")
     parser.add_argument("runs", metavar="RUNS", type=Path, nargs="+", help="runs, or folders with runs somewhere below them")
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="folder for <dataset>/<run>/ (default: results)")
     return parser

@@ -1,7 +1,7 @@
 """``snn-sparsity predict``: what a checkpoint sees in a folder of images."""
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -54,7 +54,7 @@ class PredictionTrainer(Trainer):
             raise InputError(f"--out {out}: {target.parent} is no folder")
         model.load_state_dict(read_checkpoint(ckpt_path)["state_dict"])
         model.to(self.strategy.root_device).eval()
-        rows, names = [], class_names(datamodule)
+        rows, names = [], datamodule.class_names
         for files, pixels in numbered_images(datamodule) if images is None else folder_images(Path(images)):
             likeliest = classify(model, datamodule, pixels).max(1)
             for file, index, probability in zip(files, likeliest.indices.tolist(), likeliest.values.tolist(), strict=True):
@@ -106,11 +106,3 @@ def classify(model: LightningModule, datamodule: SpikeDataModule, pixels: Tensor
     with torch.inference_mode():
         probabilities: Tensor = model.predict_step(SpikeBatch(spikes, torch.zeros(len(pixels), dtype=torch.long), pixels), 0)
     return probabilities.cpu()
-
-
-def class_names(datamodule: SpikeDataModule) -> Sequence[str]:
-    """Return the names of the classes; their numbers where the dataset that knows the names cannot be had."""
-    try:
-        return datamodule.class_names
-    except InputError:
-        return [str(index) for index in range(datamodule.num_classes)]

@@ -19,10 +19,19 @@ class Source(NamedTuple):
     """What is known of a dataset before it is there."""
 
     dataset: type[datasets.CIFAR10]
-    num_classes: int
+    classes: list[str]
 
 
-SOURCES = {"cifar10": Source(datasets.CIFAR10, 10), "cifar100": Source(datasets.CIFAR100, 100)}
+CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
+CIFAR100 = """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle caterpillar cattle
+    chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house
+    kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange
+    orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal
+    shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger
+    tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+"""
+SOURCES = {"cifar10": Source(datasets.CIFAR10, CIFAR10.split()), "cifar100": Source(datasets.CIFAR100, CIFAR100.split())}
 
 
 @dataclass(kw_only=True, eq=False)
@@ -54,12 +63,12 @@ class CIFARDataModule(SpikeDataModule):
     @property
     def num_classes(self) -> int:
         """10 or 100."""
-        return SOURCES[self.name].num_classes
+        return len(SOURCES[self.name].classes)
 
     @property
     def class_names(self) -> list[str]:
-        """Names as the dataset gives them; known once it is there."""
-        return list(self._open(train=False).classes)
+        """Names as the dataset gives them, known before any download."""
+        return SOURCES[self.name].classes
 
     def prepare_data(self) -> None:
         """Download the archive, if it is not there, and decode it into the cache."""
