@@ -19,7 +19,7 @@ from tests.test_contracts import State
 from tests.tiny import TinyNetwork, colourful
 
 EPS = 8 / 255
-SMALL = Budget(samples=32, steps=10, restarts=1, targets=1, noise=3, queries=60, radii=(32, 255), rules=2, probes=4)
+SMALL = Budget(samples=32, steps=10, restarts=1, targets=1, noise=3, queries=60, radii=(32, 255), rules=2, probes=4, planted=0)
 
 
 class Behind(nn.Module):

@@ -291,12 +291,18 @@ def test_what_is_not_settled_is_inconclusive_and_named(path, value, id):
 @pytest.mark.parametrize("group", COUNTED)
 def test_an_attack_that_did_not_run_makes_the_battery_incomplete(status, group):
     of = evidence()
-    of["protocols"]["it"]["attacks"].append(outcome(group, 0, 950, name="extra", status=status, why="out of memory"))
+    of["protocols"]["it"]["attacks"].append(outcome(group, 0, 0, name="extra", status=status, why="out of memory"))
     result = judge(of)
-    # It breaks nothing either.
     assert result["accuracy"]["worst"]["value"] == 0.6
     assert result["verdicts"] == ["INCONCLUSIVE"]
     assert f"did not run: extra ({status}): out of memory" in result["remarks"]
+
+
+@pytest.mark.parametrize("group", COUNTED)
+def test_what_an_attack_broke_before_it_failed_stays_broken(group):
+    of = evidence()
+    of["protocols"]["it"]["attacks"].append(outcome(group, 0, N // 2, name="extra", status="failed", why="out of memory"))
+    assert judge(of)["accuracy"]["worst"]["value"] == 0.45
 
 
 @pytest.mark.parametrize("group", ["rules", "pool", "codebook"])

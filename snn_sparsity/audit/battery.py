@@ -45,6 +45,7 @@ class Budget:
         radii: Levels of the eps sweep.
         rules: How many backward rules.
         probes: Images of the costlier diagnostics.
+        planted: Images with a planted example: a thousand forward passes each, and an attack.
     """
 
     samples: int
@@ -56,12 +57,13 @@ class Budget:
     radii: tuple[int, ...]
     rules: int
     probes: int
+    planted: int
 
 
 BUDGETS: dict[BudgetName, Budget] = {
-    "quick": Budget(48, 10, 1, 0, 10, 50, (32, 128, 255), 4, 8),
-    "standard": Budget(256, 50, 3, 3, 50, 1000, (2, 4, 16, 32, 64, 128, 255), 8, 32),
-    "full": Budget(1000, 100, 10, 9, 100, 5000, (1, 2, 4, 16, 32, 64, 128, 255), 12, 64),
+    "quick": Budget(48, 10, 1, 0, 10, 50, (32, 128, 255), 4, 8, 0),
+    "standard": Budget(256, 50, 3, 3, 50, 1000, (2, 4, 16, 32, 64, 128, 255), 8, 32, 64),
+    "full": Budget(1000, 100, 10, 9, 100, 5000, (1, 2, 4, 16, 32, 64, 128, 255), 12, 64, 64),
 }
 
 # In the order of what they gained most often (docs/audit.md): a small budget runs the first ones.

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.pooling import _MaxPoolNd
 
-from snn_sparsity.attacks import PGD, CodeBookAscent, Transfer
+from snn_sparsity.attacks import PGD, CodeBookAscent, Noise, Transfer
 from snn_sparsity.attacks.base import Attack
 from snn_sparsity.audit import diagnostics
 from snn_sparsity.audit.attacking import Record, attack_batch
@@ -17,7 +17,9 @@ from snn_sparsity.audit.battery import POOLS, RULES, Budget, Facts, Job, jobs, s
 from snn_sparsity.audit.control import control, trained_reference
 from snn_sparsity.audit.harness import SAME, harness
 from snn_sparsity.audit.journal import Journal
+from snn_sparsity.audit.planted import POINTS, planted
 from snn_sparsity.audit.subject import PROTOCOLS, Protocol, Subject
+from snn_sparsity.checks import InputError
 from snn_sparsity.networks.rate_twin import rate_twin
 from snn_sparsity.operations import MODULE_TYPES
 
@@ -26,7 +28,6 @@ Tell = Callable[[str, float, float], None]
 ADAPTIVE = ("noise", "codebook", "rules", "pool", "blackbox", "transfer")
 HARNESS_IMAGES = 8
 NEVER_RUN = (
-    {"what": "V15 planted examples", "why": "not built yet: a thousand forward passes for each image"},
     {"what": "minimum-norm and hard-label attacks (FAB, HopSkipJump, Boundary)", "why": "their line searches step less than a grey level"},
 )
 
@@ -184,7 +185,7 @@ class Audit:
             try:
                 return compute()
             except Exception as error:  # noqa: BLE001
-                return {"failed": f"{type(error).__name__}: {error}"}
+                return {"failed": str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"}
 
         result: dict[str, Any] = self._once(f"{protocol.name}: {name}", 0.0, safely)
         if "failed" in result:
@@ -219,9 +220,32 @@ class Audit:
                 self._host(protocol, facts, self.eps, 2 * self.budget.steps),
             ]
             measure("control", lambda: control(subject, protocol, attacks, self._reference))
+        measure("planted examples", lambda: self._planted(protocol, right, facts))
         survivors = [place for place in right if not any(outcome["fooled"][place] for outcome in outcomes if outcome["group"] != "claim")]
         found |= self._doubling(protocol, survivors, facts) | self._sweep(protocol, right, survivors, facts)
         return found | _rebinarised(outcomes)
+
+    def _planted(self, protocol: Protocol, right: list[int], facts: Facts) -> dict[str, Any]:
+        """V15: the share of planted examples that the attack finds, and that noise finds."""
+        if not self.budget.planted:
+            raise InputError("this budget plants none: a thousand forward passes for each image")
+        noise = Noise(eps=self.eps, draws=self.budget.noise, kind="levels" if protocol.space == "image" else "uniform")
+        attacks = {"found": self._host(protocol, facts, self.eps, self._longest(protocol, facts)), "found_by_noise": noise}
+        cost = POINTS + sum(map(_cost, attacks.values()))
+        done: list[dict[str, bool]] = []
+        for place in right:
+            plant = partial(planted, self.subject, protocol, place, attacks)
+            result = self._once(f"{protocol.name}: planted [{place}]", cost, plant)
+            done += [result] if result else []
+            if len(done) == self.budget.planted:
+                break
+        if not done:
+            raise InputError("no read-out of the features tells a corner of the ball from its inside")
+        return {"planted": {"samples": len(done), **{name: sum(result[name] for result in done) / len(done) for name in attacks}}}
+
+    def _longest(self, protocol: Protocol, facts: Facts) -> int:
+        """Return the most steps that an attack of this protocol is given."""
+        return 2 * self.budget.steps if protocol.space == "image" and facts.code_book else self.budget.steps
 
     def _host(self, protocol: Protocol, facts: Facts, eps: float, steps: int) -> Attack:
         if protocol.space == "image" and facts.code_book:
@@ -234,8 +258,7 @@ class Audit:
         return trained_reference(self.subject, *self.training)
 
     def _doubling(self, protocol: Protocol, survivors: list[int], facts: Facts) -> dict[str, Any]:
-        longest = 2 * self.budget.steps if protocol.space == "image" and facts.code_book else self.budget.steps
-        job = Job("steps doubled", "sweep", self._host(protocol, facts, self.eps, 2 * longest))
+        job = Job("steps doubled", "sweep", self._host(protocol, facts, self.eps, 2 * self._longest(protocol, facts)))
         outcome = self._attack(protocol, job, survivors)
         count = len(self.subject.labels)
         broken = sum(outcome["fooled"][place] is True for place in survivors)

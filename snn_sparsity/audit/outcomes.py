@@ -86,9 +86,13 @@ class Case:
         """All outcomes, in the order in which they ran."""
         return list(self.protocol.get("attacks") or [])
 
+    def of(self, *groups: str) -> list[Outcome]:
+        """Return the outcomes of these groups, whatever became of them."""
+        return [outcome for outcome in self.outcomes if outcome.get("group") in groups]
+
     def done(self, *groups: str) -> list[Outcome]:
         """Return the outcomes of these groups that ran to their end."""
-        return [outcome for outcome in self.outcomes if outcome.get("group") in groups and outcome.get("status") == "done"]
+        return [outcome for outcome in self.of(*groups) if outcome.get("status") == "done"]
 
     def not_done(self) -> list[Outcome]:
         """Return the outcomes that failed or were skipped although they could have tested something."""
@@ -96,8 +100,7 @@ class Case:
 
     def excused(self, group: str) -> bool:
         """Return whether a group has nothing to test here, by its own account."""
-        of_group = [outcome for outcome in self.outcomes if outcome.get("group") == group]
-        return bool(of_group) and all(_does_not_apply(outcome) for outcome in of_group)
+        return bool(self.of(group)) and all(_does_not_apply(outcome) for outcome in self.of(group))
 
     def tried(self, outcomes: list[Outcome]) -> Mask:
         """Return who was attacked by at least one of the outcomes, [n]."""
@@ -108,8 +111,11 @@ class Case:
         return self._any(outcomes, (True,))
 
     def right(self, *groups: str) -> Mask:
-        """Return who is right without an attack and under every attack of these groups, [n]: the worst case per example."""
-        return self.clean & ~self.fooled(self.done(*groups))
+        """Return who is right without an attack and under every attack of these groups, [n]: the worst case per example.
+
+        What an attack broke before it failed stays broken.
+        """
+        return self.clean & ~self.fooled(self.of(*groups))
 
     def gain(self, group: str, beyond: tuple[str, ...] = ("standard",)) -> int | None:
         """Return how many samples that survive the groups ``beyond`` a group fools; None if it or the standard attacks did not run."""
@@ -148,7 +154,7 @@ def explains_most(case: Case) -> dict[str, Any] | None:
     if not gains[group]:
         return None
     only = case.given_back(group)
-    attacks = [(str(one.get("name")), int((only & case.fooled([one])).sum())) for one in case.done(group)]
+    attacks = [(str(one.get("name")), int((only & case.fooled([one])).sum())) for one in case.of(group)]
     attack, alone = max(attacks, key=lambda pair: pair[1])
     return {"group": group, "attack": attack, "samples": gains[group], "alone": alone}
 

@@ -1,0 +1,108 @@
+"""V15: planted adversarial examples."""
+
+from dataclasses import replace
+from itertools import islice
+
+import pytest
+import torch
+from torch import nn
+
+from snn_sparsity.attacks import PGD, CodeBookAscent, Noise
+from snn_sparsity.audit import planted as module
+from snn_sparsity.audit.conduct import Audit
+from snn_sparsity.audit.journal import Journal
+from snn_sparsity.audit.planted import Features, Planted, ReadOut, planted, separate
+from snn_sparsity.audit.subject import PROTOCOLS, Subject
+from snn_sparsity.checks import InputError
+from snn_sparsity.networks.neurons import IFNeuron
+from tests.test_audit import EPS, SMALL, trained
+
+ATTACKS = {
+    "image": {"found": CodeBookAscent(eps=EPS, steps=40, loss="margin"), "noise": Noise(eps=EPS, draws=20, kind="levels")},
+    "spikes": {"found": PGD(eps=EPS, steps=40, alpha=EPS / 8, loss="margin"), "noise": Noise(eps=EPS, draws=20)},
+}
+
+
+@pytest.fixture(autouse=True)
+def _fewer_points(monkeypatch):
+    monkeypatch.setattr(module, "INNER", 199)
+
+
+@pytest.fixture(scope="module")
+def subject():
+    classifier, images, encoder = trained()
+    classifier.eval()
+    return Subject(classifier, encoder, images[:16], classifier(encoder(images[:16])).argmax(1), 4, 64, 3407)
+
+
+def with_needles(subject):
+    """The same network with a surrogate gradient that is 0 nearly everywhere."""
+    classifier, images, encoder = trained()
+    for name in ("sn1", "sn2"):
+        node = IFNeuron(surrogate="rect", alpha=1000.0).build()
+        node.step_mode = "m"
+        setattr(classifier.network, name, node)
+    return Subject(classifier.eval(), encoder, images[:16], subject.labels, 4, 64, 3407)
+
+
+def looked_for(subject, space, count=2):
+    """What the attacks found of the first examples that could be planted."""
+    found = (planted(subject, PROTOCOLS[space], place, ATTACKS[space]) for place in range(16))
+    return list(islice(filter(None, found), count))
+
+
+@pytest.mark.parametrize("space", ["image", "spikes"])
+def test_an_attack_finds_what_noise_does_not(space, subject):
+    results = looked_for(subject, space, 4)
+    assert [result["found"] for result in results] == [True] * 4
+    assert sum(result["noise"] for result in results) <= 2
+
+
+def test_an_attack_without_a_gradient_finds_nothing(subject):
+    assert [result["found"] for result in looked_for(with_needles(subject), "spikes")] == [False] * 2
+
+
+def test_the_corner_alone_is_on_the_other_side():
+    generator = torch.Generator().manual_seed(0)
+    inner, corner = torch.rand(50, 6, generator=generator), torch.full((6,), 1.5)
+    read_out = separate(inner, corner)
+    scores = inner @ read_out.weights
+    assert scores.max() < read_out.threshold < corner @ read_out.weights
+    # 0.999 of the way from the outermost point inside.
+    way = (read_out.threshold - scores.max()) / (corner @ read_out.weights - scores.max())
+    assert way == pytest.approx(0.999, abs=1e-3)
+
+
+def test_a_corner_among_the_others_or_features_that_never_change_have_no_read_out():
+    inner = torch.tensor([[-1.0], [1.0], [0.0]])
+    assert separate(inner, torch.tensor([0.5])) is None
+    assert separate(torch.ones(5, 3), torch.ones(3)) is None
+
+
+def test_features_are_what_the_last_layer_sees(subject):
+    spikes = subject.encoder(subject.images[:3])
+    network = subject.classifier.network
+    features = Features(subject.classifier)(spikes)
+    torch.testing.assert_close(network.fc(features), subject.classifier(spikes))
+    logits = Planted(subject.classifier, ReadOut(torch.ones(features.shape[1]), 2.0))(spikes)
+    torch.testing.assert_close(logits[:, 1], features.sum(1) - 2)
+    assert torch.equal(logits[:, 0], -logits[:, 1])
+    assert not network.fc._forward_pre_hooks
+    with pytest.raises(InputError, match="match no operation"):
+        Features(nn.Flatten())
+
+
+def test_the_audit_counts_them_or_says_why_not(subject, tmp_path):
+    def image(count):
+        audit = Audit(subject, ("image",), replace(SMALL, planted=count, steps=20), EPS, Journal(tmp_path / f"{count}.json", {}))
+        return audit._planted(PROTOCOLS["image"], list(range(16)), audit._facts())
+
+    measured = image(2)["planted"]
+    assert (measured["samples"], measured["found"]) == (2, 1.0)
+    with pytest.raises(InputError, match="this budget plants none"):
+        image(0)
+
+
+def test_it_does_not_depend_on_who_came_before(subject):
+    first, second = looked_for(subject, "image")
+    assert looked_for(subject, "image") == [first, second]
