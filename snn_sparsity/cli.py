@@ -1,5 +1,6 @@
 """The command line: ``snn-sparsity COMMAND ...``; each command is imported only when it is run."""
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from textwrap import dedent
 
 from snn_sparsity import __version__
 from snn_sparsity.checks import InputError
+from snn_sparsity.interrupts import Interrupted, interruptible
 
 COMMANDS = {
     "fit": ("snn_sparsity.commands.train", "train a network, with probes at each epoch"),
@@ -23,10 +25,19 @@ COMMANDS = {
     "plot": ("snn_sparsity.commands.plot", "draw the figures of one or two runs"),
 }
 USAGE_ERROR = 2
+OUT_OF_REACH = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO}
+GOES_ON = {
+    "fit": ": with --resume the same command goes on",
+    "audit": ": with --resume the same command goes on",
+    "sweep": ": the same command goes on from here",
+}
+"""What to say to whoever stopped a command."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, or 2 for a mistake in what was given, told in one line.
+    """Run a command and return its exit code, with one line for each but 0.
+
+    0; 2 for a mistake in what was given, or a file that cannot be written; 130 after Ctrl-C, 143 after SIGTERM.
 
     Example:
         >>> main(["--version"]).__class__, main(["configs"]) # doctest: +ELLIPSIS
@@ -41,11 +52,23 @@ def main(args: Sequence[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(f"snn-sparsity {__version__}")
         return 0
-    try:
-        return _run(arguments)
-    except InputError as error:
-        print(f"snn-sparsity: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return USAGE_ERROR
+    with interruptible():
+        try:
+            return _run(arguments)
+        except InputError as error:
+            return _tell(f"error: {' '.join(str(error).split())}", USAGE_ERROR)
+        except OSError as error:
+            if error.errno not in OUT_OF_REACH:
+                raise
+            return _tell(": ".join(["error", *filter(None, [error.filename]), str(error.strerror)]), USAGE_ERROR)
+        except Interrupted as stop:
+            return _tell(f"stopped by {stop}{GOES_ON.get(arguments[0], '')}", stop.exit_code)
+
+
+def _tell(line: str, exit_code: int) -> int:
+    # A progress bar leaves its line unfinished.
+    print(f"{chr(10) if sys.stderr.isatty() else ''}snn-sparsity: {line}", file=sys.stderr)
+    return exit_code
 
 
 def _run(arguments: list[str]) -> int:

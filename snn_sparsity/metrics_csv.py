@@ -10,7 +10,10 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from snn_sparsity.files import unwritten, write_whole
+
 COLUMNS = ("epoch", "step", "name", "value")
+_HEADER = ",".join(COLUMNS) + "\n"
 
 
 @rank_zero_only
@@ -21,11 +24,8 @@ def forget_from(path: Path, step: int) -> None:
     """
     if not path.is_file():
         return
-    header, *rows = path.read_text().splitlines(keepends=True)
-    kept = [row for row in rows if row.endswith("\n") and int(row.split(",")[1] or -1) < step]
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text("".join([header, *kept]))
-    unfinished.replace(path)
+    header, *rows = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")] or [_HEADER]
+    write_whole(path, "".join([header, *(row for row in rows if int(row.split(",")[1] or 0) < step)]))
 
 
 class MetricsCSV(Logger):
@@ -59,16 +59,23 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float | Tensor], step: int | None = None) -> None:
-        """Append values; Lightning adds the epoch they belong to."""
+        """Append values; Lightning adds the epoch they belong to.
+
+        Raises:
+            InputError: If the file cannot be written.
+        """
         epoch = metrics.get("epoch", "")
         rows = [(epoch, step, name, repr(float(value))) for name, value in metrics.items() if name != "epoch"]
         if not rows:
             return
-        new = not self.path.exists()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerows([COLUMNS, *rows] if new else rows)
+        try:
+            new = not self.path.exists()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerows([COLUMNS, *rows] if new else rows)
+        except OSError as error:
+            raise unwritten(self.path, error) from error
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:

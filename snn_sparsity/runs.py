@@ -1,14 +1,18 @@
-"""Where a run leaves what it makes: ``runs/<config>/seed_<n>/<k>``."""
+"""Where a run leaves what it makes, ``runs/<config>/seed_<n>/<k>``, and how it ended."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+CONFIG, RECORD = "config.yaml", "run.json"
 
 
 def run_directory(command: str, root: str, configs: Sequence[str], seed: int, checkpoint: str | None) -> Path:
     """Return the directory of a new run; it is not made.
 
-    A fit gets the next free ``<root>/<config>/seed_<n>/<k>``, unless it is :func:`going_on`. Validating or testing a checkpoint
-    goes to a directory beside it, named after the command, so that its numbers stay with the run they are about.
+    A fit gets the next free ``<root>/<config>/seed_<n>/<k>``. Validating or testing a checkpoint goes to a directory beside it,
+    named after the command, so that its numbers stay with the run they are about.
 
     Args:
         command: fit, validate, test or predict.
@@ -28,21 +32,30 @@ def run_directory(command: str, root: str, configs: Sequence[str], seed: int, ch
     return parent / str(max(taken, default=-1) + 1)
 
 
-def going_on(arguments: Sequence[str]) -> Path | None:
-    """Return the run that ``fit --config RUN/config.yaml --ckpt_path RUN/last.ckpt`` goes on with; None for any other arguments.
+def runs_beside(run: Path) -> list[Path]:
+    """Return the runs with the same configuration and seed as the run of this directory, which may not be there yet, the newest first."""
+    numbered = ((int(path.name), path) for path in run.parent.glob("*") if path.name.isdigit())
+    return [path for _, path in sorted(numbered, reverse=True)]
 
-    With a setting changed it would be another run, and gets a directory of its own.
 
-    Example:
-        >>> going_on(["fit", "--config", "runs/demo/seed_1/0/config.yaml", "--ckpt_path", "runs/demo/seed_1/0/last.ckpt"]).as_posix()
-        'runs/demo/seed_1/0'
-    """
-    command, *options = arguments
-    given = dict(zip(options[::2], options[1::2], strict=False))
-    if command != "fit" or set(given) != {"--config", "--ckpt_path"} or len(options) != 4:
-        return None
-    run = Path(given["--ckpt_path"]).parent
-    return run if Path(given["--config"]).resolve() == (run / "config.yaml").resolve() else None
+def own_run(configs: Sequence[str]) -> Path | None:
+    """Return the run whose own ``config.yaml`` is the one configuration given; None for any others."""
+    paths = [Path(config) for config in configs]
+    return paths[0].parent if len(paths) == 1 and paths[0].name == CONFIG and (paths[0].parent / RECORD).is_file() else None
+
+
+def record_of(run: Path) -> dict[str, Any]:
+    """Return what ``run.json`` says of a run; nothing where there is none that can be read."""
+    try:
+        content = json.loads((run / RECORD).read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def is_finished(run: Path) -> bool:
+    """Tell whether a run, or a test, ended by itself; its last checkpoint was written before it said so."""
+    return record_of(run).get("status") == "finished"
 
 
 def _name(config: Path) -> str:

@@ -12,6 +12,8 @@ ROOT = Path(snn_sparsity.__file__).parent
 # Everybody may use the one-line errors; a room may use itself.
 ALLOWED = {
     "checks": set(),
+    "files": set(),
+    "interrupts": set(),
     "randomness": set(),
     "batch": set(),
     "encoders": set(),
@@ -30,6 +32,7 @@ ALLOWED = {
     "saturation": set(),
     "gradient_rules": {"operations", "pooling"},
     "audit": {
+        "files",
         "attacks",
         "encoders",
         "gradient_rules",
@@ -46,6 +49,7 @@ ALLOWED = {
     "classifier": {"batch", "hyperparameters"},
 }
 WITHOUT_LIGHTNING = {
+    "files", "interrupts", "runs",
     "checks", "randomness", "batch", "encoders", "networks", "attacks", "sparsity", "operations", "gradients", "targets", "theory",
     "reachability", "pooling", "correlation", "report", "metering", "gradient_rules", "audit", "saturation", "sweep",
 }  # fmt: skip

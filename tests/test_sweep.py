@@ -19,7 +19,6 @@ from snn_sparsity import shipped
 from snn_sparsity.checks import InputError
 from snn_sparsity.cli import main
 from snn_sparsity.metrics_csv import forget_from
-from snn_sparsity.runs import going_on
 from snn_sparsity.sweep.grid import chosen, epochs_asked, names, part, read_grid
 from snn_sparsity.sweep.progress import Progress, time_left
 from snn_sparsity.sweep.state import Place, clear, epochs_logged, next_command, runs_of
@@ -107,21 +106,17 @@ def row():
     return read_grid("grid.yaml", [3407], ["--trainer.max_epochs", "3"])[0]
 
 
-def leave(row, number, status="running", checkpoint=None, arguments=None, earlier=()):
+def leave(row, number, status="running", arguments=None, earlier=()):
     """What a run leaves on disk."""
     run = Place().folder(row) / str(number)
     run.mkdir(parents=True)
     record = {"status": status, "arguments": list(arguments or Place().fit(row)), "earlier": list(earlier)}
     (run / "run.json").write_text(json.dumps(record))
-    (run / "config.yaml").write_text("trainer: {max_epochs: 3}\n")
-    if checkpoint is not None:
-        torch.save({"epoch": checkpoint - 1}, run / "last.ckpt")
     return run
 
 
 def leave_finished(run):
     (run / "run.json").write_text((run / "run.json").read_text().replace("running", "finished"))
-    torch.save({"epoch": 2}, run / "last.ckpt")
 
 
 def test_a_row_that_was_never_begun_is_begun(row):
@@ -131,49 +126,39 @@ def test_a_row_that_was_never_begun_is_begun(row):
 
 
 @pytest.mark.parametrize("status", ["running", "failed", "interrupted"])
-def test_a_broken_run_goes_on_from_its_last_checkpoint(row, status):
-    run = leave(row, 0, status, checkpoint=2)
-    assert next_command(row, Place()) == ["fit", "--config", f"{run}/config.yaml", "--ckpt_path", f"{run}/last.ckpt"]
+def test_a_broken_run_is_resumed(row, status):
+    leave(row, 0, status)
+    assert next_command(row, Place()) == [*Place().fit(row), "--resume"]
     assert clear(row, Place()) == []
 
 
-@pytest.mark.parametrize(("status", "checkpoint", "finished"), [("finished", 3, True), ("finished", 2, False), ("running", 3, False)])
-def test_only_the_last_epoch_of_a_run_that_ended_is_the_end(row, status, checkpoint, finished):
-    leave(row, 0, status, checkpoint)
-    assert (next_command(row, Place()) is None) is finished
-
-
-def test_a_run_without_a_readable_checkpoint_is_begun_again(row):
-    run = leave(row, 0)
-    torch.save({"epoch": 0, "much": torch.zeros(1000)}, run / "last.ckpt")
-    (run / "last.ckpt").write_bytes((run / "last.ckpt").read_bytes()[:2000])
-    assert next_command(row, Place())[1:3] == ["--config", str(TINY)]
-    assert clear(row, Place()) == [run]
-    assert not run.exists()
+def test_a_finished_run_is_left_alone(row):
+    leave(row, 0, "finished")
+    leave(row, 1)
+    assert next_command(row, Place()) is None
 
 
 def test_runs_with_other_settings_are_left_alone(row):
-    leave(row, 0, "finished", 3, arguments=[*row.settings[:-2], "--trainer.max_epochs", "9", "--trainer.default_root_dir", "runs"])
+    leave(row, 0, "finished", [*row.settings[:-2], "--trainer.max_epochs", "9", "--trainer.default_root_dir", "runs"])
     leave(row, 1, arguments=["fit"])
     assert runs_of(row, Place()) == []
-    assert next_command(row, Place())[0] == "fit"
-    assert clear(row, Place()) == []
+    assert next_command(row, Place()) == Place().fit(row)
 
 
 def test_a_run_that_went_on_is_known_by_how_it_began(row):
-    run = leave(row, 0, "finished", 3, ["fit", "--config", "x", "--ckpt_path", "y"], [{"arguments": Place().fit(row)}])
+    run = leave(row, 0, "finished", ["fit", "--config", "x", "--ckpt_path", "y"], [{"arguments": Place().fit(row)}])
     assert runs_of(row, Place()) == [run]
     assert next_command(row, Place()) is None
 
 
 def test_where_and_on_what_it_runs_does_not_make_another_run(row):
-    leave(row, 0, "finished", 3)
+    leave(row, 0, "finished")
     assert next_command(row, Place(device=("--trainer.accelerator", "cpu"), data_root="elsewhere")) is None
 
 
 def test_testing_comes_after_the_fit(row):
     place = Place(test=True)
-    run = leave(row, 0, "finished", 3)
+    run = leave(row, 0, "finished")
     assert next_command(row, place) == ["test", "--config", f"{run}/config.yaml", "--ckpt_path", f"{run}/best.ckpt"]
     (run / "test").mkdir()
     (run / "test/run.json").write_text('{"status": "running"}')
@@ -218,45 +203,24 @@ def metrics(run):
         return [row for row in csv.reader(file) if not row[2].startswith("time/")]
 
 
-def test_a_run_goes_on_in_its_own_directory_and_nothing_is_logged_twice():
-    few = ["--data.train_images", "16", "--data.test_images", "8", "--trainer.log_every_n_steps", "1"]
-    for root, epochs in (("alone", "3"), ("broken", "2")):
-        assert main(["fit", "--config", str(TINY), *few, "--trainer.max_epochs", epochs, "--trainer.default_root_dir", root]) == 0
-    run = Path("broken/tiny/seed_3407/0")
-    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("max_epochs: 2", "max_epochs: 3"))
-    with (run / "metrics.csv").open("a") as file:
-        file.write("2,2,val/accuracy,0.125\n2,2,val/lo")
-    config = (run / "config.yaml").read_text()
-    assert main(["fit", "--config", str(run / "config.yaml"), "--ckpt_path", str(run / "last.ckpt")]) == 0
-    assert [path.name for path in run.parent.iterdir()] == ["0"]
-    assert torch.load(run / "last.ckpt", weights_only=True)["epoch"] == 2
-    assert metrics(run) == metrics("alone/tiny/seed_3407/0")
-    assert (run / "config.yaml").read_text() == config
-    record = json.loads((run / "run.json").read_text())
-    assert (record["status"], [part["status"] for part in record["earlier"]]) == ("finished", ["finished"])
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        "fit --config R/config.yaml --ckpt_path R/last.ckpt --model.lr 0.1",
-        "fit --config other/config.yaml --ckpt_path R/last.ckpt",
-        "test --config R/config.yaml --ckpt_path R/last.ckpt",
-        "fit --config R/config.yaml",
-        "fit",
-    ],
-)
-def test_any_other_settings_are_another_run(arguments):
-    assert going_on(arguments.split()) is None
-
-
 def test_forgetting_keeps_what_was_logged_before_the_checkpoint(tmp_path):
     file = tmp_path / "metrics.csv"
     forget_from(file, 3)
+    assert not file.exists()
     file.write_text("epoch,step,name,value\n0,2,a,1.0\n,,b,1.0\n1,3,a,1.0\n1,2,c,1")
     forget_from(file, 3)
     assert file.read_text() == "epoch,step,name,value\n0,2,a,1.0\n,,b,1.0\n"
     assert [path.name for path in tmp_path.glob("metrics*")] == ["metrics.csv"]
+    forget_from(file, 0)
+    assert file.read_text() == "epoch,step,name,value\n"
+
+
+@pytest.mark.parametrize("cut", ["", "epoch,st"])
+def test_a_first_line_that_was_cut_short_is_mended(cut, tmp_path):
+    file = tmp_path / "metrics.csv"
+    file.write_text(cut)
+    forget_from(file, 0)
+    assert file.read_text() == "epoch,step,name,value\n"
 
 
 # The command ---------------------------------------------------------------------------------------------------------------
@@ -268,10 +232,12 @@ def test_print_shows_what_is_left_and_runs_nothing(row, capsys):
     fit, test = capsys.readouterr().out.splitlines()
     assert fit.startswith(f"snn-sparsity {' '.join(row.settings)} --trainer.default_root_dir runs/grid/tiny")
     assert test.startswith("snn-sparsity test --config runs/grid/tiny/tiny/seed_3407/0/config.yaml --ckpt_path runs/grid/tiny/tiny/")
-    run = leave(row, 0, checkpoint=1)
+    run = leave(row, 0)
     assert main(command) == 0
-    assert f"--ckpt_path {run}/last.ckpt" in capsys.readouterr().out
-    assert sorted(path.name for path in run.iterdir()) == ["config.yaml", "last.ckpt", "run.json"]
+    fit, test = capsys.readouterr().out.splitlines()
+    assert fit.endswith("--resume")
+    assert test.endswith(f"--ckpt_path {run}/best.ckpt")
+    assert [path.name for path in run.iterdir()] == ["run.json"]
 
 
 def test_options_become_arguments(capsys):
@@ -334,7 +300,7 @@ def sweep(*arguments):
     """Start a sweep in a process group of its own."""
     command = [sys.executable, "-m", "snn_sparsity", "sweep", "--grid", "grid.yaml", "--jobs", "1", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for_epoch(run, epoch):
@@ -359,7 +325,7 @@ def test_a_sweep_killed_twice_ends_like_one_left_alone(row, capsys):
     printed = last.communicate(timeout=300)[0]
     alone.communicate(timeout=300)
     assert (last.returncode, alone.returncode) == (0, 0)
-    assert f"--ckpt_path {run}/last.ckpt" in printed
+    assert "--resume" in printed
     assert "grid: 8 of 8 epochs (100 %), nothing left" in printed
     unbroken = Path("alone", *run.parts[1:])
     assert metrics(run) == metrics(unbroken)
@@ -369,6 +335,19 @@ def test_a_sweep_killed_twice_ends_like_one_left_alone(row, capsys):
     assert (record["status"], record["epochs"], len(record["earlier"])) == ("finished", 8, 2)
     assert main(["sweep", "--grid", "grid.yaml", "--root", "killed"]) == 0
     assert "snn-sparsity fit" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_sweep_stops_its_run(number, exit_code, row):
+    running = sweep("--root", "stopped", "--max_epochs", "1000")
+    run = Path("stopped/grid/tiny/tiny/seed_3407/0")
+    wait_for_epoch(run, 1)
+    running.send_signal(number)
+    told = running.communicate(timeout=60)[1].splitlines()
+    assert running.returncode == exit_code
+    assert told[-1].endswith(": the same command goes on from here")
+    assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
 
 
 def test_a_failing_run_is_told_and_does_not_stop_the_others(capsys, monkeypatch):
@@ -389,7 +368,7 @@ def test_a_run_that_ends_without_being_finished_is_not_tried_for_ever(monkeypatc
 
 
 def test_a_row_that_runs_elsewhere_is_waited_for(row, capsys):
-    run = leave(row, 0, checkpoint=1)
+    run = leave(row, 0)
     held = [_lock(run.parent)]
 
     def end(_):

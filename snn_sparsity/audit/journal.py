@@ -1,29 +1,14 @@
 """What an audit has measured so far, on disk: stopped at any moment, it goes on where it was."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from snn_sparsity.checks import InputError
+from snn_sparsity.files import write_whole
 
 Json = Any
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that appears under its name only when it is whole.
-
-    Raises:
-        InputError: If it cannot be written.
-    """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(text)
-        unfinished.replace(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 class Journal:

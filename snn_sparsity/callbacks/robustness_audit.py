@@ -16,13 +16,14 @@ from snn_sparsity.attacks.base import whole_levels
 from snn_sparsity.audit.battery import BUDGETS, BudgetName
 from snn_sparsity.audit.conduct import Audit, Tell
 from snn_sparsity.audit.harness import fingerprint
-from snn_sparsity.audit.journal import Journal, write_whole
+from snn_sparsity.audit.journal import Journal
 from snn_sparsity.audit.subject import Subject
 from snn_sparsity.audit.verdict import verdict
 from snn_sparsity.callbacks.probe import undisturbed
 from snn_sparsity.callbacks.run_record import environment
 from snn_sparsity.checks import InputError, require_choice, require_number
 from snn_sparsity.data import SpikeDataModule
+from snn_sparsity.files import write_whole
 from snn_sparsity.report.audit import audit_html, audit_markdown, audit_table
 
 Spaces = Literal["image", "spikes", "both"]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,9 @@ from spikingjelly.logger import logger as spikingjelly_log
 
 import snn_sparsity
 from snn_sparsity.callbacks.probe import probes_of
+from snn_sparsity.checks import InputError
+from snn_sparsity.files import write_whole
+from snn_sparsity.interrupts import Interrupted
 
 PACKAGES = ("torch", "torchvision", "lightning", "spikingjelly", "torchmetrics", "jsonargparse", "tensorboard")
 
@@ -26,9 +30,9 @@ PACKAGES = ("torch", "torchvision", "lightning", "spikingjelly", "torchmetrics",
 class RunRecord(Callback):
     """Write ``run.json``: command, status, git commit, versions, device, precision, SpikingJelly's kernel, data checksums, wall time.
 
-    ``status`` is ``running`` until the run ends, then ``finished`` or ``failed``: a killed run never counts as finished. The
-    resolved configuration lies beside it as ``config.yaml``. Of a run that went on in its directory, ``earlier`` holds the records of
-    the parts before, the first one first.
+    ``status`` is ``running`` until the run ends, then ``finished``, ``interrupted`` (Ctrl-C, SIGTERM) or ``failed``: a killed run
+    never counts as finished. The resolved configuration lies beside it as ``config.yaml``. Of a run that went on in its directory,
+    ``earlier`` holds the records of the parts before, the first one first.
 
     Args:
         run_directory: Where the file goes.
@@ -41,7 +45,11 @@ class RunRecord(Callback):
         self.kernels: list[str] = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the record of a fit; where there is one already, the run goes on."""
+        """Write the record of a fit; where there is one already, the run goes on.
+
+        Raises:
+            InputError: If the run would go on with other images, or more or fewer of them a step.
+        """
         self._begin(trainer, pl_module, self._earlier())
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -55,12 +63,15 @@ class RunRecord(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Note why the run ended."""
-        if self.record:
-            self._end(trainer, "failed", error=f"{type(exception).__name__}: {exception}")
+        stopped = isinstance(exception, Interrupted | KeyboardInterrupt)
+        # What cannot be written must not hide why the run ended: on a full disk the record goes on saying "running".
+        with suppress(InputError):
+            if self.record:
+                self._end(trainer, "interrupted" if stopped else "failed", error=f"{type(exception).__name__}: {exception}")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the end."""
-        self._end(trainer, "finished" if trainer.state.status != "interrupted" else "interrupted")
+        self._end(trainer, "finished")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the end of a validation by itself."""
@@ -76,7 +87,7 @@ class RunRecord(Callback):
         spikingjelly_log.enable("spikingjelly._ops")
         spikingjelly_log.add(self._note_kernel, filter=lambda entry: entry["message"].startswith("ops "), format="{message}")
         data: Any = getattr(trainer, "datamodule", None)
-        self.record = {
+        record = {
             "command": trainer.state.fn.value if trainer.state.fn else None,
             "status": "running",
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -89,18 +100,22 @@ class RunRecord(Callback):
             "probes": {probe.name: probe.describe() for probe in probes_of(trainer)},
             "earlier": list(earlier),
         }
+        for name in ("effective_batch_size", "data") if earlier else ():
+            if earlier[-1].get(name) != record[name]:
+                raise InputError(f"{self.path.parent} cannot go on: {name} is not what {self.path.name} says, but {record[name]}")
+        self.record = record
         self._write()
 
     @rank_zero_only
     def _end(self, trainer: Trainer, status: str, **more: str) -> None:
-        kept = [str(getattr(callback, "best_model_path", "")) for callback in trainer.checkpoint_callbacks]
+        kept = {name: self.path.resolve().with_name(f"{name}.ckpt") for name in ("best", "last")}
         self.record |= {
             "status": status,
             "wall_seconds": round(time.perf_counter() - self.began, 1),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "spikingjelly_kernels": self.kernels,
-            **{f"{name}_checkpoint": next((path for path in kept if Path(path).stem == name), "") for name in ("best", "last")},
+            **{f"{name}_checkpoint": str(path) if path.is_file() else "" for name, path in kept.items()},
             **more,
         }
         self._write()
@@ -115,10 +130,7 @@ class RunRecord(Callback):
         return [*last.pop("earlier", []), last]
 
     def _write(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".part")
-        temporary.write_text(json.dumps(self.record, indent=2) + "\n")
-        temporary.replace(self.path)
+        write_whole(self.path, json.dumps(self.record, indent=2) + "\n")
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -28,8 +28,7 @@ class TensorBoardLayout(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the epoch on disk."""
-        for logger in _tensorboards(trainer):
-            logger.experiment.flush()
+        flush(trainer)
 
 
 def layout(probes: list[AdversarialAccuracy]) -> dict[str, dict[str, list[Any]]]:
@@ -44,6 +43,12 @@ def layout(probes: list[AdversarialAccuracy]) -> dict[str, dict[str, list[Any]]]
         for kind in ("input", *KINDS):
             charts[title][kind] = ["Multiline", [f"grad_{statistic}/{kind}/.*"]]
     return charts
+
+
+def flush(trainer: Trainer) -> None:
+    """Put on disk what was logged so far."""
+    for logger in _tensorboards(trainer):
+        logger.experiment.flush()
 
 
 def _tensorboards(trainer: Trainer) -> list[TensorBoardLogger]:

@@ -7,13 +7,12 @@ from lightning import LightningModule, Trainer
 
 from snn_sparsity.audit.battery import BudgetName
 from snn_sparsity.callbacks.robustness_audit import RobustnessAudit, Spaces, compare
+from snn_sparsity.checkpoints import read_checkpoint
 from snn_sparsity.checks import InputError
 from snn_sparsity.commands.one_line import OneLineParser
-from snn_sparsity.commands.train import TrainingCLI, quieten, read_checkpoint
+from snn_sparsity.commands.train import TrainingCLI, quieten
 from snn_sparsity.data import SpikeDataModule
 from snn_sparsity.report.audit import audit_table
-
-INTERRUPTED = 130
 
 
 def run(arguments: list[str]) -> int:
@@ -21,11 +20,7 @@ def run(arguments: list[str]) -> int:
     if "--compare" in arguments:
         return _compare(arguments[1:])
     quieten()
-    try:
-        AuditCLI([*arguments, "true"] if arguments[-1] == "--resume" else arguments)
-    except KeyboardInterrupt:
-        print("\nStopped; the same command with --resume goes on from here.")
-        return INTERRUPTED
+    AuditCLI([*arguments, "true"] if arguments[-1] == "--resume" else arguments)
     return 0
 
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from snn_sparsity.batch import SpikeBatch
+from snn_sparsity.checkpoints import read_checkpoint
 from snn_sparsity.checks import InputError
-from snn_sparsity.commands.train import TrainingCLI, quieten, read_checkpoint
+from snn_sparsity.commands.train import TrainingCLI, quieten
 from snn_sparsity.data import SpikeDataModule
 from snn_sparsity.data.image_folder import read_image
 from snn_sparsity.randomness import stream

@@ -2,17 +2,13 @@
 
 import os
 import shlex
-import signal
 from argparse import Namespace
 
 from snn_sparsity.checks import InputError, require_number
 from snn_sparsity.commands.one_line import OneLineParser
-from snn_sparsity.runs import going_on
 from snn_sparsity.sweep.grid import Row, chosen, names, part, read_grid
-from snn_sparsity.sweep.state import Place, next_command, tested
+from snn_sparsity.sweep.state import Place, next_command, runs_of, tested
 from snn_sparsity.sweep.workers import Sweep
-
-STOPPED = 130
 
 
 def run(arguments: list[str]) -> int:
@@ -25,15 +21,7 @@ def run(arguments: list[str]) -> int:
         for row in rows:
             print("\n".join(shlex.join(["snn-sparsity", *command]) for command in _commands(row, place)))
         return 0
-    # A stopped sweep stops its runs, whichever way it is stopped; SIGKILL alone leaves them to end by themselves.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return Sweep(rows, place, _slots(given)).run()
-    except KeyboardInterrupt:
-        print("stopped: the same command goes on from here", flush=True)
-        return STOPPED
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return Sweep(rows, place, _slots(given)).run()
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -82,7 +70,7 @@ def _commands(row: Row, place: Place) -> list[list[str]]:
         return []
     if not place.test or command[0] == "test":
         return [command]
-    return [command, tested(going_on(command) or place.next_run(row))]
+    return [command, tested(next(iter(runs_of(row, place)), place.next_run(row)))]
 
 
 def _parser() -> OneLineParser:

@@ -3,32 +3,38 @@
 import logging
 import re
 import tempfile
+import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 import yaml
 from jsonargparse import ActionConfigFile, Namespace
-from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 # Imported classes can be named by their last name alone: --data DigitsDataModule.
 from snn_sparsity import attacks, callbacks, data, encoders, gradient_rules, networks, shipped  # noqa: F401
+from snn_sparsity.callbacks.keep_checkpoints import BestCheckpoint, LastCheckpoint
 from snn_sparsity.callbacks.probe import Probe
 from snn_sparsity.callbacks.run_record import RunRecord
 from snn_sparsity.callbacks.summary import Summary
 from snn_sparsity.callbacks.tensorboard_layout import TensorBoardLayout
+from snn_sparsity.checkpoints import WholeCheckpointIO, last_whole, read_checkpoint
 from snn_sparsity.checks import InputError
 from snn_sparsity.classifier import SYNC_BATCHNORM, SpikingClassifier
 from snn_sparsity.data import SpikeDataModule
+from snn_sparsity.files import write_whole
 from snn_sparsity.metrics_csv import MetricsCSV, forget_from
-from snn_sparsity.runs import going_on, run_directory
+from snn_sparsity.runs import CONFIG, is_finished, own_run, run_directory, runs_beside
 
 PAPER_SEED = 3407
+ELSEWHERE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.default_root_dir",
+             "trainer.enable_progress_bar", "trainer.enable_model_summary", "data.init_args.root")  # fmt: skip
+"""Settings that say where and on what a run is made: it may go on with others."""
 
 
 def run(arguments: list[str]) -> int:
@@ -38,13 +44,23 @@ def run(arguments: list[str]) -> int:
         TrainingCLI(arguments)
     except MisconfigurationException as error:
         raise InputError(str(error)) from error
+    except RunIsFinishedError as finished:
+        print(f"{finished} is finished: nothing to resume")
     return 0
+
+
+class RunIsFinishedError(Exception):
+    """The run that is to go on has nothing left to do."""
 
 
 def quieten() -> None:
     """Leave out what Lightning says that helps nobody here."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+    # It is where checkpoints go, by choice.
+    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    # What TensorBoard's thread cannot write it raises in the main thread, too.
+    threading.excepthook = lambda failure: None if isinstance(failure.exc_value, OSError) else threading.__excepthook__(failure)
 
 
 class NamedConfig(ActionConfigFile):
@@ -98,7 +114,11 @@ def condense(message: str) -> str:
 
 
 class SaveConfig(SaveConfigCallback):
-    """Save the resolved configuration as ``config.yaml`` in the run directory."""
+    """Save the resolved configuration as ``config.yaml`` in the run directory, at once."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save it."""
+        write_whole(Path(trainer.default_root_dir) / CONFIG, self.parser.dump(self.config, skip_none=False))
 
 
 class TrainingCLI(LightningCLI):
@@ -109,7 +129,7 @@ class TrainingCLI(LightningCLI):
     """Commands with a run directory, loggers and callbacks of their own."""
 
     def __init__(self, args: list[str]) -> None:
-        self.going_on = going_on(args)
+        self.goes_on_at: int | None = None
         commands = self.subcommands()
         shared = {"default_env": True, "env_prefix": "SNN_SPARSITY", "allow_abbrev": False}
         super().__init__(
@@ -123,6 +143,7 @@ class TrainingCLI(LightningCLI):
             # Attacks need gradients in validate and test as well.
             trainer_defaults={"max_epochs": 100, "inference_mode": False},
             save_config_callback=SaveConfig,
+            save_config_kwargs={"save_to_log_dir": False},
             auto_configure_optimizers=False,
             args=args,
         )
@@ -146,6 +167,13 @@ class TrainingCLI(LightningCLI):
         parser.link_arguments("data.num_classes", "model.network.init_args.num_classes", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=_whole_seed)
 
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "fit":
+            wanted = "Go on with the newest run of this configuration, seed and settings; begin one if there is none."
+            parser.add_argument("--resume", action="store_true", help=wanted)
+        return parser
+
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; with a checkpoint, once more with the settings it was made with as defaults."""
         assert isinstance(args, list)
@@ -168,13 +196,53 @@ class TrainingCLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.trainer.sync_batchnorm:
             raise InputError(SYNC_BATCHNORM)
-        self.run_directory = self.going_on or run_directory(
-            str(self.subcommand), config.trainer.default_root_dir or "runs", [str(path) for path in config.config or []],
-            config.seed_everything, config.get("ckpt_path"),
-        )  # fmt: skip
-        if self.subcommand not in self.leaves_a_run or self.going_on:
+        configs = [str(path) for path in config.config or []]
+        self.run_directory = run_directory(
+            str(self.subcommand), config.trainer.default_root_dir or "runs", configs, config.seed_everything, config.get("ckpt_path")
+        )
+        if self.subcommand not in self.leaves_a_run:
             self.save_config_callback = None
-        self.save_config_kwargs = {"overwrite": True}
+        if self.subcommand == "fit" and config.pop("resume"):
+            self._resume(configs)
+
+    def _resume(self, configs: list[str]) -> None:
+        """Let the run to go on with, if there is one, be this one, from its last whole checkpoint; without any it is begun again."""
+        own = own_run(configs)
+        runs = [own] if own else runs_beside(self.run_directory)
+        differences = [self._difference(run) for run in runs]
+        if None in differences:
+            self.run_directory = runs[differences.index(None)]
+            if is_finished(self.run_directory):
+                raise RunIsFinishedError(self.run_directory)
+            self.goes_on_at = 0
+            if checkpoint := last_whole(self.run_directory):
+                self.goes_on_at = read_checkpoint(str(checkpoint))["global_step"]
+                self.config.fit.ckpt_path = str(checkpoint)
+                self.save_config_callback = None
+        elif runs and (own or not is_finished(runs[0])):
+            raise InputError(
+                f"--resume: {runs[0]} was made with {differences[0]}; give the settings of that run, or leave --resume out to begin another"
+            )
+
+    def _difference(self, run: Path) -> str | None:
+        """Return the first setting of a run that is not as given now; None if all are, or it was stopped before it kept any."""
+        if not (run / CONFIG).is_file():
+            return None
+        try:
+            made_with = self._settings(self.parser.parse_args(["fit", "--config", str(run / CONFIG)]))
+        except InputError as error:
+            return f"settings that are none any more ({error})"
+        given = self._settings(self.config)
+        for name in sorted(made_with.keys() | given.keys()):
+            if made_with.get(name) != given.get(name) and not name.startswith(ELSEWHERE):
+                return f"{name}={made_with.get(name)!r}, not {given.get(name)!r}"
+        return None
+
+    def _settings(self, config: Namespace) -> dict[str, Any]:
+        """Return the settings of a fit by their full names."""
+        content = yaml.safe_load(self._parser("fit").dump(config.fit, skip_none=False))
+        content.pop("resume", None)
+        return dict(_flat(content))
 
     def instantiate_classes(self) -> None:
         """Make model, data and probes; what their constructors refuse is a mistake in what was given."""
@@ -188,8 +256,8 @@ class TrainingCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Where a run goes on, take out of its metrics what it logged after the checkpoint."""
-        if self.going_on:
-            forget_from(self.going_on / "metrics.csv", read_checkpoint(self.config.fit.ckpt_path)["global_step"])
+        if self.goes_on_at is not None:
+            forget_from(self.run_directory / "metrics.csv", self.goes_on_at)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer, with the probes before all other callbacks so that these see their values."""
@@ -204,43 +272,25 @@ class TrainingCLI(LightningCLI):
         if given.get("logger") in (None, True):
             kwargs["logger"] = self._loggers()
         kwargs["default_root_dir"] = str(self.run_directory)
+        plugins = given.get("plugins") or []
+        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), WholeCheckpointIO()]
         return super().instantiate_trainer(**kwargs)
 
     def _own_callbacks(self, trainer: Namespace) -> list[Callback]:
         if self.subcommand not in self.leaves_a_run or trainer.get("fast_dev_run"):
             return []
         directory = str(self.run_directory)
-        always = [RunRecord(directory), TensorBoardLayout(), Summary(directory)]
+        # A run that goes on has its layout already.
+        always = [RunRecord(directory), *([] if self.goes_on_at else [TensorBoardLayout()]), Summary(directory)]
         checkpoints = self.subcommand == "fit" and trainer.get("enable_checkpointing") is not False
-        return [*always, *self._checkpoints()] if checkpoints else always
-
-    def _checkpoints(self) -> list[ModelCheckpoint]:
-        """Return what keeps the best and the last epoch (``save_last`` would renew the last one only when there is a new best one)."""
-        best = ModelCheckpoint(self.run_directory, "best", monitor="val/accuracy", mode="max", enable_version_counter=False)
-        return [best, ModelCheckpoint(self.run_directory, "last", enable_version_counter=False)]
+        return [*always, BestCheckpoint(directory), LastCheckpoint(directory)] if checkpoints else always
 
     def _loggers(self) -> list[Any] | bool:
         if self.subcommand not in self.leaves_a_run:
             return False
         parent, name = self.run_directory.parent, self.run_directory.name
-        return [TensorBoardLogger(str(parent), name="", version=name, default_hp_metric=False), MetricsCSV(str(self.run_directory))]
-
-
-def read_checkpoint(path: str) -> dict[str, Any]:
-    """Return a checkpoint, read without running any code in it.
-
-    Raises:
-        InputError: If there is none, or it is not one of ours.
-    """
-    if not Path(path).is_file():
-        raise InputError(f"--ckpt_path {path} is no file")
-    try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever the damage makes it raise
-        raise InputError(f"--ckpt_path {path} is no readable checkpoint ({type(error).__name__})") from error
-    if "state_dict" not in checkpoint:
-        raise InputError(f"--ckpt_path {path} holds no state_dict: it is no checkpoint of this program")
-    return checkpoint
+        curves = TensorBoardLogger(str(parent), name="", version=name, default_hp_metric=False, purge_step=self.goes_on_at)
+        return [curves, MetricsCSV(str(self.run_directory))]
 
 
 def _settings_of(path: str) -> dict[str, Any]:
@@ -260,6 +310,15 @@ def _settings_of(path: str) -> dict[str, Any]:
         images.pop("seed", None)
         settings["data"] = {"class_path": images.pop("_class_path"), "init_args": images}
     return settings
+
+
+def _flat(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of a nested mapping with their full names."""
+    if not isinstance(content, dict) or not content:
+        yield name, content
+        return
+    for key, value in content.items():
+        yield from _flat(value, f"{name}.{key}" if name else str(key))
 
 
 def _whole_seed(seed: bool | int) -> int:

@@ -1,15 +1,11 @@
 """How far each run of a grid has come: what it left on disk, and the command that brings it on."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from snn_sparsity.runs import run_directory
+from snn_sparsity.runs import is_finished, record_of, run_directory, runs_beside
 from snn_sparsity.sweep.grid import Row
 
 WHERE = "--trainer.default_root_dir"
@@ -54,14 +50,8 @@ def next_command(row: Row, place: Place) -> list[str] | None:
     runs = runs_of(row, place)
     finished = next((run for run in runs if is_finished(run)), None)
     if finished is not None:
-        return tested(finished) if place.test and _status(finished / "test") != "finished" else None
-    broken = next((run for run in runs if epochs_in(run / "last.ckpt")), None)
-    return resumed(broken) if broken is not None else place.fit(row)
-
-
-def resumed(run: Path) -> list[str]:
-    """Return the command with which a broken run goes on in its own directory."""
-    return ["fit", "--config", str(run / "config.yaml"), "--ckpt_path", str(run / "last.ckpt")]
+        return tested(finished) if place.test and not is_finished(finished / "test") else None
+    return [*place.fit(row), "--resume"] if runs else place.fit(row)
 
 
 def tested(run: Path) -> list[str]:
@@ -70,40 +60,16 @@ def tested(run: Path) -> list[str]:
 
 
 def clear(row: Row, place: Place) -> list[Path]:
-    """Remove what a new command would trip over: attempts that left no checkpoint, and a test that was broken off.
-
-    Nobody else may work on the row meanwhile.
-    """
-    runs = runs_of(row, place)
-    lost = [run for run in runs if not is_finished(run) and not epochs_in(run / "last.ckpt")]
-    lost += [run / "test" for run in runs if (run / "test").is_dir() and _status(run / "test") != "finished"]
+    """Remove what a new command would trip over: a test that was broken off. Nobody else may work on the row meanwhile."""
+    lost = [run / "test" for run in runs_of(row, place) if (run / "test").is_dir() and not is_finished(run / "test")]
     for folder in lost:
         shutil.rmtree(folder)
     return lost
 
 
 def runs_of(row: Row, place: Place) -> list[Path]:
-    """Return the runs of a row that were begun with its settings, the oldest first."""
-    numbered = sorted((int(path.name), path) for path in place.folder(row).glob("*") if path.name.isdigit())
-    return [path for _, path in numbered if _settings(path) == row.settings]
-
-
-def is_finished(run: Path) -> bool:
-    """Tell whether a run ended by itself and its last checkpoint holds the last epoch."""
-    return _status(run) == "finished" and epochs_in(run / "last.ckpt") >= _epochs_of(run)
-
-
-def epochs_in(checkpoint: Path) -> int:
-    """Return how many epochs a checkpoint has behind it; 0 if there is none, or none that can be read."""
-    if not checkpoint.is_file():
-        return 0
-    import torch
-
-    try:
-        content = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)
-        return int(content["epoch"]) + 1
-    except Exception:  # noqa: BLE001  # whatever a damaged file makes torch.load raise, the answer is to begin again
-        return 0
+    """Return the runs of a row that were begun with its settings, the newest first."""
+    return [run for run in runs_beside(place.next_run(row)) if _settings(run) == row.settings]
 
 
 def epochs_logged(run: Path) -> int:
@@ -120,25 +86,6 @@ def epochs_logged(run: Path) -> int:
 
 def _settings(run: Path) -> tuple[str, ...]:
     """Return the settings that a run was begun with."""
-    record = _record(run)
+    record = record_of(run)
     arguments: Sequence[str] = (record.get("earlier") or [record])[0].get("arguments", ())
     return tuple(arguments[: arguments.index(WHERE)]) if WHERE in arguments else ()
-
-
-def _status(run: Path) -> str:
-    return str(_record(run).get("status", ""))
-
-
-def _record(run: Path) -> dict[str, Any]:
-    try:
-        content = json.loads((run / "run.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _epochs_of(run: Path) -> int:
-    try:
-        return int(yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_epochs"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
-        return 1

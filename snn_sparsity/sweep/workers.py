@@ -88,7 +88,7 @@ class Sweep:
             return
         self._tried.add(key)
         for folder in clear(row, self.place):
-            print(f"{_label(row)}: removed {folder}: it was broken off before its first checkpoint", flush=True)
+            print(f"{_label(row)}: removed {folder}: it was broken off", flush=True)
         slot = self.free.pop(0)
         print(f"{_label(row)}: snn-sparsity {' '.join(command)}", flush=True)
         with (self.place.folder(row) / LOG).open("ab") as log:

@@ -1,0 +1,290 @@
+"""A run that is killed, stopped or starved of disk goes on with --resume to the same bytes as one that never stopped."""
+
+import csv
+import errno
+import json
+import random
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from snn_sparsity.cli import main
+from tests.killing import Fail, Fill, Kill, Note, run
+
+TINY = str(Path(__file__).parent / "tiny.yaml")
+FIT = [
+    "fit", "--config", TINY, "--model.network", "tests.killing.DroppingNetwork", "--model.lr", "0.01", "--data.batch_size", "8",
+    "--data.train_images", "24", "--data.test_images", "12", "--data.validation", "test", "--trainer.max_epochs", "3",
+    "--trainer.log_every_n_steps", "1", "--trainer.default_root_dir", ".", "--probes.fgsm", "null", "--probes.pgd.attack.steps", "3",
+]  # fmt: skip
+RUN = Path("tiny/seed_3407/0")
+RESUME = [*FIT, "--resume"]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """The run that nothing happened to; ``moments.txt`` has all its moments."""
+    return made_in(tmp_path_factory.mktemp("unbroken"), Note("moments.txt"), 0)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A run that was killed in an attack of its third epoch."""
+    return made_in(tmp_path_factory.mktemp("killed"), Kill(30, "gradient"), -signal.SIGKILL)
+
+
+def made_in(folder, act, exit_code):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert run(FIT, act) == exit_code
+    return folder / RUN
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+def printed():
+    return Path("output.txt").read_text()
+
+
+def record(run=RUN):
+    return json.loads((run / "run.json").read_text())
+
+
+def metrics(run):
+    with (run / "metrics.csv").open(newline="") as file:
+        return [row for row in csv.reader(file) if not row[2].startswith("time/")]
+
+
+def curves(run):
+    """Every scalar as TensorBoard reads it."""
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith("time/")]
+    return {tag: [(event.step, repr(event.value)) for event in events.Scalars(tag)] for tag in tags}
+
+
+def assert_same(other):
+    """The run here and another: weights, metrics and curves are equal, and nothing lies about."""
+    for name in ("last", "best"):
+        mine, others = (torch.load(each / f"{name}.ckpt", weights_only=True) for each in (RUN, other))
+        assert mine["global_step"] == others["global_step"]
+        assert all(torch.equal(tensor, others["state_dict"][key]) for key, tensor in mine["state_dict"].items())
+    assert metrics(RUN) == metrics(other)
+    assert curves(RUN) == curves(other)
+    assert [path.name for path in RUN.parent.iterdir()] == ["0"]
+    assert {path.suffix for path in RUN.iterdir()} <= {".csv", ".yaml", ".json", ".ckpt"} | {path.suffix for path in RUN.glob("events.*")}
+    assert record()["status"] == "finished"
+
+
+# Killed ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_killed_in_a_training_step_an_attack_and_a_checkpoint(unbroken):
+    assert run(FIT, Kill(5, "train")) == -signal.SIGKILL
+    assert run(RESUME, Kill(4, "gradient")) == -signal.SIGKILL
+    # Renamed: the metrics, the record, the best checkpoint, the new one, and last.ckpt to previous.ckpt; the new one to last.ckpt is next.
+    assert run(RESUME, Kill(6, "rename")) == -signal.SIGKILL
+    assert not (RUN / "last.ckpt").exists()
+    assert (RUN / "last.new").is_file()
+    assert run(RESUME) == 0
+    assert_same(unbroken)
+    assert [part["status"] for part in record()["earlier"]] == ["running"] * 3
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(10))
+def test_killed_at_a_random_moment(seed, unbroken):
+    moments = (unbroken.parents[2] / "moments.txt").read_text().split()
+    generator = random.Random(seed)
+    assert run(FIT, Kill(generator.randint(1, len(moments)))) == -signal.SIGKILL
+    # Half of them are killed once more.
+    if seed % 2:
+        assert run(RESUME, Kill(generator.randint(1, 20))) == -signal.SIGKILL
+    assert run(RESUME) == 0
+    assert_same(unbroken)
+
+
+def test_killed_before_the_first_checkpoint_it_begins_again_in_its_directory(unbroken):
+    assert run(FIT, Kill(2, "metrics")) == -signal.SIGKILL
+    assert not list(RUN.glob("*.ckpt"))
+    assert metrics(RUN)[1:]
+    assert run(RESUME) == 0
+    assert_same(unbroken)
+
+
+def test_the_curves_of_the_unbroken_run_are_all_there(unbroken):
+    assert [step for step, _ in curves(unbroken)["train/loss_step"]] == list(range(9))
+    # NaN holds a place in TensorBoard's HPARAMS.
+    assert [step for step, _ in curves(unbroken)["val/accuracy"]] == [0, 2, 5, 8]
+    assert len({row[3] for row in metrics(unbroken) if row[2] == "val/accuracy"}) > 1
+
+
+# Damaged ---------------------------------------------------------------------------------------------------------------------
+
+
+def truncate(file):
+    file.write_bytes(file.read_bytes()[:-1000])
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    place = content.index(torch.load(file, weights_only=True)["state_dict"]["network.conv1.weight"].numpy().tobytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [truncate, flip])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(damage, killed, unbroken):
+    shutil.copytree(killed, RUN)
+    assert torch.load(RUN / "previous.ckpt", weights_only=True)["global_step"] == 3
+    damage(RUN / "last.ckpt")
+    assert run(RESUME) == 0
+    (told,) = [line for line in printed().splitlines() if "damaged" in line]
+    assert told == f"{RUN}/last.ckpt is damaged: it is left out, and the one before it is used."
+    assert_same(unbroken)
+
+
+@pytest.mark.long
+def test_without_any_whole_checkpoint_it_begins_again(killed, unbroken):
+    shutil.copytree(killed, RUN)
+    for name in ("last", "previous"):
+        truncate(RUN / f"{name}.ckpt")
+    assert run(RESUME) == 0
+    assert_same(unbroken)
+
+
+# Stopped ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "exit_code", "name"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])
+def test_stopped_by_hand(number, exit_code, name, unbroken):
+    assert run(FIT, Kill(16, "gradient", number)) == exit_code
+    assert printed().splitlines()[-1] == f"snn-sparsity: stopped by {name}: with --resume the same command goes on"
+    assert "Traceback" not in printed()
+    assert (record()["status"], record()["error"]) == ("interrupted", f"Interrupted: {name}")
+    if number == signal.SIGTERM:
+        assert run(RESUME) == 0
+        assert_same(unbroken)
+
+
+def test_the_second_ctrl_c_kills():
+    # The first comes in an attack, the second while the record is written.
+    assert run(FIT, Kill(2, "gradient", signal.SIGINT, then=Kill(1, "sync", signal.SIGINT))) == -signal.SIGINT
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["validate", "--config", TINY, "--ckpt_path"], ["audit", "--config", TINY, "--out", "audit", "--ckpt_path"]],
+    ids=lambda command: command[0],
+)
+def test_other_commands_stop_too(command, unbroken):
+    shutil.copy(unbroken / "last.ckpt", "a.ckpt")
+    assert run([*command, "a.ckpt"], Kill(1, "gradient", signal.SIGTERM)) == 143
+    assert printed().splitlines()[-1].startswith("snn-sparsity: stopped by SIGTERM")
+    assert "Traceback" not in printed()
+
+
+# Starved ---------------------------------------------------------------------------------------------------------------------
+
+
+def told():
+    assert "Traceback" not in printed()
+    (line,) = [line for line in printed().splitlines() if "error" in line]
+    return line
+
+
+def test_a_disk_without_room_for_a_checkpoint(unbroken):
+    assert run(FIT, Fill(4, "checkpoint", 9000)) == 2
+    assert told() == f"snn-sparsity: error: {RUN}/last.new cannot be written: File too large"
+    assert torch.load(RUN / "last.ckpt", weights_only=True)["global_step"] == 3
+    assert not list(RUN.glob("*.part"))
+    assert run(RESUME) == 0
+    assert_same(unbroken)
+
+
+def test_a_disk_without_room_for_a_number(unbroken):
+    assert run(FIT, Fill(8, "metrics", 5000)) == 2
+    assert told().endswith(": File too large")
+    assert run(RESUME) == 0
+    assert_same(unbroken)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("sync", "best"), ("rename", "last")])
+def test_a_disk_that_becomes_read_only(kind, name):
+    # The configuration and the record are written first.
+    assert run(FIT, Fail(5, kind, errno.EROFS)) == 2
+    assert told().endswith(f"{RUN}/{name}.ckpt cannot be written: Read-only file system")
+    assert record()["status"] == "failed"
+
+
+def test_a_directory_that_cannot_be_made(capsys):
+    Path("file").touch()
+    assert main([*FIT, "--trainer.default_root_dir", "file"]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert line.endswith("file/tiny: Not a directory")
+    assert Path("file").read_bytes() == b""
+
+
+# Which run goes on ---------------------------------------------------------------------------------------------------------
+
+
+def test_with_another_setting_it_does_not_go_on(killed, capsys):
+    shutil.copytree(killed, RUN)
+    before = {path: path.stat().st_mtime_ns for path in RUN.rglob("*")}
+    for setting, value, names in (
+        ("model.lr", "0.02", "model.lr=0.01, not 0.02"),
+        ("trainer.max_epochs", "4", "trainer.max_epochs=3, not 4"),
+    ):
+        assert main([*RESUME, f"--{setting}", value]) == 2
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+        assert f"--resume: tiny/seed_3407/0 was made with {names}; give" in line
+    assert {path: path.stat().st_mtime_ns for path in RUN.rglob("*")} == before
+
+
+def test_a_finished_run_has_nothing_to_go_on_with(unbroken, capsys):
+    shutil.copytree(unbroken, RUN)
+    before = {path: path.stat().st_mtime_ns for path in RUN.rglob("*")}
+    assert main(RESUME) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "tiny/seed_3407/0 is finished: nothing to resume"
+    assert {path: path.stat().st_mtime_ns for path in RUN.rglob("*")} == before
+
+
+def test_without_a_run_of_these_settings_one_is_begun(unbroken):
+    shutil.copytree(unbroken, RUN)
+    assert main([*RESUME, "--probes", "null", "--trainer.max_epochs", "1"]) == 0
+    assert sorted(path.name for path in RUN.parent.iterdir()) == ["0", "1"]
+    assert "resume" not in yaml.safe_load(Path("tiny/seed_3407/1/config.yaml").read_text())
+
+
+def test_the_newest_run_of_these_settings_goes_on(killed, unbroken):
+    shutil.copytree(unbroken, RUN)
+    shutil.copytree(killed, RUN.with_name("1"))
+    assert run(RESUME) == 0
+    assert record(RUN.with_name("1"))["status"] == "finished"
+    assert metrics(RUN.with_name("1")) == metrics(unbroken)
+    assert not RUN.with_name("2").exists()
+
+
+def test_a_run_s_own_configuration_names_it_from_anywhere(killed, unbroken):
+    shutil.copytree(killed, "elsewhere/0")
+    assert run(["fit", "--config", "elsewhere/0/config.yaml", "--resume"]) == 0
+    assert metrics(Path("elsewhere/0")) == metrics(unbroken)
+    assert not Path("runs").exists()
+
+
+def test_it_does_not_go_on_with_other_images(killed, monkeypatch, capsys):
+    shutil.copytree(killed, RUN)
+    monkeypatch.setattr("tests.tiny.TinyDataModule.identity", lambda self: {"train": "others"})
+    kept = (RUN / "run.json").read_text()
+    assert main(RESUME) == 2
+    assert "tiny/seed_3407/0 cannot go on: data is not what run.json says" in capsys.readouterr().err
+    assert (RUN / "run.json").read_text() == kept
