@@ -55,7 +55,7 @@ def export_weights(record: Record, target: Path) -> None:
         return
     from safetensors.torch import save_file
 
-    from snn_sparsity.commands.train import read_checkpoint
+    from snn_sparsity.checkpoints import read_checkpoint
 
     content = read_checkpoint(str(checkpoint))
     weights = {name.removeprefix("network."): value for name, value in content["state_dict"].items() if name.startswith("network.")}
