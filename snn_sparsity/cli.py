@@ -8,7 +8,7 @@ from importlib.metadata import version
 from textwrap import dedent
 
 from snn_sparsity import __version__
-from snn_sparsity.checks import InputError
+from snn_sparsity.checks import InputError, RunError
 
 COMMANDS = {
     "fit": ("snn_sparsity.commands.train", "train a network, with probes at each epoch"),
@@ -22,11 +22,11 @@ COMMANDS = {
     "keep": ("snn_sparsity.commands.keep", "copy what runs have to say, with a card each, to where it lasts"),
     "plot": ("snn_sparsity.commands.plot", "draw the figures of one or two runs"),
 }
-USAGE_ERROR = 2
+RUN_ERROR, USAGE_ERROR = 1, 2
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, or 2 for a mistake in what was given, told in one line.
+    """Run a command and return its exit code: 0, 2 for a mistake in what was given, 1 for a run that went wrong; both told in one line.
 
     Example:
         >>> main(["--version"]).__class__, main(["configs"]) # doctest: +ELLIPSIS
@@ -43,9 +43,9 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
     try:
         return _run(arguments)
-    except InputError as error:
+    except (InputError, RunError) as error:
         print(f"snn-sparsity: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return USAGE_ERROR
+        return USAGE_ERROR if isinstance(error, InputError) else RUN_ERROR
 
 
 def _run(arguments: list[str]) -> int:

@@ -20,6 +20,7 @@ ALLOWED = {
     "sparsity": set(),
     "operations": set(),
     "gradients": {"operations", "sparsity"},
+    "nonfinite": set(),
     "theory": set(),
     "reachability": {"operations"},
     "pooling": set(),
@@ -47,7 +48,7 @@ ALLOWED = {
 }
 WITHOUT_LIGHTNING = {
     "checks", "randomness", "batch", "encoders", "networks", "attacks", "sparsity", "operations", "gradients", "targets", "theory",
-    "reachability", "pooling", "correlation", "report", "metering", "gradient_rules", "audit", "saturation", "sweep",
+    "reachability", "pooling", "correlation", "report", "metering", "gradient_rules", "audit", "saturation", "sweep", "nonfinite",
 }  # fmt: skip
 
 

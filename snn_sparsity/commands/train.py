@@ -18,6 +18,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 # Imported classes can be named by their last name alone: --data DigitsDataModule.
 from snn_sparsity import attacks, callbacks, data, encoders, gradient_rules, networks, shipped  # noqa: F401
+from snn_sparsity.callbacks.dead_layers import DeadLayers
+from snn_sparsity.callbacks.finite_check import FiniteCheck
 from snn_sparsity.callbacks.probe import Probe
 from snn_sparsity.callbacks.run_record import RunRecord
 from snn_sparsity.callbacks.summary import Summary
@@ -200,7 +202,7 @@ class TrainingCLI(LightningCLI):
                 probe.name = name
         own = given.get("callbacks") or []
         own = own if isinstance(own, list) else [own]
-        kwargs["callbacks"] = [*filter(None, probes.values()), *own, *self._own_callbacks(given)]
+        kwargs["callbacks"] = [DeadLayers(), *filter(None, probes.values()), *own, FiniteCheck(), *self._own_callbacks(given)]
         if given.get("logger") in (None, True):
             kwargs["logger"] = self._loggers()
         kwargs["default_root_dir"] = str(self.run_directory)
