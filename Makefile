@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 IMAGE ?= snn-sparsity
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full bench bench-gpu report lint types format tensorboard docker clean
+.PHONY: help setup demo test test-full bench bench-gpu report lint types format tensorboard audit-deps docker clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,7 +47,11 @@ format: setup ## Mend style
 	$(BIN)/ruff format .
 
 tensorboard: setup ## Show the curves of all runs, on this machine only
-	$(BIN)/tensorboard --logdir runs
+	$(BIN)/tensorboard --host localhost --logdir runs
+
+audit-deps: ## Look up the versions in constraints.txt among known vulnerabilities (needs the network)
+	test -x $(VENV)/audit/bin/pip-audit || ($(PYTHON) -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install --quiet pip-audit)
+	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 docker: ## Build the CUDA image
 	docker build -t $(IMAGE) -f docker/Dockerfile .

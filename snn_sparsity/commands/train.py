@@ -170,6 +170,11 @@ class TrainingCLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.trainer.sync_batchnorm:
             raise InputError(SYNC_BATCHNORM)
+        if config.get("weights_only") is False:
+            raise InputError("weights_only=false is not allowed: a checkpoint could then run any code; give true or nothing")
+        if "weights_only" in config:
+            # Lightning's null is overruled by TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD in the environment.
+            config.weights_only = True
         self.run_directory = self.going_on or run_directory(
             str(self.subcommand), config.trainer.default_root_dir or "runs", [str(path) for path in config.config or []],
             config.seed_everything, config.get("ckpt_path"),
