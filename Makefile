@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 IMAGE ?= snn-sparsity
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench bench-gpu report lint types format tensorboard docker clean
+.PHONY: help setup demo test test-full bench bench-gpu report lint types format tensorboard audit-deps docker clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,8 +20,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: setup ## Train on handwritten digits with every probe on (about 5 minutes on two cores)
 	$(BIN)/snn-sparsity fit --config demo
 
-test: setup ## Run the whole test suite
-	$(BIN)/python -m pytest
+test: setup ## Run the test suite
+	$(BIN)/python -m pytest -m "not long"
+
+test-full: setup ## Run the long tests that `make test` leaves out
+	$(BIN)/python -m pytest -m long
 
 bench: setup ## Time everything against a plain SpikingJelly loop (8 minutes on two cores)
 	$(BIN)/python -m benchmarks.run --device cpu
@@ -44,7 +47,11 @@ format: setup ## Mend style
 	$(BIN)/ruff format .
 
 tensorboard: setup ## Show the curves of all runs, on this machine only
-	$(BIN)/tensorboard --logdir runs
+	$(BIN)/tensorboard --host localhost --logdir runs
+
+audit-deps: ## Look up the versions in constraints.txt among known vulnerabilities (needs the network)
+	test -x $(VENV)/audit/bin/pip-audit || ($(PYTHON) -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install --quiet pip-audit)
+	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 docker: ## Build the CUDA image
 	docker build -t $(IMAGE) -f docker/Dockerfile .

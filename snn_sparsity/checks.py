@@ -1,10 +1,14 @@
-"""One-line errors for what a user can get wrong: the name, the value given, what is allowed."""
+"""One-line errors: what a user can get wrong (the name, the value given, what is allowed), and what can go wrong in a run."""
 
 from collections.abc import Iterable
 
 
 class InputError(ValueError):
     """A mistake in what the user gave (an option, a file, a folder); the command line shows it in one line, exit code 2."""
+
+
+class RunError(RuntimeError):
+    """What ended a run through no mistake in what was given; the command line shows it in one line, exit code 1."""
 
 
 def require_choice(name: str, value: object, allowed: Iterable[object]) -> None:

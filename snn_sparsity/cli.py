@@ -9,7 +9,7 @@ from importlib.metadata import version
 from textwrap import dedent
 
 from snn_sparsity import __version__
-from snn_sparsity.checks import InputError
+from snn_sparsity.checks import InputError, RunError
 from snn_sparsity.interrupts import Interrupted, interruptible
 
 COMMANDS = {
@@ -24,7 +24,7 @@ COMMANDS = {
     "keep": ("snn_sparsity.commands.keep", "copy what runs have to say, with a card each, to where it lasts"),
     "plot": ("snn_sparsity.commands.plot", "draw the figures of one or two runs"),
 }
-USAGE_ERROR = 2
+RUN_ERROR, USAGE_ERROR = 1, 2
 OUT_OF_REACH = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO}
 GOES_ON = {
     "fit": ": with --resume the same command goes on",
@@ -37,7 +37,8 @@ GOES_ON = {
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code, with one line for each but 0.
 
-    0; 2 for a mistake in what was given, or a file that cannot be written; 130 after Ctrl-C, 143 after SIGTERM.
+    0; 2 for a mistake in what was given, or a file that cannot be written; 1 for a run that went wrong by itself, such as a loss that
+    is NaN; 130 after Ctrl-C, 143 after SIGTERM.
 
     Example:
         >>> main(["--version"]).__class__, main(["configs"]) # doctest: +ELLIPSIS
@@ -55,8 +56,8 @@ def main(args: Sequence[str] | None = None) -> int:
     with interruptible():
         try:
             return _run(arguments)
-        except InputError as error:
-            return _tell(f"error: {' '.join(str(error).split())}", USAGE_ERROR)
+        except (InputError, RunError) as error:
+            return _tell(f"error: {' '.join(str(error).split())}", RUN_ERROR if isinstance(error, RunError) else USAGE_ERROR)
         except OSError as error:
             if error.errno not in OUT_OF_REACH:
                 raise

@@ -22,6 +22,7 @@ ALLOWED = {
     "sparsity": set(),
     "operations": set(),
     "gradients": {"operations", "sparsity"},
+    "nonfinite": set(),
     "theory": set(),
     "reachability": {"operations"},
     "pooling": set(),
@@ -51,7 +52,7 @@ ALLOWED = {
 WITHOUT_LIGHTNING = {
     "files", "interrupts", "runs",
     "checks", "randomness", "batch", "encoders", "networks", "attacks", "sparsity", "operations", "gradients", "targets", "theory",
-    "reachability", "pooling", "correlation", "report", "metering", "gradient_rules", "audit", "saturation", "sweep",
+    "reachability", "pooling", "correlation", "report", "metering", "gradient_rules", "audit", "saturation", "sweep", "nonfinite",
 }  # fmt: skip
 
 

@@ -95,6 +95,12 @@ class Probe(Callback, ABC):
         """Key in checkpoints, distinct for two probes of one class."""
         return f"{type(self).__name__}({self.name})"
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse weights in half precision: gradients that underflow would count as sparsity."""
+        if trainer.precision in ("16-true", "bf16-true"):
+            mixed = trainer.precision.replace("true", "mixed")
+            raise InputError(f"trainer.precision={trainer.precision!r} is not allowed with probes, which need float32: give {mixed!r}")
+
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin an epoch."""
         self._reset()

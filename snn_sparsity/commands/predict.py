@@ -14,7 +14,7 @@ from snn_sparsity.checkpoints import read_checkpoint
 from snn_sparsity.checks import InputError
 from snn_sparsity.commands.train import TrainingCLI, quieten
 from snn_sparsity.data import SpikeDataModule
-from snn_sparsity.data.image_folder import read_image
+from snn_sparsity.data.image_folder import read_image, require_inside
 from snn_sparsity.randomness import stream
 
 COLUMNS = ("file", "class", "probability")
@@ -85,6 +85,7 @@ def folder_images(folder: Path) -> Iterator[tuple[list[str], Tensor]]:
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS and path.is_file())
     if not files:
         raise InputError(f"--images {folder}: no images there (looked for {', '.join(IMG_EXTENSIONS)})")
+    require_inside(folder, files)
     for first in range(0, len(files), BATCH):
         some = files[first : first + BATCH]
         yield [path.relative_to(folder).as_posix() for path in some], torch.stack([read_image(path) for path in some])

@@ -17,6 +17,8 @@ def run(arguments: list[str]) -> int:
     save(report.figures(), given.out / "figures")
     for name, content in contents.items():
         try:
+            # Figures would have made the folder, but a run without attacks has none.
+            given.out.mkdir(parents=True, exist_ok=True)
             (given.out / name).write_text(content, encoding="utf-8")
         except OSError as error:
             raise InputError(f"--out {given.out}: {name} cannot be written: {error.strerror or error}") from error

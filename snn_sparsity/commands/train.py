@@ -18,6 +18,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 # Imported classes can be named by their last name alone: --data DigitsDataModule.
 from snn_sparsity import attacks, callbacks, data, encoders, gradient_rules, networks, shipped  # noqa: F401
+from snn_sparsity.callbacks.dead_layers import DeadLayers
+from snn_sparsity.callbacks.finite_check import FiniteCheck
 from snn_sparsity.callbacks.keep_checkpoints import BestCheckpoint, LastCheckpoint
 from snn_sparsity.callbacks.probe import Probe
 from snn_sparsity.callbacks.run_record import RunRecord
@@ -196,6 +198,11 @@ class TrainingCLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.trainer.sync_batchnorm:
             raise InputError(SYNC_BATCHNORM)
+        if config.get("weights_only") is False:
+            raise InputError("weights_only=false is not allowed: a checkpoint could then run any code; give true or nothing")
+        if "weights_only" in config:
+            # Lightning's null is overruled by TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD in the environment.
+            config.weights_only = True
         configs = [str(path) for path in config.config or []]
         self.run_directory = run_directory(
             str(self.subcommand), config.trainer.default_root_dir or "runs", configs, config.seed_everything, config.get("ckpt_path")
@@ -268,7 +275,7 @@ class TrainingCLI(LightningCLI):
                 probe.name = name
         own = given.get("callbacks") or []
         own = own if isinstance(own, list) else [own]
-        kwargs["callbacks"] = [*filter(None, probes.values()), *own, *self._own_callbacks(given)]
+        kwargs["callbacks"] = [DeadLayers(), *filter(None, probes.values()), *own, FiniteCheck(), *self._own_callbacks(given)]
         if given.get("logger") in (None, True):
             kwargs["logger"] = self._loggers()
         kwargs["default_root_dir"] = str(self.run_directory)

@@ -92,7 +92,8 @@ class SpikeDataModule(LightningDataModule, ABC):
         else:
             count = max(1, round(self.validation * len(order)))
             held_out, order = train.select(order[:count]), order[count:]
-        train = train.select(order[: self.train_samples])
+        self._train_places = order[: self.train_samples]
+        train = train.select(self._train_places)
         for name, part in (("training", train), ("validation", held_out), ("test", test)):
             if not len(part.labels):
                 raise InputError(f"{type(self).__name__} has no {name} images")
@@ -105,6 +106,10 @@ class SpikeDataModule(LightningDataModule, ABC):
     def identity(self) -> dict[str, Any]:
         """Return what identifies the data of a run: sizes and checksums of the splits."""
         return {name: {"images": len(part.labels), "sha256": part.checksum()} for name, part in self._splits.items()}
+
+    def training_images(self, loader: EpochLoader, number: int) -> torch.Tensor:
+        """Return the places, in the official training set, of the images in a batch of the loader's present epoch."""
+        return self._train_places[loader.sampler.batches()[number]]
 
     def train_dataloader(self) -> EpochLoader:
         """Return shuffled training batches."""

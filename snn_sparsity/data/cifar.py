@@ -9,10 +9,11 @@ from urllib.error import URLError
 import torch
 from torch import Tensor
 from torchvision import datasets
+from torchvision.datasets.utils import check_integrity
 
 from snn_sparsity.checks import InputError, require_choice
 from snn_sparsity.data.base import SpikeDataModule
-from snn_sparsity.data.images import ImageSet, Splits, cache_directory, cached
+from snn_sparsity.data.images import ImageSet, Splits, cache_directory, cached, offline
 
 
 class Source(NamedTuple):
@@ -92,15 +93,17 @@ class CIFARDataModule(SpikeDataModule):
         source: Any = type(original.__name__, (original,), {"url": self.url or original.url})
         archive = self._directory / original.filename
         existed = self._directory.exists()
+        # An archive that is there is unpacked, and one that is unpacked only checked; the MD5 of every file must be right.
+        may_download = not offline() or check_integrity(str(archive), original.tgz_md5)
         try:
-            # A set that is unpacked is only checked; the MD5 of every file must be right.
-            return source(str(self._directory), train=train, download=True)
+            return source(str(self._directory), train=train, download=may_download)
         except (URLError, OSError, RuntimeError) as error:
             if not existed:
                 with suppress(OSError):
                     self._directory.rmdir()
+            missing = f"data.name={self.name}: no intact archive at {archive}"
+            put = f"Put {original.filename} (MD5 {original.tgz_md5}) there"
+            if not may_download:
+                raise InputError(f"{missing}, and SNN_SPARSITY_OFFLINE forbids to download it. {put}") from error
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(
-                f"data.name={self.name}: no intact archive at {archive} and none could be downloaded from {source.url} ({reason}). "
-                f"Put {original.filename} (MD5 {original.tgz_md5}) there, or give --data.url"
-            ) from error
+            raise InputError(f"{missing} and none could be downloaded from {source.url} ({reason}). {put}, or give --data.url") from error

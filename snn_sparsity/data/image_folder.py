@@ -1,7 +1,7 @@
 """Any folder of class folders."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -81,7 +81,16 @@ class ImageFolderDataModule(SpikeDataModule):
         files: Files = make_dataset(str(folder), index, extensions=IMG_EXTENSIONS, allow_empty=True)
         if not files:
             raise InputError(f"data.root={self.root}: no images in {folder} (looked for {', '.join(IMG_EXTENSIONS)})")
+        require_inside(Path(self.root), [path for path, _ in files])
         return files
+
+
+def require_inside(folder: Path, files: Iterable[str | Path]) -> None:
+    """Raise InputError, naming the file, if a link leads out of the folder."""
+    root = folder.resolve()
+    for file in files:
+        if not Path(file).resolve().is_relative_to(root):
+            raise InputError(f"{file} leads out of {folder}, to {Path(file).resolve()}: put the image itself into the folder")
 
 
 def read_image(path: str | Path) -> torch.Tensor:

@@ -49,6 +49,11 @@ def cache_directory() -> Path:
     return Path(os.environ.get("SNN_SPARSITY_CACHE", default))
 
 
+def offline() -> bool:
+    """Return whether ``$SNN_SPARSITY_OFFLINE`` forbids downloads: anything but nothing and 0."""
+    return os.environ.get("SNN_SPARSITY_OFFLINE", "") not in ("", "0")
+
+
 def cached(path: Path, decode: Callable[[], Splits]) -> Splits:
     """Return the decoded dataset kept at ``path``; decode it and keep it there if it is missing or damaged.
 

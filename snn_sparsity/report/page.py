@@ -159,6 +159,18 @@ def markdown_text(text: str) -> str:
     return re.sub(r"^(\d*)([#+.)-])(?=[# ])", r"\1\\\2", inline)
 
 
+def markdown_link(text: str, target: str) -> str:
+    """Return a link in Markdown to a file, whatever its path holds.
+
+    Example:
+        >>> markdown_link("run", "a b/<c>.json")
+        '[run](<a b/%3Cc%3E.json>)'
+    """
+    # Inside angle brackets, these alone would end the link or begin markup.
+    quoted = re.sub(r"[<>\\\n\r%]", lambda found: f"%{ord(found[0]):02X}", _encodable(target))
+    return f"[{markdown_text(text)}](<{quoted}>)"
+
+
 def _png(figure: Figure) -> bytes:
     drawn, small = io.BytesIO(), io.BytesIO()
     with style.context(STYLE, after_reset=True):

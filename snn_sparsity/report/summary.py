@@ -251,7 +251,7 @@ def _as_markdown(block: Block) -> str:
     if isinstance(block, Heading):
         return f"{'#' * block.level} {page.markdown_text(block.text)}"
     if isinstance(block, Link):
-        return f"[{page.markdown_text(block.text)}](<{block.target}>)"
+        return page.markdown_link(block.text, block.target)
     if isinstance(block, Picture):
         return f"![{page.markdown_text(block.caption)}](figures/{block.name}.png)"
     return page.markdown_table(block.header, block.texts) if isinstance(block, Table) else page.markdown_text(block)
