@@ -25,7 +25,8 @@ ALLOWED = {
     "pooling": set(),
     "correlation": set(),
     "report": {"audit", "correlation"},
-    "targets": {"attacks", "encoders"},
+    "drift": set(),
+    "targets": {"attacks", "drift", "encoders"},
     "metering": {"attacks"},
     "saturation": set(),
     "gradient_rules": {"operations", "pooling"},
@@ -47,7 +48,7 @@ ALLOWED = {
 }
 WITHOUT_LIGHTNING = {
     "checks", "randomness", "batch", "encoders", "networks", "attacks", "sparsity", "operations", "gradients", "targets", "theory",
-    "reachability", "pooling", "correlation", "report", "metering", "gradient_rules", "audit", "saturation", "sweep",
+    "reachability", "pooling", "correlation", "report", "metering", "gradient_rules", "audit", "saturation", "sweep", "drift",
 }  # fmt: skip
 
 

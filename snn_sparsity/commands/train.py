@@ -23,10 +23,11 @@ from snn_sparsity.callbacks.run_record import RunRecord
 from snn_sparsity.callbacks.summary import Summary
 from snn_sparsity.callbacks.tensorboard_layout import TensorBoardLayout
 from snn_sparsity.checks import InputError
-from snn_sparsity.classifier import SYNC_BATCHNORM, SpikingClassifier
+from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.data import SpikeDataModule
 from snn_sparsity.metrics_csv import MetricsCSV, forget_from
 from snn_sparsity.runs import going_on, run_directory
+from snn_sparsity.sync_batchnorm import MultiStepSyncBatchNorm
 
 PAPER_SEED = 3407
 
@@ -164,10 +165,8 @@ class TrainingCLI(LightningCLI):
         """Do nothing: Lightning would let the checkpoint's settings win over the command line's (its issue 21455)."""
 
     def before_instantiate_classes(self) -> None:
-        """Refuse what would go wrong later, and choose the run directory."""
+        """Choose the run directory."""
         config = self.config[self.subcommand]
-        if config.trainer.sync_batchnorm:
-            raise InputError(SYNC_BATCHNORM)
         self.run_directory = self.going_on or run_directory(
             str(self.subcommand), config.trainer.default_root_dir or "runs", [str(path) for path in config.config or []],
             config.seed_everything, config.get("ckpt_path"),
@@ -204,6 +203,10 @@ class TrainingCLI(LightningCLI):
         if given.get("logger") in (None, True):
             kwargs["logger"] = self._loggers()
         kwargs["default_root_dir"] = str(self.run_directory)
+        if given.get("sync_batchnorm"):
+            plugins = given.get("plugins") or []
+            plugins = plugins if isinstance(plugins, list) else [plugins]
+            kwargs |= {"sync_batchnorm": False, "plugins": [*plugins, MultiStepSyncBatchNorm()]}
         return super().instantiate_trainer(**kwargs)
 
     def _own_callbacks(self, trainer: Namespace) -> list[Callback]:
