@@ -15,6 +15,7 @@ from benchmarks.work import EPS, STEP_LENGTH, STEPS, Work, wear
 from snn_sparsity.attacks import FGSM, PGD, CodeBookAscent
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.callbacks import AdversarialAccuracy, GradientSparsity, Probe, ProbeContext, SparsityOrigin, SurrogateSaturation
+from snn_sparsity.callbacks.meeting import Meeting
 from snn_sparsity.callbacks.probe import undisturbed
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.data.base import SpikeDataModule
@@ -152,7 +153,7 @@ class Project:
         with undisturbed(self.classifier):
             for probe in probes:
                 generator = torch.Generator().manual_seed(0)
-                probe.measure(ProbeContext(self.classifier, self.encoder, generator, 0, tuple(probes)), batch.clone())
+                probe.measure(ProbeContext(self.classifier, self.encoder, generator, 0, tuple(probes), Meeting(), 0), batch.clone())
 
     def read(self, count: int) -> None:
         """Load and encode images."""

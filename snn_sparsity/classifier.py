@@ -8,6 +8,7 @@ from lightning import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from spikingjelly.activation_based import functional
 from torch import Tensor, nn
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from snn_sparsity.batch import SpikeBatch
@@ -49,8 +50,8 @@ class SpikingClassifier(LightningModule):
         num_classes: Any = getattr(network, "num_classes", None)
         if num_classes is None:
             raise InputError(f"network {type(network).__name__} has no attribute num_classes")
-        self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
-        self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.val_loss, self.test_loss = MeanLoss(), MeanLoss()
+        self.val_accuracy, self.test_accuracy = (MulticlassAccuracy(num_classes, average="micro") for _ in range(2))
 
     def forward(self, spikes: Tensor) -> Tensor:
         """Return the logits [N,K] of spikes [T,N,C,H,W]: a pure function, since neurons are reset before and after."""
@@ -63,27 +64,30 @@ class SpikingClassifier(LightningModule):
     def training_step(self, batch: SpikeBatch, batch_idx: int) -> Tensor:
         """Return the mean cross-entropy of a batch."""
         loss = F.cross_entropy(self(batch.spikes), batch.labels)
-        self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch.labels))
+        self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch.labels), sync_dist=True)
         return loss
 
     def validation_step(self, batch: SpikeBatch, batch_idx: int) -> None:
         """Log loss and accuracy on the validation set."""
-        self._evaluate(batch, "val", self.val_accuracy)
+        self._evaluate(batch, "val", self.val_loss, self.val_accuracy)
 
     def test_step(self, batch: SpikeBatch, batch_idx: int) -> None:
         """Log loss and accuracy on the test set."""
-        self._evaluate(batch, "test", self.test_accuracy)
+        self._evaluate(batch, "test", self.test_loss, self.test_accuracy)
 
     def predict_step(self, batch: SpikeBatch, batch_idx: int) -> Tensor:
         """Return the class probabilities [N,K]."""
         return self(batch.spikes).softmax(1)
 
-    def _evaluate(self, batch: SpikeBatch, stage: str, accuracy: MulticlassAccuracy) -> None:
-        logits = self(batch.spikes)
-        accuracy(logits, batch.labels)
+    def _evaluate(self, batch: SpikeBatch, stage: str, loss: "MeanLoss", accuracy: MulticlassAccuracy) -> None:
         size = len(batch.labels)
-        self.log(f"{stage}/loss", F.cross_entropy(logits, batch.labels), batch_size=size, sync_dist=True)
-        self.log(f"{stage}/accuracy", accuracy, on_epoch=True, prog_bar=True, batch_size=size)
+        # Of many processes some have an empty last batch; they log as the others do.
+        if size:
+            logits = self(batch.spikes)
+            loss.update(F.cross_entropy(logits, batch.labels), size)
+            accuracy.update(logits, batch.labels)
+        self.log(f"{stage}/loss", loss, batch_size=size)
+        self.log(f"{stage}/accuracy", accuracy, prog_bar=True, batch_size=size)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return Adam over all parameters, in one pass over memory."""
@@ -93,7 +97,7 @@ class SpikingClassifier(LightningModule):
         return optimizer
 
     def on_fit_start(self) -> None:
-        """Refuse what breaks multi-step BatchNorm."""
+        """Refuse a BatchNorm that knows no time steps."""
         if any(isinstance(module, nn.SyncBatchNorm) for module in self.modules()):
             raise InputError(SYNC_BATCHNORM)
 
@@ -116,7 +120,32 @@ class SpikingClassifier(LightningModule):
                 )
 
 
+class MeanLoss(Metric):
+    """The mean loss of an image, over all processes.
+
+    Lightning's own mean rounds half an image away: 37 images on two processes would count as 36.
+    """
+
+    total: Tensor
+    images: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("total", "images"):
+            self.add_state(name, torch.tensor(0.0), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, images: int) -> None:
+        """Take in the mean loss of a batch."""
+        # Not in place: what was reset in inference mode may be updated outside of it.
+        self.total = self.total + loss.detach() * images
+        self.images = self.images + images
+
+    def compute(self) -> Tensor:
+        """Return the mean."""
+        return self.total / self.images
+
+
 SYNC_BATCHNORM = (
-    "trainer.sync_batchnorm=true is not allowed: Lightning's conversion drops the time dimension of SpikingJelly's multi-step "
-    "BatchNorm and would normalise over the wrong axis; give false"
+    "torch.nn.SyncBatchNorm is not allowed: it drops the time dimension of SpikingJelly's multi-step BatchNorm and would normalise over "
+    "the wrong axis; instead of Trainer(sync_batchnorm=True) give Trainer(plugins=[MultiStepSyncBatchNorm()]), as the command line does"
 )

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from snn_sparsity.attacks.base import Space
 from snn_sparsity.checks import require_choice, require_number
+from snn_sparsity.drift import Drift, Statistics
 from snn_sparsity.encoders.base import Encoder, grey_levels
 
 BatchNormMode = Literal["eval", "batch"]
@@ -40,8 +41,9 @@ class SpikeTarget:
         self.network = classifier
         self.batch_norm = batch_norm
         self._parameters = {name: parameter.detach() for name, parameter in classifier.named_parameters()}
-        buffers = dict(classifier.named_buffers())
-        self._buffers = {name: buffer.clone() for name, buffer in buffers.items()} if batch_norm == "batch" else buffers
+        self._at_first = dict(classifier.named_buffers())
+        drifting = batch_norm == "batch"
+        self._buffers = {name: buffer.clone() for name, buffer in self._at_first.items()} if drifting else self._at_first
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits [N,K] of spikes [N,T,C,H,W], as the attack sees them."""
@@ -51,6 +53,19 @@ class SpikeTarget:
         """Return the logits [N,K] that decide whether an attack has won: BatchNorm in eval mode, no gradient."""
         with torch.no_grad():
             return self._run(x, "eval")
+
+    def drift(self) -> Drift:
+        """Return what the calls so far did to the running statistics, with ``batch_norm="batch"``.
+
+        Raises:
+            InputError: For a BatchNorm without a momentum.
+        """
+        return Drift.between(self.network, self._at_first, self._buffers)
+
+    def judge_with(self, statistics: Statistics) -> None:
+        """Let ``judge`` use these running statistics from now on."""
+        for name, values in statistics.items():
+            self._buffers[name].copy_(values)
 
     def _run(self, x: Tensor, batch_norm: BatchNormMode) -> Tensor:
         with evaluating(self.network, batch_norm):

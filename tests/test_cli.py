@@ -290,7 +290,6 @@ def test_the_probe_of_the_readme_runs_from_any_directory():
         (["--data.encoder", "PhaseEncoder", "--data.encoder.num_steps", "0"], "num_steps=0 is not allowed"),
         (["--data.encoder", "PhaseEncoder", "--data.encoder.num_bits", "9"], "num_bits=9 is not allowed"),
         (["--data", "ImageFolderDataModule", "--data.root", "nowhere"], "data.root=nowhere: nowhere/train is no folder"),
-        (["--trainer.sync_batchnorm", "true"], "trainer.sync_batchnorm=true is not allowed"),
         (["--trainer.max_epoch", "3"], "--trainer.max_epoch"),
         (["--trainer.precision", "17"], "--trainer.precision"),
         (["--seed_everything", "true"], "seed_everything=true is not allowed: give a whole number"),

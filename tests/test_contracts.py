@@ -293,8 +293,11 @@ def test_training_is_bit_identical_with_all_probes_and_without(trainer_options):
         classifier = SpikingClassifier(TinyNetwork())
         # Validation in the middle of an accumulation is where a stray gradient would show.
         options = {"max_epochs": 2, "accumulate_grad_batches": 2, "val_check_interval": 1}
-        Trainer(callbacks=probes, **trainer_options | options).fit(classifier, datamodule=TinyDataModule())
-        return classifier.state_dict()
+        trainer = Trainer(callbacks=probes, **trainer_options | options)
+        trainer.fit(classifier, datamodule=TinyDataModule())
+        losses = {name: value for name, value in trainer.callback_metrics.items() if name.startswith(("train/", "val/"))}
+        assert len(losses) > 3
+        return classifier.state_dict() | losses
 
     careless = type("Careless", (Bystander, PROBES[0]), {})
     everything = [make(kind) for kind in PROBES] + [make(careless, name="careless")]

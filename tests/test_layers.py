@@ -28,7 +28,8 @@ ALLOWED = {
     "pooling": set(),
     "correlation": set(),
     "report": {"audit", "correlation"},
-    "targets": {"attacks", "encoders"},
+    "drift": set(),
+    "targets": {"attacks", "drift", "encoders"},
     "metering": {"attacks"},
     "saturation": set(),
     "gradient_rules": {"operations", "pooling"},
@@ -52,7 +53,7 @@ ALLOWED = {
 WITHOUT_LIGHTNING = {
     "files", "interrupts", "runs",
     "checks", "randomness", "batch", "encoders", "networks", "attacks", "sparsity", "operations", "gradients", "targets", "theory",
-    "reachability", "pooling", "correlation", "report", "metering", "gradient_rules", "audit", "saturation", "sweep", "nonfinite",
+    "reachability", "pooling", "correlation", "report", "metering", "gradient_rules", "audit", "saturation", "sweep", "nonfinite", "drift",
 }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from snn_sparsity.callbacks import (
     VulnerabilityRatio,
 )
 from snn_sparsity.callbacks.gradient_trail import weight_shares
+from snn_sparsity.callbacks.meeting import Meeting
 from snn_sparsity.callbacks.sparsity_origin import CAUSES
 from snn_sparsity.checks import InputError
 from snn_sparsity.classifier import SpikingClassifier
@@ -31,7 +32,7 @@ from tests.tiny import TinyDataModule, TinyNetwork, colourful
 
 
 def context(classifier, *partners):
-    return ProbeContext(classifier.eval(), PhaseEncoder(), torch.Generator().manual_seed(0), 0, partners)
+    return ProbeContext(classifier.eval(), PhaseEncoder(), torch.Generator().manual_seed(0), 0, partners, Meeting(), 0)
 
 
 def batch(count=6, classes=4):

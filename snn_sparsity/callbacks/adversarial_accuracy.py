@@ -10,6 +10,7 @@ from snn_sparsity.attacks.base import Attack, Space
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.callbacks.probe import Probe, ProbeContext
 from snn_sparsity.checks import InputError, require_choice
+from snn_sparsity.drift import Statistics, running_statistics
 from snn_sparsity.metering import Meter, Metered
 from snn_sparsity.sparsity import per_sample
 from snn_sparsity.targets import BatchNormMode, ImageTarget, SpikeTarget
@@ -43,7 +44,7 @@ class AdversarialAccuracy(Probe):
     space: Space = "image"
     batch_norm: BatchNormMode = "eval"
 
-    _target: SpikeTarget | ImageTarget | None = field(default=None, init=False, repr=False)
+    _drifted: Statistics | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         require_choice("space", self.space, ("image", "spikes"))
@@ -59,6 +60,8 @@ class AdversarialAccuracy(Probe):
         target, x = self._aim(context, batch)
         meter = Meter(batch.labels)
         x_adv = self.attack(Metered(target, meter), x, batch.labels, context.generator)
+        if self.batch_norm == "batch":
+            self._follow(context, target.spikes if isinstance(target, ImageTarget) else target)
         with torch.no_grad():
             clean, attacked = context.classifier(batch.spikes), target.judge(x_adv)
         return {
@@ -75,19 +78,22 @@ class AdversarialAccuracy(Probe):
         return super().summarise(values) | {"largest_perturbation": values["largest_perturbation"].max()}
 
     def _aim(self, context: ProbeContext, batch: SpikeBatch) -> tuple[SpikeTarget | ImageTarget, Tensor]:
-        self._target = self._target or self._new_target(context)
-        if isinstance(self._target, ImageTarget):
-            return self._target, batch.images.float() / 255
-        return self._target, batch.spikes.transpose(0, 1).contiguous()
-
-    def _new_target(self, context: ProbeContext) -> SpikeTarget | ImageTarget:
         if self.space == "spikes":
-            return SpikeTarget(context.classifier, self.batch_norm)
+            return SpikeTarget(context.classifier, self.batch_norm), batch.spikes.transpose(0, 1).contiguous()
         if context.encoder is None:
             raise InputError("space='image' needs a datamodule with an encoder (SpikeDataModule)")
-        return ImageTarget(context.classifier, context.encoder, self.batch_norm, generator=context.generator)
+        target = ImageTarget(context.classifier, context.encoder, self.batch_norm, generator=context.generator)
+        return target, batch.images.float() / 255
+
+    def _follow(self, context: ProbeContext, target: SpikeTarget) -> None:
+        """Judge with statistics that have drifted through all batches of the set up to this one, whichever process attacked them."""
+        drifted = self._drifted or running_statistics(context.classifier)
+        for rank, drift in enumerate(context.meeting.share(target.drift())):
+            drifted = drifted if drift is None else drift.of(drifted)
+            if rank == context.rank:
+                target.judge_with(drifted)
+        self._drifted = drifted
 
     def _reset(self) -> None:
         super()._reset()
-        # One target an epoch: with batch_norm="batch", its statistics drift from batch to batch.
-        self._target = None
+        self._drifted = None

@@ -7,17 +7,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from snn_sparsity.batch import SpikeBatch
+from snn_sparsity.callbacks.meeting import Meeting, StoppedElsewhereError, everyone
 from snn_sparsity.checks import InputError, require_number
 from snn_sparsity.encoders import Encoder
+from snn_sparsity.networks.batch_norm import each_by_itself
 from snn_sparsity.randomness import mix
 from snn_sparsity.targets import evaluating
 
@@ -31,6 +34,8 @@ class ProbeContext(NamedTuple):
         generator: The probe's own random numbers, a function of (seed, probe name, place of the batch) alone.
         first: Place of the batch's first image in the whole set.
         partners: All probes that look at exactly this batch, this one among them, in the order in which they run.
+        meeting: Where to share something with the other processes, each of which measures a batch of its own meanwhile.
+        rank: This process, which also is the place of its batch among those measured at the same time.
     """
 
     classifier: LightningModule
@@ -38,6 +43,8 @@ class ProbeContext(NamedTuple):
     generator: torch.Generator
     first: int
     partners: "tuple[Probe, ...]"
+    meeting: Meeting
+    rank: int
 
 
 @dataclass(kw_only=True, eq=False)
@@ -46,7 +53,8 @@ class Probe(Callback, ABC):
 
     A probe is a subclass with one method, ``measure``. The base owns the rest: the schedule, gradients inside any evaluation
     loop, eval mode, float32, random numbers, sums over batches and ranks, logging, and putting everything back, so that training
-    with and without probes gives the same weights bit for bit. The sanity check is skipped.
+    with and without probes gives the same weights bit for bit. The sanity check is skipped. On any number of processes the values are
+    the same, and an error on one of them stops all.
 
     Logged: each value as ``<name>/<value>``, and ``time/<name>_seconds``.
 
@@ -90,16 +98,26 @@ class Probe(Callback, ABC):
         """Return space, protocol and settings in a few words, for tables."""
         return ""
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse weights in half precision, and a strategy that spreads one network over several processes.
+
+        Raises:
+            InputError: Naming the setting.
+        """
+        if trainer.precision in ("16-true", "bf16-true"):
+            mixed = trainer.precision.replace("true", "mixed")
+            # Gradients that underflow would count as sparsity.
+            raise InputError(f"trainer.precision={trainer.precision!r} is not allowed with probes, which need float32: give {mixed!r}")
+        if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
+            raise InputError(
+                f"trainer.strategy: {type(trainer.strategy).__name__} may keep only a part of the network on each process, and a probe "
+                "needs all of it; give ddp, or switch all probes off (--probes null)"
+            )
+
     @property
     def state_key(self) -> str:
         """Key in checkpoints, distinct for two probes of one class."""
         return f"{type(self).__name__}({self.name})"
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse weights in half precision: gradients that underflow would count as sparsity."""
-        if trainer.precision in ("16-true", "bf16-true"):
-            mixed = trainer.precision.replace("true", "mixed")
-            raise InputError(f"trainer.precision={trainer.precision!r} is not allowed with probes, which need float32: give {mixed!r}")
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin an epoch."""
@@ -113,13 +131,13 @@ class Probe(Callback, ABC):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: SpikeBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Measure a validation batch, if this epoch is due."""
-        self._observe(trainer, pl_module, batch, batch_idx)
+        self._observe(trainer, pl_module, batch, batch_idx, dataloader_idx)
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: SpikeBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Measure a test batch."""
-        self._observe(trainer, pl_module, batch, batch_idx)
+        self._observe(trainer, pl_module, batch, batch_idx, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what was measured."""
@@ -147,38 +165,40 @@ class Probe(Callback, ABC):
     def _reset(self) -> None:
         self._values: list[tuple[int, dict[str, Tensor]]] = []
         self._seconds = 0.0
-        self._batch_size = 0
 
-    def _observe(self, trainer: Trainer, classifier: LightningModule, batch: SpikeBatch, batch_idx: int) -> None:
-        self._batch_size = self._batch_size or len(batch.labels)
-        first = (batch_idx * trainer.world_size + trainer.global_rank) * self._batch_size
-        count = self._wanted(trainer, first, len(batch.labels))
-        if count == 0:
+    def _observe(self, trainer: Trainer, classifier: LightningModule, batch: SpikeBatch, batch_idx: int, loader_idx: int) -> None:
+        round_size = batch_size_of(trainer, batch, loader_idx) * trainer.world_size
+        if self._wanted(trainer, batch_idx * round_size, round_size) == 0:
             return
         began = time.perf_counter()
-        partners = tuple(probe for probe in probes_of(trainer) if probe._wanted(trainer, first, len(batch.labels)) == count)
-        with undisturbed(classifier):
-            values = self._measure(self._context(trainer, classifier, first, partners), batch.first(count).clone())
-        self._values.append((first, {name: value.detach().expand(count) for name, value in values.items()}))
+        first = batch_idx * round_size + trainer.global_rank * (round_size // trainer.world_size)
+        meeting = Meeting()
+        try:
+            if count := self._wanted(trainer, first, len(batch.labels)):
+                context = self._context(trainer, classifier, first, len(batch.labels), meeting)
+                with undisturbed(classifier):
+                    values = self.measure(context, batch.first(count).clone())
+                self._values.append((first, {name: value.detach().cpu().expand(count) for name, value in values.items()}))
+            meeting.leave()
+        except StoppedElsewhereError as stopped:
+            raise stopped.error from None
+        except InputError as error:
+            meeting.fail(InputError(f"probes.{self.name}: {error}"), error)
+        except Exception as error:  # noqa: BLE001
+            meeting.fail(RuntimeError(f"probe {self.name!r} ({type(self).__name__}) failed: {error}"), error)
         self._seconds += time.perf_counter() - began
 
-    def _context(self, trainer: Trainer, classifier: LightningModule, first: int, partners: "tuple[Probe, ...]") -> ProbeContext:
+    def _context(self, trainer: Trainer, classifier: LightningModule, first: int, size: int, meeting: Meeting) -> ProbeContext:
+        count = self._wanted(trainer, first, size)
+        partners = tuple(probe for probe in probes_of(trainer) if probe._wanted(trainer, first, size) == count)
         data: Any = getattr(trainer, "datamodule", None)
         # The same numbers at every epoch and in fit, validate and test: a curve moves only because the network does.
         key = mix(getattr(data, "seed", 0), zlib.crc32(str(self.name).encode()), first)
         generator = torch.Generator().manual_seed(key)
-        return ProbeContext(classifier, getattr(data, "spike_encoder", None), generator, first, partners)
-
-    def _measure(self, context: ProbeContext, batch: SpikeBatch) -> dict[str, Tensor]:
-        try:
-            return self.measure(context, batch)
-        except InputError as error:
-            raise InputError(f"probes.{self.name}: {error}") from error
-        except Exception as error:
-            raise RuntimeError(f"probe {self.name!r} ({type(self).__name__}) failed: {error}") from error
+        return ProbeContext(classifier, getattr(data, "spike_encoder", None), generator, first, partners, meeting, trainer.global_rank)
 
     def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        values = dict(sorted(_gather(self._values), key=lambda item: item[0]))
+        values = dict(sorted(chain.from_iterable(everyone(self._values)), key=lambda item: item[0]))
         if values:
             names = next(iter(values.values()))
             together = {name: torch.cat([batch[name] for batch in values.values()]) for name in names}
@@ -190,14 +210,11 @@ class Probe(Callback, ABC):
         self._reset()
 
 
-def _gather(values: list[tuple[int, dict[str, Tensor]]]) -> list[tuple[int, dict[str, Tensor]]]:
-    """Return the values of all ranks."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return values
-    mine = [(first, {name: value.cpu() for name, value in batch.items()}) for first, batch in values]
-    everyone: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(everyone, mine)
-    return [item for rank in everyone for item in rank]
+def batch_size_of(trainer: Trainer, batch: SpikeBatch, loader_idx: int) -> int:
+    """Return how many images a full batch of this evaluation has; the batch at hand may be a short last one."""
+    loaders: Any = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
+    loader = loaders[loader_idx] if isinstance(loaders, list) else loaders
+    return getattr(loader, "batch_size", None) or len(batch.labels)
 
 
 def probes_of(trainer: Trainer) -> list[Probe]:
@@ -224,6 +241,7 @@ def undisturbed(classifier: LightningModule) -> Iterator[None]:
             torch.enable_grad(),
             torch.autocast(device.type, enabled=False),
             evaluating(classifier),
+            each_by_itself(classifier),
         ):
             yield
     finally:

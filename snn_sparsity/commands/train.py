@@ -27,11 +27,12 @@ from snn_sparsity.callbacks.summary import Summary
 from snn_sparsity.callbacks.tensorboard_layout import TensorBoardLayout
 from snn_sparsity.checkpoints import WholeCheckpointIO, last_whole, read_checkpoint
 from snn_sparsity.checks import InputError
-from snn_sparsity.classifier import SYNC_BATCHNORM, SpikingClassifier
+from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.data import SpikeDataModule
 from snn_sparsity.files import write_whole
 from snn_sparsity.metrics_csv import MetricsCSV, forget_from
 from snn_sparsity.runs import CONFIG, is_finished, own_run, run_directory, runs_beside
+from snn_sparsity.sync_batchnorm import MultiStepSyncBatchNorm
 
 PAPER_SEED = 3407
 ELSEWHERE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.default_root_dir",
@@ -194,10 +195,8 @@ class TrainingCLI(LightningCLI):
         """Do nothing: Lightning would let the checkpoint's settings win over the command line's (its issue 21455)."""
 
     def before_instantiate_classes(self) -> None:
-        """Refuse what would go wrong later, and choose the run directory."""
+        """Choose the run directory."""
         config = self.config[self.subcommand]
-        if config.trainer.sync_batchnorm:
-            raise InputError(SYNC_BATCHNORM)
         if config.get("weights_only") is False:
             raise InputError("weights_only=false is not allowed: a checkpoint could then run any code; give true or nothing")
         if "weights_only" in config:
@@ -281,6 +280,9 @@ class TrainingCLI(LightningCLI):
         kwargs["default_root_dir"] = str(self.run_directory)
         plugins = given.get("plugins") or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), WholeCheckpointIO()]
+        if given.get("sync_batchnorm"):
+            kwargs["sync_batchnorm"] = False
+            kwargs["plugins"].append(MultiStepSyncBatchNorm())
         return super().instantiate_trainer(**kwargs)
 
     def _own_callbacks(self, trainer: Namespace) -> list[Callback]:

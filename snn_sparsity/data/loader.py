@@ -34,7 +34,8 @@ class EpochOrder:
     """Which images make each batch of an epoch; Lightning tells it the epoch, as it tells any sampler.
 
     In training, global batch b is the same on any number of ranks, each of which takes an equal part. In evaluation whole
-    batches are dealt to the ranks in turn, so that each image comes exactly once, with the same neighbours.
+    batches are dealt to the ranks in turn, so that each image comes exactly once, with the same neighbours; where there are too few
+    for the last round, some ranks get an empty batch. All ranks take equally many steps, or one would wait for another for ever.
 
     Args:
         size: Number of images.
@@ -60,17 +61,17 @@ class EpochOrder:
     def batches(self) -> list[Tensor]:
         """Return the places of the images of each of this rank's batches."""
         if not self.train:
-            return list(torch.arange(self.size).split(self.batch_size)[self.rank :: self.world_size])
+            batches = torch.arange(self.size).split(self.batch_size)
+            missing = -len(batches) % self.world_size
+            return [*batches, *[torch.arange(0)] * missing][self.rank :: self.world_size]
         order = torch.randperm(self.size, generator=stream(self.seed, self.epoch))
-        # Every rank must take equally many steps: the first images come again at the end.
+        # No rank can train on nothing: the first images come again at the end.
         order = torch.cat([order, order[: -self.size % self.world_size]])
         return list(order[self.rank :: self.world_size].split(self.batch_size))
 
     def __len__(self) -> int:
-        """Return the number of this rank's batches."""
-        if self.train:
-            return ceil(self.size / (self.batch_size * self.world_size))
-        return len(range(self.rank, ceil(self.size / self.batch_size), self.world_size))
+        """Return the number of batches, on any rank."""
+        return ceil(self.size / (self.batch_size * self.world_size))
 
 
 class EpochLoader:

@@ -1,0 +1,109 @@
+"""BatchNorm over the batches of all processes, over time as over images."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed
+from spikingjelly.activation_based import layer
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from snn_sparsity.checks import InputError
+
+
+class SyncBatchNorm2d(layer.BatchNorm2d):  # type: ignore[misc]  # SpikingJelly ships no types
+    """SpikingJelly's ``BatchNorm2d``; in training its statistics are those of all processes' batches together.
+
+    On one process, in eval mode and inside :func:`each_by_itself` it is SpikingJelly's own. ``torch.nn.SyncBatchNorm`` knows no time
+    dimension and no CPU. State-dict names stay.
+    """
+
+    by_itself = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise [T,N,C,H,W] in multi-step mode, [N,C,H,W] in single-step mode."""
+        if not self.training or self.by_itself or not torch.distributed.is_initialized():
+            return super().forward(x)
+        # Half precision is too coarse for statistics, as in every BatchNorm.
+        mean, variance, count = moments(x if x.element_size() >= 4 else x.float())
+        if self.track_running_stats:
+            self._track(mean.detach(), variance.detach() * count / (count - 1))
+        scale = (variance + self.eps).rsqrt()
+        scale = scale if self.weight is None else scale * self.weight
+        shift = -mean * scale if self.bias is None else self.bias - mean * scale
+        return (x * _along_channels(scale) + _along_channels(shift)).to(x.dtype)
+
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        self.num_batches_tracked.add_(1)
+        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), share)
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return each channel's mean [C] and biased variance [C] over all processes, and how many values they are of.
+
+    In two passes: the mean of squares less the square of the mean would lose digits.
+    """
+    over = [dim for dim in range(x.ndim) if dim != x.ndim - 3]
+    count = x.new_tensor([x.numel() // x.shape[-3]])
+    *total, count = _Sum.apply(torch.cat([x.sum(over), count])).split([x.shape[-3], 1])
+    mean = total[0] / count.detach()
+    variance = _Sum.apply((x - _along_channels(mean)).square().sum(over)) / count.detach()
+    return mean, variance, count.detach()
+
+
+def synchronise(network: nn.Module) -> None:
+    """Make every SpikingJelly ``BatchNorm2d`` of a network a ``SyncBatchNorm2d``.
+
+    Raises:
+        InputError: For a BatchNorm of another kind, naming it.
+    """
+    for path, module in network.named_modules():
+        if type(module) is layer.BatchNorm2d:
+            module.__class__ = SyncBatchNorm2d
+        elif isinstance(module, _BatchNorm) and type(module) is not SyncBatchNorm2d:
+            raise InputError(
+                f"trainer.sync_batchnorm=true is not allowed with this network: {path} is a {type(module).__name__}, and only "
+                "SpikingJelly's BatchNorm2d can be synchronised; give false"
+            )
+
+
+def desynchronise(network: nn.Module) -> None:
+    """Undo :func:`synchronise`."""
+    for module in network.modules():
+        if type(module) is SyncBatchNorm2d:
+            module.__class__ = layer.BatchNorm2d
+
+
+@contextmanager
+def each_by_itself(network: nn.Module) -> Iterator[None]:
+    """Let no BatchNorm speak to other processes: what is measured on a batch depends on that batch alone."""
+    synchronised = [module for module in network.modules() if isinstance(module, SyncBatchNorm2d)]
+    try:
+        for module in synchronised:
+            module.by_itself = True
+        yield
+    finally:
+        for module in synchronised:
+            module.by_itself = False
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes, whose losses all depend on it: gradients are summed as well."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _Sum.apply(gradients[0])
+
+
+def _along_channels(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1)

@@ -1,0 +1,166 @@
+"""What one process and many must agree on, as a script: ``python -m tests.ddp_job FOLDER PROCESSES`` (each writes FOLDER/<rank>.pt)."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning import Callback, Trainer
+
+from snn_sparsity.attacks import FGSM, PGD, CodeBookAscent
+from snn_sparsity.callbacks import (
+    AdversarialAccuracy,
+    GradientSparsity,
+    GradientTrail,
+    Probe,
+    SparsityOrigin,
+    SurrogateSaturation,
+    SynapticOperations,
+    VulnerabilityRatio,
+)
+from snn_sparsity.checks import InputError
+from snn_sparsity.classifier import SpikingClassifier
+from snn_sparsity.encoders import PhaseEncoder, RateEncoder
+from snn_sparsity.sync_batchnorm import MultiStepSyncBatchNorm
+from tests.tiny import TinyDataModule, TinyNetwork
+
+GLOBAL_BATCH = 12
+
+
+def every_probe():
+    return [
+        AdversarialAccuracy(attack=FGSM(), space="spikes", batch_norm="batch", name="fgsm", max_samples=None),
+        AdversarialAccuracy(attack=PGD(steps=2), space="spikes", batch_norm="batch", name="pgd", max_samples=20),
+        AdversarialAccuracy(attack=PGD(steps=2), space="spikes", name="strict"),
+        AdversarialAccuracy(attack=CodeBookAscent(steps=1), name="codebook", max_samples=16),
+        GradientSparsity(),
+        GradientSparsity(at="adversarial", attack=PGD(steps=1), name="adversarial"),
+        GradientSparsity(batch_norm="batch", name="batch"),
+        SparsityOrigin(),
+        SurrogateSaturation(),
+        GradientTrail(),
+        VulnerabilityRatio(draws=2, max_samples=16),
+        SynapticOperations(max_samples=9),
+        Places(max_samples=None),
+    ]
+
+
+def few_probes():
+    return [AdversarialAccuracy(attack=FGSM(), space="spikes", batch_norm="batch", name="fgsm"), GradientSparsity(), Places()]
+
+
+@dataclass(kw_only=True, eq=False)
+class Places(Probe):
+    """Logs how many images were measured, and numbers drawn for each batch."""
+
+    def measure(self, context, batch):
+        draws = torch.rand(len(batch.labels), generator=context.generator)
+        return {"draws": draws, "first": torch.tensor(float(context.first)), "count": torch.ones(len(batch.labels))}
+
+    def summarise(self, values):
+        return {"draws": values["draws"].mean(), "first": values["first"].mean(), "count": values["count"].sum()}
+
+
+@dataclass(kw_only=True, eq=False)
+class Fails(AdversarialAccuracy):
+    """Fails on the second batch of the set, before or after it has shared its drift with the others."""
+
+    error: Exception
+    late: bool = False
+
+    def measure(self, context, batch):
+        values = super().measure(context, batch) if self.late or context.first != 8 else {}
+        if context.first == 8:
+            raise self.error
+        return values
+
+
+@dataclass(kw_only=True, eq=False)
+class RefusesTheSecondBatch(Probe):
+    """A user's probe that takes offence at the second batch of the set."""
+
+    def measure(self, context, batch):
+        if context.first == 8:
+            raise InputError("not these images")
+        return {}
+
+
+class Losses(Callback):
+    """Keeps the loss of each step."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_train_batch_end(self, trainer, classifier, outputs, batch, batch_idx):
+        self.steps.append(float(trainer.callback_metrics["train/loss_step"]))
+
+
+def data(processes, **given):
+    settings = {"validation": "test", "train_images": 60, "test_images": 37, "eval_batch_size": 8, "seed": 5, "encoder": PhaseEncoder(4)}
+    return TinyDataModule(**settings | {"batch_size": GLOBAL_BATCH // processes} | given)
+
+
+def classifier():
+    torch.manual_seed(0)
+    return SpikingClassifier(TinyNetwork())
+
+
+class Job:
+    def __init__(self, folder, processes):
+        self.processes = processes
+        self.options = {
+            "default_root_dir": folder, "accelerator": "cpu", "devices": processes, "strategy": "ddp" if processes > 1 else "auto",
+            "logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False,
+        }  # fmt: skip
+
+    def fit(self):
+        """Twenty steps, with probes after the last; then ``validate`` with the same weights."""
+        network, losses, probes = classifier(), Losses(), few_probes()
+        for probe in probes:
+            probe.every_n_epochs = 4
+        trainer = Trainer(max_epochs=4, callbacks=[*probes, losses], plugins=[MultiStepSyncBatchNorm()], **self.options)
+        trainer.fit(network, datamodule=data(self.processes))
+        return {
+            "losses": losses.steps,
+            "metrics": numbers(trainer.callback_metrics),
+            "weights": {name: value.clone() for name, value in network.state_dict().items()},
+            "validate": self.evaluate(network, probes=few_probes),
+        }
+
+    def evaluate(self, network, command="validate", probes=every_probe, **given):
+        trainer = Trainer(callbacks=probes(), **self.options)
+        return numbers(getattr(trainer, command)(network, datamodule=data(self.processes, **given), verbose=False)[0])
+
+    def failure(self, error, late=False):
+        """What this process hears of an error on one process, and what it measures afterwards."""
+        probe = Fails(attack=FGSM(), space="spikes", batch_norm="batch", error=error, late=late)
+        try:
+            Trainer(callbacks=[Places(), probe], **self.options).validate(classifier(), datamodule=data(self.processes), verbose=False)
+        except (RuntimeError, InputError) as heard:
+            return type(heard).__name__, str(heard)
+        return None
+
+    def run(self):
+        return {
+            "fit": self.fit(),
+            "validate": self.evaluate(classifier()),
+            "test": self.evaluate(classifier(), "test", few_probes),
+            "drawn code": self.evaluate(classifier(), probes=few_probes, encoder=RateEncoder(4)),
+            # Fewer batches than processes; and a process whose only batch is a short one.
+            "five images": self.evaluate(classifier(), probes=few_probes, test_images=5),
+            "twelve images": self.evaluate(classifier(), probes=few_probes, test_images=12),
+            "failure": self.failure(ZeroDivisionError("by nothing")),
+            "late failure": self.failure(ZeroDivisionError("by nothing"), late=True),
+            "mistake": self.failure(InputError("eps is wrong")),
+        }
+
+
+def numbers(metrics):
+    return {name: float(value) for name, value in metrics.items() if not name.startswith("time/")}
+
+
+if __name__ == "__main__":
+    job = Job(sys.argv[1], int(sys.argv[2]))
+    result = job.run()
+    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+    torch.save(result, Path(sys.argv[1]) / f"{rank}.pt")
