@@ -1,7 +1,10 @@
 """Where a run leaves what it makes: ``runs/<config>/seed_<n>/<k>``."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
+
+from snn_sparsity.checks import InputError
 
 
 def run_directory(command: str, root: str, configs: Sequence[str], seed: int, checkpoint: str | None) -> Path:
@@ -17,6 +20,9 @@ def run_directory(command: str, root: str, configs: Sequence[str], seed: int, ch
         seed: Seed of the run.
         checkpoint: Checkpoint given, or None.
 
+    Raises:
+        InputError: If no such directory can be made.
+
     Example:
         >>> run_directory("fit", "no_such_folder", ["configs/demo.yaml"], 3407, None).as_posix()
         'no_such_folder/demo/seed_3407/0'
@@ -24,8 +30,21 @@ def run_directory(command: str, root: str, configs: Sequence[str], seed: int, ch
     if command != "fit" and checkpoint is not None:
         return Path(checkpoint).parent / command
     parent = Path(root) / ("+".join(_name(Path(config)) for config in configs) or "paper") / f"seed_{seed}"
+    require_place(parent)
     taken = [int(path.name) for path in parent.glob("*") if path.name.isdigit()]
     return parent / str(max(taken, default=-1) + 1)
+
+
+def require_place(directory: Path) -> None:
+    """Raise InputError unless the directory is there, or can be made, and be written to."""
+    try:
+        above = next(path for path in (directory, *directory.parents) if path.is_symlink() or path.exists())
+    except OSError as error:
+        raise InputError(f"{directory} cannot be made: {error.strerror}") from error
+    if not above.is_dir():
+        raise InputError(f"{directory} cannot be made: {above} is no folder")
+    if not os.access(above, os.W_OK):
+        raise InputError(f"{directory} cannot be written to: give another --trainer.default_root_dir")
 
 
 def going_on(arguments: Sequence[str]) -> Path | None:

@@ -1,6 +1,7 @@
 """``snn-sparsity fit | validate | test | predict``: LightningCLI with named configurations, named probes and run directories."""
 
 import logging
+import os
 import re
 import tempfile
 import warnings
@@ -14,7 +15,6 @@ from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 # Imported classes can be named by their last name alone: --data DigitsDataModule.
 from snn_sparsity import attacks, callbacks, data, encoders, gradient_rules, networks, shipped  # noqa: F401
@@ -24,9 +24,10 @@ from snn_sparsity.callbacks.summary import Summary
 from snn_sparsity.callbacks.tensorboard_layout import TensorBoardLayout
 from snn_sparsity.checks import InputError
 from snn_sparsity.classifier import SYNC_BATCHNORM, SpikingClassifier
+from snn_sparsity.commands.refusals import in_one_line, leaving_nothing, require_schedule
 from snn_sparsity.data import SpikeDataModule
 from snn_sparsity.metrics_csv import MetricsCSV, forget_from
-from snn_sparsity.runs import going_on, run_directory
+from snn_sparsity.runs import going_on, require_place, run_directory
 
 PAPER_SEED = 3407
 
@@ -34,10 +35,7 @@ PAPER_SEED = 3407
 def run(arguments: list[str]) -> int:
     """Run the command; ``arguments[0]`` is its name."""
     quieten()
-    try:
-        TrainingCLI(arguments)
-    except MisconfigurationException as error:
-        raise InputError(str(error)) from error
+    TrainingCLI(arguments)
     return 0
 
 
@@ -55,7 +53,7 @@ class NamedConfig(ActionConfigFile):
         path = shipped.resolve(str(values))
         try:
             super().__call__(parser, cfg, path, option_string)
-        except InputError as error:
+        except (InputError, OSError, UnicodeError) as error:
             raise InputError(f"--config {path}: {error}") from error
 
 
@@ -108,7 +106,9 @@ class TrainingCLI(LightningCLI):
     leaves_a_run = frozenset({"fit", "validate", "test"})
     """Commands with a run directory, loggers and callbacks of their own."""
 
+    @in_one_line()
     def __init__(self, args: list[str]) -> None:
+        self.command = args[0]
         self.going_on = going_on(args)
         commands = self.subcommands()
         shared = {"default_env": True, "env_prefix": "SNN_SPARSITY", "allow_abbrev": False}
@@ -126,6 +126,10 @@ class TrainingCLI(LightningCLI):
             auto_configure_optimizers=False,
             args=args,
         )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning asks an object for them
+        """Return the one command that was given: making the parsers of all four takes as long as all the rest of parsing."""
+        return {self.command: super().subcommands()[self.command]}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Return a parser that knows the shipped configurations."""
@@ -149,7 +153,7 @@ class TrainingCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; with a checkpoint, once more with the settings it was made with as defaults."""
         assert isinstance(args, list)
-        self.config = parser.parse_args(args)
+        self.config = _parsed(parser, args)
         command = self.config.subcommand
         checkpoint = self.config[command].get("ckpt_path")
         if checkpoint is None:
@@ -158,7 +162,7 @@ class TrainingCLI(LightningCLI):
             made_with = Path(folder) / "checkpoint.yaml"
             made_with.write_text(yaml.safe_dump(_settings_of(checkpoint)))
             self._subcommand_parsers[command].default_config_files = [str(shipped.PAPER), str(made_with)]
-            self.config = parser.parse_args(args)
+            self.config = _parsed(parser, args)
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning would let the checkpoint's settings win over the command line's (its issue 21455)."""
@@ -168,10 +172,13 @@ class TrainingCLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.trainer.sync_batchnorm:
             raise InputError(SYNC_BATCHNORM)
+        require_schedule(config.trainer)
         self.run_directory = self.going_on or run_directory(
             str(self.subcommand), config.trainer.default_root_dir or "runs", [str(path) for path in config.config or []],
             config.seed_everything, config.get("ckpt_path"),
         )  # fmt: skip
+        if self.subcommand in self.leaves_a_run:
+            require_place(self.run_directory)
         if self.subcommand not in self.leaves_a_run or self.going_on:
             self.save_config_callback = None
         self.save_config_kwargs = {"overwrite": True}
@@ -185,6 +192,10 @@ class TrainingCLI(LightningCLI):
         checkpoint = self.config[self.subcommand].get("ckpt_path")
         if checkpoint is not None:
             self.model.on_load_checkpoint(read_checkpoint(checkpoint))
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        with leaving_nothing(self.trainer, self.run_directory), in_one_line():
+            super()._run_subcommand(subcommand)
 
     def before_fit(self) -> None:
         """Where a run goes on, take out of its metrics what it logged after the checkpoint."""
@@ -226,19 +237,27 @@ class TrainingCLI(LightningCLI):
         return [TensorBoardLogger(str(parent), name="", version=name, default_hp_metric=False), MetricsCSV(str(self.run_directory))]
 
 
+def _parsed(parser: LightningArgumentParser, args: list[str]) -> Namespace:
+    try:
+        return parser.parse_args(args)
+    except OverflowError as error:
+        raise InputError(f"a number that was given is too large for any computer: {error}") from error
+
+
 def read_checkpoint(path: str) -> dict[str, Any]:
     """Return a checkpoint, read without running any code in it.
 
     Raises:
         InputError: If there is none, or it is not one of ours.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise InputError(f"--ckpt_path {path} is no file")
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever the damage makes it raise
         raise InputError(f"--ckpt_path {path} is no readable checkpoint ({type(error).__name__})") from error
-    if "state_dict" not in checkpoint:
+    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise InputError(f"--ckpt_path {path} holds no state_dict: it is no checkpoint of this program")
     return checkpoint
 
@@ -246,19 +265,22 @@ def read_checkpoint(path: str) -> dict[str, Any]:
 def _settings_of(path: str) -> dict[str, Any]:
     """Return the model and data settings a checkpoint was made with, as a configuration."""
     checkpoint = read_checkpoint(path)
-    model = dict(checkpoint.get("hyper_parameters", {}))
-    images = dict(checkpoint.get("datamodule_hyper_parameters", {}))
-    for given in (model, images):
-        given.pop("_instantiator", None)
     settings = {}
-    if model:
-        # The class count follows from the data.
-        model.get("network", {}).get("init_args", {}).pop("num_classes", None)
-        settings["model"] = model
-    if "_class_path" in images:
-        # The seed follows from seed_everything.
-        images.pop("seed", None)
-        settings["data"] = {"class_path": images.pop("_class_path"), "init_args": images}
+    try:
+        model = dict(checkpoint.get("hyper_parameters", {}))
+        images = dict(checkpoint.get("datamodule_hyper_parameters", {}))
+        for given in (model, images):
+            given.pop("_instantiator", None)
+        if model:
+            # The class count follows from the data.
+            model.get("network", {}).get("init_args", {}).pop("num_classes", None)
+            settings["model"] = model
+        if "_class_path" in images:
+            # The seed follows from seed_everything.
+            images.pop("seed", None)
+            settings["data"] = {"class_path": str(images.pop("_class_path")), "init_args": images}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"--ckpt_path {path} holds settings that are none of this program") from error
     return settings
 
 
