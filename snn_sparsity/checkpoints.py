@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -23,13 +24,15 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     Raises:
         InputError: If there is none, or it is not one of ours.
     """
-    if not Path(path).is_file():
+    # Unlike a Path, it takes any name: too long, or with a zero in it.
+    if not os.path.isfile(path):
         raise InputError(f"--ckpt_path {path} is no file")
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever the damage makes it raise
         raise InputError(f"--ckpt_path {path} is no readable checkpoint ({type(error).__name__})") from error
-    if "state_dict" not in checkpoint:
+    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise InputError(f"--ckpt_path {path} holds no state_dict: it is no checkpoint of this program")
     return checkpoint
 

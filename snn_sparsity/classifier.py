@@ -15,6 +15,9 @@ from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.checks import InputError, require_number
 from snn_sparsity.hyperparameters import objects_to_ignore
 
+MOST_BETA = 1 - 2**-53
+"""The largest float below 1: with 1 Adam would never forget."""
+
 
 class SpikingClassifier(LightningModule):
     """Classify by the time-mean of a spiking network's outputs, trained with Adam on their cross-entropy.
@@ -42,7 +45,7 @@ class SpikingClassifier(LightningModule):
         super().__init__()
         require_number("lr", lr, above=0)
         for beta in betas:
-            require_number("betas", beta, at_least=0, at_most=1)
+            require_number("betas", beta, at_least=0, at_most=MOST_BETA)
         require_number("weight_decay", weight_decay, at_least=0)
         self.save_hyperparameters(ignore=objects_to_ignore("network"))
         self.network = network
@@ -108,8 +111,11 @@ class SpikingClassifier(LightningModule):
             group.update(lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Name the first tensor that does not fit, instead of listing all."""
+        """Name the first tensor that does not fit, or is missing, instead of listing all."""
         own = self.state_dict()
+        for name in own:
+            if name not in checkpoint["state_dict"]:
+                raise InputError(f"checkpoint has no {name!r}, which this network has: it was made with another network")
         for name, tensor in checkpoint["state_dict"].items():
             if name not in own:
                 raise InputError(f"checkpoint has {name!r}, which this network has not: it was made with another network")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
+from io import TextIOWrapper
 from textwrap import dedent
 
 from snn_sparsity import __version__
@@ -32,6 +33,8 @@ GOES_ON = {
     "sweep": ": the same command goes on from here",
 }
 """What to say to whoever stopped a command."""
+LONGEST_LINE = 1000
+"""Signs of an error that are shown."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -57,7 +60,7 @@ def main(args: Sequence[str] | None = None) -> int:
         try:
             return _run(arguments)
         except (InputError, RunError) as error:
-            return _tell(f"error: {' '.join(str(error).split())}", RUN_ERROR if isinstance(error, RunError) else USAGE_ERROR)
+            return _tell(f"error: {_one_line(str(error))}", RUN_ERROR if isinstance(error, RunError) else USAGE_ERROR)
         except OSError as error:
             if error.errno not in OUT_OF_REACH:
                 raise
@@ -80,10 +83,19 @@ def _run(arguments: list[str]) -> int:
     # A console script does not look for modules where it is started; a user's own probe lies there.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A file's name may hold what cannot be printed; it is no reason to stop.
+        sys.stdout.reconfigure(errors="backslashreplace")
     module = import_module(COMMANDS[command][0])
     flush_denormals()
     exit_code: int = module.run(arguments)
     return exit_code
+
+
+def _one_line(message: str) -> str:
+    """Return a message without line breaks and control characters, and without its middle where it is too long to read."""
+    line = "".join(sign if sign.isprintable() else "?" for sign in " ".join(message.split()))
+    return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
 
 
 def flush_denormals() -> None:

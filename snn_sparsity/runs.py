@@ -1,9 +1,12 @@
 """Where a run leaves what it makes, ``runs/<config>/seed_<n>/<k>``, and how it ended."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from snn_sparsity.checks import InputError
 
 CONFIG, RECORD = "config.yaml", "run.json"
 
@@ -21,6 +24,9 @@ def run_directory(command: str, root: str, configs: Sequence[str], seed: int, ch
         seed: Seed of the run.
         checkpoint: Checkpoint given, or None.
 
+    Raises:
+        InputError: If no such directory can be made.
+
     Example:
         >>> run_directory("fit", "no_such_folder", ["configs/demo.yaml"], 3407, None).as_posix()
         'no_such_folder/demo/seed_3407/0'
@@ -28,6 +34,7 @@ def run_directory(command: str, root: str, configs: Sequence[str], seed: int, ch
     if command != "fit" and checkpoint is not None:
         return Path(checkpoint).parent / command
     parent = Path(root) / ("+".join(_name(Path(config)) for config in configs) or "paper") / f"seed_{seed}"
+    require_place(parent)
     taken = [int(path.name) for path in parent.glob("*") if path.name.isdigit()]
     return parent / str(max(taken, default=-1) + 1)
 
@@ -36,6 +43,18 @@ def runs_beside(run: Path) -> list[Path]:
     """Return the runs with the same configuration and seed as the run of this directory, which may not be there yet, the newest first."""
     numbered = ((int(path.name), path) for path in run.parent.glob("*") if path.name.isdigit())
     return [path for _, path in sorted(numbered, reverse=True)]
+
+
+def require_place(directory: Path) -> None:
+    """Raise InputError unless the directory is there, or can be made, and be written to."""
+    try:
+        above = next(path for path in (directory, *directory.parents) if path.is_symlink() or path.exists())
+    except OSError as error:
+        raise InputError(f"{directory} cannot be made: {error.strerror}") from error
+    if not above.is_dir():
+        raise InputError(f"{directory} cannot be made: {above} is no folder")
+    if not os.access(above, os.W_OK):
+        raise InputError(f"{directory} cannot be written to: give another --trainer.default_root_dir")
 
 
 def own_run(configs: Sequence[str]) -> Path | None:

@@ -1,5 +1,6 @@
 """The configurations that come with the package."""
 
+import os
 from importlib.resources import files
 from pathlib import Path
 
@@ -25,9 +26,8 @@ def resolve(config: str) -> str:
         >>> resolve("sew18_maxpool").endswith("sew18_maxpool.yaml")
         True
     """
-    if Path(config).is_file():
-        return config
-    for candidate in (DIRECTORY / config, DIRECTORY / f"{config}.yaml"):
-        if candidate.is_file():
-            return str(candidate)
+    # Unlike Path.is_file, it is no error to ask it about a name too long to exist.
+    for candidate in (config, str(DIRECTORY / config), str(DIRECTORY / f"{config}.yaml")):
+        if os.path.isfile(candidate):
+            return candidate
     raise InputError(f"--config {config} is no file and no shipped configuration: choose one of {', '.join(names())}")

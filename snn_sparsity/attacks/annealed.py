@@ -62,7 +62,7 @@ class AnnealedPGD(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         whole_levels(self.eps)
-        require_number("alpha", self.alpha, above=0)
+        require_number("alpha", self.alpha, above=0, at_most=1)
         require_number("widths", len(self.widths), at_least=1)
         for width in self.widths:
             require_number("widths", width, at_least=1, whole=True)

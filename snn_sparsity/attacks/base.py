@@ -51,7 +51,7 @@ class Attack(ABC):
     """An L-infinity attack: ``attack(target, x, labels, generator) -> x_adv``, untargeted.
 
     Args:
-        eps: Radius of the ball around x, in the units of x (8/255 is eight grey levels of an image in [0,1]).
+        eps: Radius of the ball around x, in the units of x (8/255 is eight grey levels of an image in [0,1]); at most 1, all of it.
 
     Raises:
         InputError: For a number outside its range.
@@ -60,7 +60,7 @@ class Attack(ABC):
     eps: float = 8 / 255
 
     def __post_init__(self) -> None:
-        require_number("eps", self.eps, at_least=0)
+        require_number("eps", self.eps, at_least=0, at_most=1)
 
     @abstractmethod
     def __call__(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:

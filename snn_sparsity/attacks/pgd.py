@@ -42,7 +42,7 @@ class PGD(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_number("alpha", self.alpha, above=0)
+        require_number("alpha", self.alpha, above=0, at_most=1)
         require_number("steps", self.steps, at_least=1, whole=True)
         require_number("restarts", self.restarts, at_least=1, whole=True)
         require_choice("loss", self.loss, LOSSES)

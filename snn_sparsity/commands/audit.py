@@ -89,8 +89,7 @@ class AuditCLI(TrainingCLI):
 
     trainer_type = AuditTrainer
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """Return the one command."""
         return {"audit": {"model", "datamodule"}}
 

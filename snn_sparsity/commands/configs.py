@@ -1,16 +1,17 @@
 """``snn-sparsity configs``: list the shipped configurations, or copy one out."""
 
-import argparse
+import os
 import shutil
 from pathlib import Path
 
 from snn_sparsity import shipped
 from snn_sparsity.checks import InputError
+from snn_sparsity.commands.one_line import OneLineParser
 
 
 def run(arguments: list[str]) -> int:
     """Run the command; ``arguments[0]`` is its name."""
-    parser = argparse.ArgumentParser(prog="snn-sparsity configs", description="List the shipped configurations, or copy one out.")
+    parser = OneLineParser(prog="snn-sparsity configs", description="List the shipped configurations, or copy one out.")
     parser.add_argument("name", nargs="?", help="the configuration to copy, by name or stem")
     parser.add_argument("target", nargs="?", default=".", help="file or folder to copy it to (default: here)")
     given = parser.parse_args(arguments[1:])
@@ -19,12 +20,15 @@ def run(arguments: list[str]) -> int:
             print(f"{name:<24} {_first_comment(shipped.DIRECTORY / name)}")
         return 0
     source = Path(shipped.resolve(given.name))
-    target = Path(given.target) / source.name if Path(given.target).is_dir() else Path(given.target)
-    if target.exists():
+    target = Path(given.target) / source.name if os.path.isdir(given.target) else Path(given.target)
+    if os.path.lexists(target):
         raise InputError(f"{target} is there already: give another target")
-    if not target.parent.is_dir():
+    if not os.path.isdir(target.parent):
         raise InputError(f"{target.parent} is no folder")
-    shutil.copyfile(source, target)
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise InputError(f"{target} cannot be written: {error.strerror}") from error
     print(target)
     return 0
 

@@ -1,6 +1,7 @@
 """``snn-sparsity predict``: what a checkpoint sees in a folder of images."""
 
 import csv
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from snn_sparsity.checkpoints import read_checkpoint
 from snn_sparsity.checks import InputError
 from snn_sparsity.commands.train import TrainingCLI, quieten
 from snn_sparsity.data import SpikeDataModule
-from snn_sparsity.data.image_folder import read_image, require_inside
+from snn_sparsity.data.image_folder import image_files, read_image, require_inside
 from snn_sparsity.randomness import stream
 
 COLUMNS = ("file", "class", "probability")
@@ -51,8 +52,10 @@ class PredictionTrainer(Trainer):
         if ckpt_path is None:
             raise InputError("predict needs --ckpt_path: the checkpoint to predict with")
         target = Path(out)
-        if not target.parent.is_dir():
+        if not os.path.isdir(target.parent):
             raise InputError(f"--out {out}: {target.parent} is no folder")
+        if os.path.isdir(target):
+            raise InputError(f"--out {out} is a folder: give the name of a file")
         model.load_state_dict(read_checkpoint(ckpt_path)["state_dict"])
         model.to(self.strategy.root_device).eval()
         rows, names = [], datamodule.class_names
@@ -60,7 +63,8 @@ class PredictionTrainer(Trainer):
             likeliest = classify(model, datamodule, pixels).max(1)
             for file, index, probability in zip(files, likeliest.indices.tolist(), likeliest.values.tolist(), strict=True):
                 rows.append((file, names[index], f"{probability:.6f}"))
-        with target.open("w", newline="", encoding="utf-8") as written:
+        # A file's name may be no text at all.
+        with target.open("w", newline="", encoding="utf-8", errors="backslashreplace") as written:
             csv.writer(written, lineterminator="\n").writerows([COLUMNS, *rows])
         print(f"{len(rows)} images: {target}")
 
@@ -70,8 +74,7 @@ class PredictionCLI(TrainingCLI):
 
     trainer_type = PredictionTrainer
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """Return the one command."""
         return {"predict": {"model", "datamodule"}}
 
@@ -82,7 +85,7 @@ def folder_images(folder: Path) -> Iterator[tuple[list[str], Tensor]]:
     Raises:
         InputError: If there are none, or one that cannot be read, naming it.
     """
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS and path.is_file())
+    files = sorted(image_files(folder))
     if not files:
         raise InputError(f"--images {folder}: no images there (looked for {', '.join(IMG_EXTENSIONS)})")
     require_inside(folder, files)

@@ -14,7 +14,6 @@ from jsonargparse import ActionConfigFile, Namespace
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 # Imported classes can be named by their last name alone: --data DigitsDataModule.
 from snn_sparsity import attacks, callbacks, data, encoders, gradient_rules, networks, shipped  # noqa: F401
@@ -28,10 +27,11 @@ from snn_sparsity.callbacks.tensorboard_layout import TensorBoardLayout
 from snn_sparsity.checkpoints import WholeCheckpointIO, last_whole, read_checkpoint
 from snn_sparsity.checks import InputError
 from snn_sparsity.classifier import SpikingClassifier
+from snn_sparsity.commands.refusals import in_one_line, leaving_nothing, require_schedule
 from snn_sparsity.data import SpikeDataModule
 from snn_sparsity.files import write_whole
 from snn_sparsity.metrics_csv import MetricsCSV, forget_from
-from snn_sparsity.runs import CONFIG, is_finished, own_run, run_directory, runs_beside
+from snn_sparsity.runs import CONFIG, is_finished, own_run, require_place, run_directory, runs_beside
 from snn_sparsity.sync_batchnorm import MultiStepSyncBatchNorm
 
 PAPER_SEED = 3407
@@ -45,8 +45,6 @@ def run(arguments: list[str]) -> int:
     quieten()
     try:
         TrainingCLI(arguments)
-    except MisconfigurationException as error:
-        raise InputError(str(error)) from error
     except RunIsFinishedError as finished:
         print(f"{finished} is finished: nothing to resume")
     return 0
@@ -74,7 +72,7 @@ class NamedConfig(ActionConfigFile):
         path = shipped.resolve(str(values))
         try:
             super().__call__(parser, cfg, path, option_string)
-        except InputError as error:
+        except (InputError, OSError, UnicodeError) as error:
             raise InputError(f"--config {path}: {error}") from error
 
 
@@ -131,8 +129,10 @@ class TrainingCLI(LightningCLI):
     leaves_a_run = frozenset({"fit", "validate", "test"})
     """Commands with a run directory, loggers and callbacks of their own."""
 
+    @in_one_line()
     def __init__(self, args: list[str]) -> None:
         self.goes_on_at: int | None = None
+        self.command = args[0]
         commands = self.subcommands()
         shared = {"default_env": True, "env_prefix": "SNN_SPARSITY", "allow_abbrev": False}
         super().__init__(
@@ -150,6 +150,10 @@ class TrainingCLI(LightningCLI):
             auto_configure_optimizers=False,
             args=args,
         )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning asks an object for them
+        """Return the one command that was given: making the parsers of all four takes as long as all the rest of parsing."""
+        return {self.command: super().subcommands()[self.command]}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Return a parser that knows the shipped configurations."""
@@ -180,7 +184,7 @@ class TrainingCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; with a checkpoint, once more with the settings it was made with as defaults."""
         assert isinstance(args, list)
-        self.config = parser.parse_args(args)
+        self.config = _parsed(parser, args)
         command = self.config.subcommand
         checkpoint = self.config[command].get("ckpt_path")
         if checkpoint is None:
@@ -189,7 +193,7 @@ class TrainingCLI(LightningCLI):
             made_with = Path(folder) / "checkpoint.yaml"
             made_with.write_text(yaml.safe_dump(_settings_of(checkpoint)))
             self._subcommand_parsers[command].default_config_files = [str(shipped.PAPER), str(made_with)]
-            self.config = parser.parse_args(args)
+            self.config = _parsed(parser, args)
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning would let the checkpoint's settings win over the command line's (its issue 21455)."""
@@ -202,11 +206,14 @@ class TrainingCLI(LightningCLI):
         if "weights_only" in config:
             # Lightning's null is overruled by TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD in the environment.
             config.weights_only = True
+        require_schedule(config.trainer)
         configs = [str(path) for path in config.config or []]
         self.run_directory = run_directory(
             str(self.subcommand), config.trainer.default_root_dir or "runs", configs, config.seed_everything, config.get("ckpt_path")
         )
-        if self.subcommand not in self.leaves_a_run:
+        if self.subcommand in self.leaves_a_run:
+            require_place(self.run_directory)
+        else:
             self.save_config_callback = None
         if self.subcommand == "fit" and config.pop("resume"):
             self._resume(configs)
@@ -260,6 +267,10 @@ class TrainingCLI(LightningCLI):
         if checkpoint is not None:
             self.model.on_load_checkpoint(read_checkpoint(checkpoint))
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        with leaving_nothing(self.trainer, self.run_directory), in_one_line():
+            super()._run_subcommand(subcommand)
+
     def before_fit(self) -> None:
         """Where a run goes on, take out of its metrics what it logged after the checkpoint."""
         if self.goes_on_at is not None:
@@ -302,22 +313,32 @@ class TrainingCLI(LightningCLI):
         return [curves, MetricsCSV(str(self.run_directory))]
 
 
+def _parsed(parser: LightningArgumentParser, args: list[str]) -> Namespace:
+    try:
+        return parser.parse_args(args)
+    except OverflowError as error:
+        raise InputError(f"a number that was given is too large for any computer: {error}") from error
+
+
 def _settings_of(path: str) -> dict[str, Any]:
     """Return the model and data settings a checkpoint was made with, as a configuration."""
     checkpoint = read_checkpoint(path)
-    model = dict(checkpoint.get("hyper_parameters", {}))
-    images = dict(checkpoint.get("datamodule_hyper_parameters", {}))
-    for given in (model, images):
-        given.pop("_instantiator", None)
     settings = {}
-    if model:
-        # The class count follows from the data.
-        model.get("network", {}).get("init_args", {}).pop("num_classes", None)
-        settings["model"] = model
-    if "_class_path" in images:
-        # The seed follows from seed_everything.
-        images.pop("seed", None)
-        settings["data"] = {"class_path": images.pop("_class_path"), "init_args": images}
+    try:
+        model = dict(checkpoint.get("hyper_parameters", {}))
+        images = dict(checkpoint.get("datamodule_hyper_parameters", {}))
+        for given in (model, images):
+            given.pop("_instantiator", None)
+        if model:
+            # The class count follows from the data.
+            model.get("network", {}).get("init_args", {}).pop("num_classes", None)
+            settings["model"] = model
+        if "_class_path" in images:
+            # The seed follows from seed_everything.
+            images.pop("seed", None)
+            settings["data"] = {"class_path": str(images.pop("_class_path")), "init_args": images}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"--ckpt_path {path} holds settings that are none of this program") from error
     return settings
 
 

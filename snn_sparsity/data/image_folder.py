@@ -1,14 +1,16 @@
 """Any folder of class folders."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
-from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import functional as transforms
 
 from snn_sparsity.checks import InputError
@@ -17,6 +19,8 @@ from snn_sparsity.data.images import ImageSet, Splits, cache_directory, cached
 
 SIZE = [32, 32]
 TEST_ORDER_SEED = 0
+DECODING = 2
+"""Raised whenever :func:`read_image` gives other pixels than before: caches are renewed."""
 Files = Sequence[tuple[str, int]]
 
 
@@ -40,18 +44,21 @@ class ImageFolderDataModule(SpikeDataModule):
         super().__post_init__()
         folder = Path(self.root)
         for split in ("train", "test"):
-            if not (folder / split).is_dir():
+            # Unlike Path.is_dir, it is no error to ask it about a name too long to exist.
+            if not os.path.isdir(folder / split):
                 raise InputError(
                     f"data.root={self.root}: {folder / split} is no folder; give one that holds train/<class>/ and test/<class>/"
                 )
 
     @cached_property
     def class_names(self) -> list[str]:
-        """Names of the class folders of ``train``, sorted."""
-        try:
-            names, _ = find_classes(str(Path(self.root) / "train"))
-        except FileNotFoundError:
-            raise InputError(f"data.root={self.root}: no class folders in {Path(self.root) / 'train'}") from None
+        """Names of the class folders of ``train``, sorted; at least two."""
+        folder = Path(self.root) / "train"
+        names = _folders_in(folder)
+        if not names:
+            raise InputError(f"data.root={self.root}: no class folders in {folder}")
+        if len(names) < 2:
+            raise InputError(f"data.root={self.root}: {names[0]!r} is the only class folder in {folder}; at least two are needed")
         return names
 
     @property
@@ -75,10 +82,10 @@ class ImageFolderDataModule(SpikeDataModule):
     def _files(self, split: str) -> Files:
         folder = Path(self.root) / split
         index = {name: label for label, name in enumerate(self.class_names)}
-        others = {path.name for path in folder.iterdir() if path.is_dir()} - index.keys()
+        others = [name for name in _folders_in(folder) if name not in index]
         if others:
-            raise InputError(f"data.root={self.root}: class {sorted(others)[0]!r} is in {folder} but not in train")
-        files: Files = make_dataset(str(folder), index, extensions=IMG_EXTENSIONS, allow_empty=True)
+            raise InputError(f"data.root={self.root}: class {others[0]!r} is in {folder} but not in train")
+        files = [(str(file), label) for name, label in index.items() for file in _by_folder(image_files(folder / name))]
         if not files:
             raise InputError(f"data.root={self.root}: no images in {folder} (looked for {', '.join(IMG_EXTENSIONS)})")
         require_inside(Path(self.root), [path for path, _ in files])
@@ -93,18 +100,62 @@ def require_inside(folder: Path, files: Iterable[str | Path]) -> None:
             raise InputError(f"{file} leads out of {folder}, to {Path(file).resolve()}: put the image itself into the folder")
 
 
-def read_image(path: str | Path) -> torch.Tensor:
-    """Return the image at ``path`` as [3,32,32] uint8.
+def image_files(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Yield what is named like an image in a folder and below it, also behind links; in no order.
 
     Raises:
-        InputError: Naming the file, if it is no readable image.
+        InputError: If a folder cannot be listed, or a link leads back to a folder that it lies in.
+    """
+    here = os.path.realpath(folder)
+    if here in above:
+        raise InputError(f"{folder} is a link to a folder that it lies in: remove it")
+    for path in _entries(folder):
+        if os.path.isdir(path):
+            yield from image_files(path, above | {here, *map(str, Path(here).parents)})
+        elif path.suffix.lower() in IMG_EXTENSIONS:
+            yield path
+
+
+def read_image(path: str | Path) -> torch.Tensor:
+    """Return the image at ``path`` as [3,32,32] uint8; of 16 bits a channel, the upper eight.
+
+    Raises:
+        InputError: Naming the file, if it is no readable image, or has 32 bits a channel.
     """
     try:
+        # Opening a pipe would wait for somebody to write to it.
+        if not os.path.isfile(path):
+            raise FileNotFoundError(path)
         with Image.open(path) as image:
-            pixels = transforms.pil_to_tensor(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            mode, pixels = image.mode, transforms.pil_to_tensor(_eight_bits(image).convert("RGB"))
+        small = pixels if list(pixels.shape[1:]) == SIZE else transforms.resize(pixels, SIZE, antialias=True)
+    except Exception as error:  # Pillow raises whatever the damage makes it raise
         raise InputError(f"{path} is no readable image ({type(error).__name__})") from error
-    return pixels if list(pixels.shape[1:]) == SIZE else transforms.resize(pixels, SIZE, antialias=True)
+    if mode in ("I", "F"):
+        raise InputError(f"{path} has 32 bits a channel: where its black and white are is not known; save it with 8 or 16")
+    return small
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Return a grey image of 16 bits with its upper eight, as Pillow itself does for colours; ``convert`` would clip it to white."""
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if image.mode.startswith("I;16") else image
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise InputError(f"{folder} cannot be listed: {error.strerror}") from error
+
+
+def _folders_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in _entries(folder) if os.path.isdir(path))
+
+
+def _by_folder(files: Iterator[Path]) -> list[Path]:
+    return sorted(files, key=lambda file: (str(file.parent), file.name))
 
 
 def _decode(files: Files) -> ImageSet:
@@ -113,8 +164,11 @@ def _decode(files: Files) -> ImageSet:
 
 
 def _fingerprint(files: Files) -> str:
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(bytes([DECODING]))
     for path, label in files:
-        status = Path(path).stat()
-        digest.update(f"{Path(path).resolve()}\0{label}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        try:
+            status = Path(path).stat()
+        except OSError as error:
+            raise InputError(f"{path} is no readable image ({error.strerror})") from error
+        digest.update(os.fsencode(f"{Path(path).resolve()}\0{label}\0{status.st_size}\0{status.st_mtime_ns}\n"))
     return digest.hexdigest()[:24]

@@ -8,6 +8,13 @@ from torch import Tensor, nn
 from snn_sparsity.checks import InputError, require_number
 
 LEVELS = 256
+MOST_STEPS = 10_000
+"""Beyond it a code book alone takes tens of megabytes, and a batch gigabytes."""
+
+
+def require_steps(num_steps: int) -> None:
+    """Raise InputError unless T is a whole number from 1 to 10,000."""
+    require_number("num_steps", num_steps, at_least=1, at_most=MOST_STEPS, whole=True)
 
 
 def grey_levels(images: Tensor) -> Tensor:
@@ -43,7 +50,7 @@ class Encoder(nn.Module, ABC):
     """A spike code: ``encoder(images[N,C,H,W]) -> spikes[T,N,C,H,W]`` in float32, a pure function of its arguments.
 
     Args:
-        num_steps: T, the number of time steps, at least 1.
+        num_steps: T, the number of time steps, 1 to 10,000.
     """
 
     stochastic = False
@@ -51,7 +58,7 @@ class Encoder(nn.Module, ABC):
 
     def __init__(self, num_steps: int) -> None:
         super().__init__()
-        require_number("num_steps", num_steps, at_least=1, whole=True)
+        require_steps(num_steps)
         self.num_steps = num_steps
 
     @abstractmethod

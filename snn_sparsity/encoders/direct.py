@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from snn_sparsity.checks import require_number
-from snn_sparsity.encoders.base import PixelCode, all_levels
+from snn_sparsity.encoders.base import PixelCode, all_levels, require_steps
 
 
 class DirectEncoder(PixelCode):
@@ -14,10 +13,10 @@ class DirectEncoder(PixelCode):
     most 1/510).
 
     Args:
-        num_steps: T, at least 1.
+        num_steps: T, 1 to 10,000.
 
     Raises:
-        InputError: For T below 1.
+        InputError: For T out of this range.
 
     Example:
         >>> DirectEncoder(num_steps=2)(torch.tensor([[[[51]]]], dtype=torch.uint8)).flatten().tolist()
@@ -25,7 +24,7 @@ class DirectEncoder(PixelCode):
     """
 
     def __init__(self, num_steps: int = 10) -> None:
-        require_number("num_steps", num_steps, at_least=1, whole=True)
+        require_steps(num_steps)
         super().__init__((all_levels() / 255).expand(-1, num_steps))
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:

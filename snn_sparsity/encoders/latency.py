@@ -2,8 +2,7 @@
 
 import torch
 
-from snn_sparsity.checks import require_number
-from snn_sparsity.encoders.base import PixelCode, all_levels
+from snn_sparsity.encoders.base import PixelCode, all_levels, require_steps
 
 
 class LatencyEncoder(PixelCode):
@@ -12,10 +11,10 @@ class LatencyEncoder(PixelCode):
     Equal to SpikingJelly's ``LatencyEncoder(T, "linear")`` on ``v/255``.
 
     Args:
-        num_steps: T, at least 1.
+        num_steps: T, 1 to 10,000.
 
     Raises:
-        InputError: For T below 1.
+        InputError: For T out of this range.
 
     Example:
         >>> LatencyEncoder(num_steps=3)(torch.tensor([[[[255, 0]]]], dtype=torch.uint8))[:, 0, 0, 0].int().tolist()
@@ -23,6 +22,6 @@ class LatencyEncoder(PixelCode):
     """
 
     def __init__(self, num_steps: int = 10) -> None:
-        require_number("num_steps", num_steps, at_least=1, whole=True)
+        require_steps(num_steps)
         spike_time = ((num_steps - 1) * (1 - all_levels() / 255)).round()
         super().__init__(spike_time == torch.arange(num_steps))

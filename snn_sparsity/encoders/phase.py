@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from snn_sparsity.checks import InputError, require_number
-from snn_sparsity.encoders.base import PixelCode, all_levels
+from snn_sparsity.encoders.base import PixelCode, all_levels, require_steps
 
 
 class PhaseEncoder(PixelCode):
@@ -14,7 +14,7 @@ class PhaseEncoder(PixelCode):
     ``w(t) = 2^-(1 + t mod K)``. Source: the paper's section 4.1 (arXiv 2509.23762); Kim et al., Neurocomputing 311 (2018).
 
     Args:
-        num_steps: T, at least 1.
+        num_steps: T, 1 to 10,000.
         num_bits: K, 1 to 8; with K < 8 the lowest bits are dropped.
         weighted: Whether spikes carry the weight of their phase.
 
@@ -27,7 +27,7 @@ class PhaseEncoder(PixelCode):
     """
 
     def __init__(self, num_steps: int = 10, num_bits: int = 8, weighted: bool = False) -> None:
-        require_number("num_steps", num_steps, at_least=1, whole=True)
+        require_steps(num_steps)
         require_number("num_bits", num_bits, at_least=1, at_most=8, whole=True)
         phase = torch.arange(num_steps) % num_bits
         bits = (all_levels() >> (7 - phase)) & 1

@@ -10,10 +10,10 @@ class RateEncoder(Encoder):
     """Fire at step t if ``u < v/255`` with u uniform in [0,1), drawn afresh for every pixel and step (Bernoulli, "Poisson").
 
     Args:
-        num_steps: T, at least 1.
+        num_steps: T, 1 to 10,000.
 
     Raises:
-        InputError: For T below 1.
+        InputError: For T out of this range.
 
     Example:
         >>> images = torch.tensor([[[[0, 255]]]], dtype=torch.uint8)

@@ -63,6 +63,8 @@ class IFNeuron:
 
     def __post_init__(self) -> None:
         require_number("threshold", self.threshold, above=0)
+        if self.reset is not None:
+            require_number("reset", self.reset)
         require_choice("surrogate", self.surrogate, SURROGATES)
         require_number("alpha", self.alpha, above=0)
         require_choice("kernel", self.kernel, KERNELS)
@@ -73,9 +75,9 @@ class IFNeuron:
         """Return a new neuron layer without state."""
         kind = neuron.IFNode if self.kernel == "spikingjelly" else FusedIFNode
         return kind(
-            v_threshold=self.threshold,
-            v_reset=self.reset,
-            surrogate_function=SURROGATES[self.surrogate](alpha=self.alpha),
+            v_threshold=float(self.threshold),
+            v_reset=None if self.reset is None else float(self.reset),
+            surrogate_function=SURROGATES[self.surrogate](alpha=float(self.alpha)),
             detach_reset=self.detach_reset,
         )
 

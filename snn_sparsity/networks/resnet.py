@@ -14,12 +14,13 @@ Stem = Literal["imagenet", "cifar"]
 
 LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 FIRST_BOTTLENECK_DEPTH = 50
+MOST_CLASSES = 100_000
 
 
 def check_resnet(depth: int, num_classes: int, pool: str, stem: str) -> None:
     """Raise InputError for a depth, class count, pooling or stem that no ResNet of ours has."""
     require_choice("depth", depth, LAYERS)
-    require_number("num_classes", num_classes, at_least=2, whole=True)
+    require_number("num_classes", num_classes, at_least=2, at_most=MOST_CLASSES, whole=True)
     require_choice("pool", pool, ("max", "avg"))
     require_choice("stem", stem, ("imagenet", "cifar"))
 

@@ -19,7 +19,7 @@ class SEWResNet(sew_resnet.SEWResNet):  # type: ignore[misc]  # SpikingJelly shi
 
     Args:
         depth: Number of layers: 18, 34, 50, 101 or 152.
-        num_classes: K, at least 2.
+        num_classes: K, 2 to 100,000.
         pool: Pooling at the stem.
         connect: How a block's output meets its shortcut: ADD, AND or IAND.
         stem: ``imagenet`` (the paper's) or ``cifar``.

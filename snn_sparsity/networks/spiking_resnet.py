@@ -16,7 +16,7 @@ class SpikingResNet(spiking_resnet.SpikingResNet):  # type: ignore[misc]  # Spik
 
     Args:
         depth: Number of layers: 18, 34, 50, 101 or 152.
-        num_classes: K, at least 2.
+        num_classes: K, 2 to 100,000.
         pool: Pooling at the stem.
         stem: ``imagenet`` (the paper's) or ``cifar``.
         neuron: Every spiking neuron of the network.

@@ -1,6 +1,7 @@
 """Runs as the report sees them: settings, record, numbers, test and audit of each directory."""
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -130,6 +131,8 @@ def find_records(paths: Sequence[Path]) -> list[Record]:
     """
     folders: dict[Path, Path] = {}
     for path in paths:
+        if not os.path.isdir(path):
+            raise InputError(f"no runs found in {path}: there is no such folder")
         if (path / "metrics.csv").is_file() and not (path / "config.yaml").is_file():
             raise InputError(f"{path} is no run: there is no {path / 'config.yaml'}")
         # A test or validation of a run lies in it, and is no run of its own.

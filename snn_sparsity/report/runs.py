@@ -1,6 +1,7 @@
 """A finished run as numbers: what ``metrics.csv`` holds, by name and epoch."""
 
 import csv
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ def read_run(path: Path) -> Run:
         InputError: If it is no run, or a line of its metrics cannot be read.
     """
     file = path / "metrics.csv"
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise InputError(f"{path} is no run: there is no {file}; give a folder such as runs/demo/seed_3407/0")
     values: dict[str, dict[int, float]] = {}
     for epoch, name, value in _rows(file):

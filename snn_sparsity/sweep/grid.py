@@ -1,5 +1,6 @@
 """Grids by name or file: groups of configurations, each with the settings they share, times seeds."""
 
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -68,8 +69,8 @@ def read_grid(grid: str, seeds: Sequence[int], more: Sequence[str] = ()) -> list
         >>> len(rows), rows[0].name, " ".join(rows[0].settings)
         (15, 'cifar10/sew18_maxpool', 'fit --config sew18_maxpool --data.name cifar10 --seed_everything 3407')
     """
-    path = Path(grid) if Path(grid).is_file() else DIRECTORY / f"{grid}.yaml"
-    if not path.is_file():
+    path = Path(grid) if os.path.isfile(grid) else DIRECTORY / f"{grid}.yaml"
+    if not os.path.isfile(path):
         raise InputError(f"--grid {grid} is no file and no grid: choose one of {', '.join(names())}")
     groups = _groups(path)
     return [

@@ -1,0 +1,67 @@
+"""What Lightning refuses is a mistake in what was given, and a command that is refused leaves no run behind."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning import Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from snn_sparsity.checks import InputError, require_number
+
+SCHEDULE: Mapping[str, Mapping[str, Any]] = {
+    "accumulate_grad_batches": {"at_least": 1, "whole": True},
+    "check_val_every_n_epoch": {"at_least": 1, "whole": True},
+    "gradient_clip_val": {"at_least": 0},
+    "log_every_n_steps": {"at_least": 0, "whole": True},
+    "num_sanity_val_steps": {"at_least": -1, "whole": True},
+    "val_check_interval": {"above": 0},
+}
+"""Ranges of the trainer's numbers that Lightning takes as they come, and divides by later."""
+
+
+def require_schedule(trainer: Namespace) -> None:
+    """Raise InputError for a number of the trainer that is out of its range, or a precision that nothing here has."""
+    for name, limits in SCHEDULE.items():
+        if isinstance(value := trainer.get(name), int | float):
+            require_number(f"trainer.{name}", value, **limits)
+    if str(trainer.get("precision")).startswith("64"):
+        raise InputError(f"trainer.precision={trainer.precision} is not allowed: spikes and probes are float32; give 32-true")
+
+
+@contextmanager
+def in_one_line() -> Iterator[None]:
+    """Turn what Lightning itself raises into InputError: an option that it does not take, or not together with another."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError, ModuleNotFoundError) as error:
+        if not _raised_by_lightning(error):
+            raise
+        raise InputError(str(error)) from error
+
+
+@contextmanager
+def leaving_nothing(trainer: Trainer, run: Path) -> Iterator[None]:
+    """Remove the directory of a new run that was refused before it had anything to keep, and the folders made for it."""
+    made = [folder for folder in (run, *run.parents) if not folder.exists()]
+    try:
+        yield
+    except InputError:
+        if made and trainer.is_global_zero and trainer.current_epoch == 0 and not any(run.glob("*.ckpt")):
+            shutil.rmtree(run, ignore_errors=True)
+            for folder in made[1:]:
+                with suppress(OSError):
+                    folder.rmdir()
+        raise
+
+
+def _raised_by_lightning(error: Exception) -> bool:
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback is not None and str(traceback.tb_frame.f_globals.get("__name__")).startswith("lightning.")
