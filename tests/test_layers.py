@@ -21,6 +21,7 @@ ALLOWED = {
     "operations": set(),
     "gradients": {"operations", "sparsity"},
     "nonfinite": set(),
+    "memory": {"targets"},
     "theory": set(),
     "reachability": {"operations"},
     "pooling": set(),
@@ -49,6 +50,7 @@ ALLOWED = {
 WITHOUT_LIGHTNING = {
     "checks", "randomness", "batch", "encoders", "networks", "attacks", "sparsity", "operations", "gradients", "targets", "theory",
     "reachability", "pooling", "correlation", "report", "metering", "gradient_rules", "audit", "saturation", "sweep", "nonfinite",
+    "memory",
 }  # fmt: skip
 
 
