@@ -134,7 +134,8 @@ def test_training_stops_with_step_images_and_module_and_keeps_what_was_before(tr
     assert record["status"] == "failed"
     assert record["error"] == f"RunError: {line.removeprefix('snn-sparsity: error: ')}"
     kept = torch.load(run / "last.ckpt", weights_only=True)
-    assert kept["epoch"] == 0
+    # Saved when the epoch began in which it went wrong.
+    assert kept["epoch"] == 1
     assert all(value.isfinite().all() for value in kept["state_dict"].values())
     # It was the network's fault, not that of where it stopped: without the trap the run goes on to its end.
     options = [*TRAPPED, "--trainer.max_epochs", "3", "--ckpt_path", str(run / "last.ckpt")]

@@ -23,6 +23,7 @@ ALLOWED = {
     "operations": set(),
     "gradients": {"operations", "sparsity"},
     "nonfinite": set(),
+    "memory": {"targets"},
     "theory": set(),
     "reachability": {"operations"},
     "pooling": set(),
@@ -53,7 +54,8 @@ ALLOWED = {
 WITHOUT_LIGHTNING = {
     "files", "interrupts", "runs",
     "checks", "randomness", "batch", "encoders", "networks", "attacks", "sparsity", "operations", "gradients", "targets", "theory",
-    "reachability", "pooling", "correlation", "report", "metering", "gradient_rules", "audit", "saturation", "sweep", "nonfinite", "drift",
+    "reachability", "pooling", "correlation", "report", "metering", "gradient_rules", "audit", "saturation", "sweep", "nonfinite",
+    "memory", "drift",
 }  # fmt: skip
 
 

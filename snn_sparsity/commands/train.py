@@ -30,6 +30,7 @@ from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.commands.refusals import in_one_line, leaving_nothing, require_schedule
 from snn_sparsity.data import SpikeDataModule
 from snn_sparsity.files import write_whole
+from snn_sparsity.memory import require_memory, step_bytes
 from snn_sparsity.metrics_csv import MetricsCSV, forget_from
 from snn_sparsity.runs import CONFIG, is_finished, own_run, require_place, run_directory, runs_beside
 from snn_sparsity.sync_batchnorm import MultiStepSyncBatchNorm
@@ -272,9 +273,20 @@ class TrainingCLI(LightningCLI):
             super()._run_subcommand(subcommand)
 
     def before_fit(self) -> None:
-        """Where a run goes on, take out of its metrics what it logged after the checkpoint."""
+        """Refuse what memory cannot hold; where a run goes on, take out of its metrics what it logged after the checkpoint."""
+        self._require_memory()
         if self.goes_on_at is not None:
             forget_from(self.run_directory / "metrics.csv", self.goes_on_at)
+
+    def _require_memory(self) -> None:
+        encoder, batch_size = self.datamodule.spike_encoder, self.datamodule.batch_size
+        spikes = encoder(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.Generator())
+        needed = step_bytes(self.model, spikes, batch_size)
+        if "16" in self.trainer.precision:
+            needed //= 2  # at most: some of what is kept stays in float32
+        device = self.trainer.strategy.root_device
+        processes = self.trainer.num_devices if device.type == "cpu" else 1
+        require_memory(processes * needed, device, f"a training step of {batch_size} images with {len(spikes)} time steps")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer, with the probes before all other callbacks so that these see their values."""
