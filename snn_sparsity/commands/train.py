@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 import yaml
 from jsonargparse import ActionConfigFile, Namespace
 from lightning import Callback, LightningModule, Trainer
