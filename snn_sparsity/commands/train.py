@@ -46,6 +46,8 @@ def quieten() -> None:
     """Leave out what Lightning says that helps nobody here."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+    # Probes log the values of all processes, the same on each.
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*to accumulate the metric across devices")
 
 
 class NamedConfig(ActionConfigFile):
