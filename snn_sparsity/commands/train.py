@@ -62,6 +62,8 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     # It is where checkpoints go, by choice.
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    # Probes log the values of all processes, the same on each.
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*to accumulate the metric across devices")
     # What TensorBoard's thread cannot write it raises in the main thread, too.
     threading.excepthook = lambda failure: None if isinstance(failure.exc_value, OSError) else threading.__excepthook__(failure)
 
