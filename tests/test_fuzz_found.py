@@ -186,6 +186,16 @@ def test_a_name_that_cannot_be_printed():
     assert run(["sweep", "--print", "--grid", "paper", "--root", os.fsdecode(b"\xff")]) == ""
 
 
+@pytest.mark.parametrize(
+    "damage", [("probes: ", "probes: [1]\nother: "), ("class_path: tests.tiny.TinyNetwork", "- 1"), ("max_epochs: 1", "")]
+)
+def test_a_configuration_that_is_no_configuration(damage):
+    assert run(["fit", *TINY, "--trainer.max_epochs", "1"]) == ""
+    (config,) = Path("runs").rglob("config.yaml")
+    config.write_text(config.read_text().replace(*damage, 1))
+    assert str(config.parent) in run(["keep", "runs", "--out", "kept"])
+
+
 def test_a_run_that_was_refused_late_leaves_the_others(images):
     assert run(["fit", *TINY, "--trainer.max_epochs", "1"]) == ""
     before = sorted(Path("runs").rglob("*"))

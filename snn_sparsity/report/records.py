@@ -158,7 +158,12 @@ def read_record(path: Path) -> Record:
     record = _mapping(path / "run.json") if (path / "run.json").is_file() else {}
     test = read_record(path / "test") if _complete(path / "test") else None
     audit = path / "audit" / "audit.json"
-    return Record(path, config, record, read_numbers(path / "metrics.csv"), test, _mapping(audit) if audit.is_file() else None)
+    found = Record(path, config, record, read_numbers(path / "metrics.csv"), test, _mapping(audit) if audit.is_file() else None)
+    try:
+        found.key(), found.setting, found.seed, found.max_epochs, found.images("test")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is no run: its config.yaml or run.json is not as fit writes it ({error})") from error
+    return found
 
 
 def _complete(folder: Path) -> bool:

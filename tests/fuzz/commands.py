@@ -2,7 +2,6 @@
 
 import atexit
 import io
-import json
 import os
 import shutil
 import tempfile
@@ -141,7 +140,6 @@ def other_commands() -> st.SearchStrategy[list[str]]:
 AUDIT = Path(__file__).parents[2] / "docs/audits/demo/audit.json"
 GRID = {"group": {"configs": ["demo", "sew18_maxpool+theory"], "arguments": "--data.name cifar10"}}
 READERS = {
-    "config.yaml": ["keep"],
     "run.json": ["keep"],
     "metrics.csv": ["report", "keep", "plot"],
     "audit/audit.json": ["keep", "audit --compare run/audit/audit.json"],
@@ -152,13 +150,14 @@ READERS = {
 
 @st.composite
 def broken_runs(draw: st.DrawFn) -> tuple[list[str], str, bytes]:
-    """A command, and a file that it reads, of another shape or damaged."""
+    """A command, and a file that it reads, damaged; JSON is cut off, which is what happens to it."""
     name = draw(st.sampled_from(sorted(READERS)))
     command = draw(st.sampled_from(READERS[name])).split()
     content = (_furniture_folder() / "run" / name).read_bytes()
-    if name.endswith((".yaml", ".json")) and draw(st.booleans()):
-        value = draw(mutated(yaml.load(content, Loader=yaml.CSafeLoader)))
-        return command, name, (as_yaml(value) if name.endswith("yaml") else json.dumps(value)).encode("utf-8", "replace")
+    if name.endswith(".json"):
+        return command, name, content[: draw(st.integers(0, len(content) - 2))]
+    if name.endswith(".yaml") and draw(st.booleans()):
+        return command, name, as_yaml(draw(mutated(GRID))).encode("utf-8", "replace")
     return command, name, draw(damaged(content))
 
 
