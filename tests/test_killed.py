@@ -230,7 +230,7 @@ def test_a_directory_that_cannot_be_made(capsys):
     Path("file").touch()
     assert main([*FIT, "--trainer.default_root_dir", "file"]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
-    assert line.endswith("file/tiny: Not a directory")
+    assert line.endswith("file/tiny/seed_3407 cannot be made: file is no folder")
     assert Path("file").read_bytes() == b""
 
 

@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 
 import snn_sparsity
+from snn_sparsity.checkpoints import last_whole
 from snn_sparsity.checks import InputError
 from snn_sparsity.cli import main
 from snn_sparsity.data import CIFARDataModule, ImageFolderDataModule
 from snn_sparsity.data.images import Splits, cached
-from snn_sparsity.sweep.state import epochs_in
 from tests.test_data import archive, server  # noqa: F401  # fixtures
 from tests.test_report import config, write
 from tests.tiny import colourful
@@ -106,7 +106,7 @@ def test_a_malicious_checkpoint_in_a_run_that_goes_on(checkpoint, capsys):
     (run / "config.yaml").write_text((checkpoint.parent / "config.yaml").read_text())
     plant(run / "last.ckpt", "zip")
     assert "no readable checkpoint" in refusal(capsys, "fit", "--config", str(run / "config.yaml"), "--ckpt_path", str(run / "last.ckpt"))
-    assert epochs_in(run / "last.ckpt") == 0  # a sweep begins that row again
+    assert last_whole(run) is None  # a run that goes on begins again
     assert not Path("exploded").exists()
 
 

@@ -89,6 +89,6 @@ def test_lightning_s_own_conversion_is_refused(trainer_options):
 
 
 def test_probes_refuse_a_part_of_a_network(classifier):
-    trainer = SimpleNamespace(strategy=FSDPStrategy())
+    trainer = SimpleNamespace(strategy=FSDPStrategy(), precision="32-true")
     with pytest.raises(InputError, match=r"trainer.strategy: FSDPStrategy .* give ddp"):
         GradientSparsity().setup(trainer, classifier, "fit")

@@ -276,7 +276,7 @@ def test_the_gradient_is_that_of_the_probability(trained):
 
 
 def test_too_large_a_step_is_told(trained, caplog):
-    probe = VulnerabilityRatio(eps=50.0)
+    probe = VulnerabilityRatio(eps=1.0)
     probe.summarise(measure(probe, trained))
     assert "too large for the first-order step" in caplog.text
 

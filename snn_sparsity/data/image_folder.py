@@ -94,10 +94,11 @@ class ImageFolderDataModule(SpikeDataModule):
 
 def require_inside(folder: Path, files: Iterable[str | Path]) -> None:
     """Raise InputError, naming the file, if a link leads out of the folder."""
-    root = folder.resolve()
+    root = os.path.realpath(folder)
     for file in files:
-        if not Path(file).resolve().is_relative_to(root):
-            raise InputError(f"{file} leads out of {folder}, to {Path(file).resolve()}: put the image itself into the folder")
+        # Unlike Path.resolve, it takes a link that leads to itself.
+        if not Path(there := os.path.realpath(file)).is_relative_to(root):
+            raise InputError(f"{file} leads out of {folder}, to {there}: put the image itself into the folder")
 
 
 def image_files(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
