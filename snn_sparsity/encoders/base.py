@@ -106,8 +106,10 @@ class PixelCode(Encoder):
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Look the code of each pixel up; see :meth:`Encoder.forward`."""
         self.refuse_gradient(images)
-        table = self.code_book.to(images.device).T
-        return table[:, grey_levels(images).long()]
+        table = self.code_book.to(images.device).T.contiguous()
+        levels = grey_levels(images).long().flatten()
+        # Several times as fast as indexing.
+        return table.gather(1, levels.expand(len(table), -1)).view(len(table), *images.shape)
 
 
 def all_levels() -> Tensor:
