@@ -1,4 +1,5 @@
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,15 @@ def _own_cache(tmp_path, monkeypatch):
 def _denormals():
     """The command line flushes them in its process; tests that call it in theirs must not change those that come after."""
     torch.set_flush_denormal(False)
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """Run outside the checkout, with the module search path as it was."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
 
 
 @pytest.fixture

@@ -110,12 +110,17 @@ def test_saturated_logits_are_obfuscated(tmp_path):
     assert "OBFUSCATED" in words(verdicts)
 
 
-def test_a_needle_of_a_surrogate_is_obfuscated(tmp_path):
-    classifier, images, encoder = trained()
+def needle(classifier):
+    """Give a classifier a surrogate gradient that is 0 nearly everywhere."""
     for name in ("sn1", "sn2"):
         node = IFNeuron(surrogate="rect", alpha=1000.0).build()
         node.step_mode = "m"
         setattr(classifier.network, name, node)
+
+
+def test_a_needle_of_a_surrogate_is_obfuscated(tmp_path):
+    classifier, images, encoder = trained()
+    needle(classifier)
     _, verdicts = audited(classifier, images[:16], tmp_path, encoder=encoder)
     assert "OBFUSCATED" in words(verdicts)
 
@@ -264,6 +269,20 @@ def test_an_audit_stopped_at_any_result_goes_on_to_the_same_numbers(tmp_path):
             stops += 1
     assert stops > 3
     assert without_seconds(pieces) == whole
+
+
+def test_progress_ends_where_it_said(tmp_path):
+    weights = direction()
+    images = with_scores(noisy_images(8), weights, torch.full((8,), 0.4))
+    classifier = Behind(lambda x: two_classes(score(x, weights))).eval()
+    told = []
+    subject = Subject(classifier, DirectEncoder(num_steps=1), images, torch.ones(8, dtype=torch.long), 4, 16, 3407)
+    Audit(
+        subject, ("image", "spikes"), SMALL, EPS, Journal(tmp_path / "j", {}), tell=lambda name, done, total: told.append((done, total))
+    ).run()
+    assert all(done <= total for done, total in told)
+    assert told[-1][0] == pytest.approx(told[-1][1])
+    assert told[-1][0] > 0
 
 
 def test_a_journal_of_another_audit_is_refused(tmp_path):

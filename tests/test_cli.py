@@ -20,13 +20,7 @@ TINY = ["--config", str(Path(__file__).parent / "tiny.yaml")]
 FEW = ["--data.train_images", "16", "--data.test_images", "8", "--trainer.max_epochs", "1"]
 
 
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path, monkeypatch):
-    """Run outside the checkout, with the module search path as it was."""
-    folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "path", list(sys.path))
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def rows(run="runs/tiny/seed_3407/0"):

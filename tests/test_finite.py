@@ -1,7 +1,6 @@
 """Numbers gone wrong: training that stops at the first NaN, and layers that say nothing."""
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,12 +82,7 @@ class MarkedDataModule(TinyDataModule):
         return splits
 
 
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path, monkeypatch):
-    folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "path", list(sys.path))
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def step_of_the_marked_image(epoch):

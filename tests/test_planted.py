@@ -14,8 +14,7 @@ from snn_sparsity.audit.journal import Journal
 from snn_sparsity.audit.planted import Features, Planted, ReadOut, planted, separate
 from snn_sparsity.audit.subject import PROTOCOLS, Subject
 from snn_sparsity.checks import InputError
-from snn_sparsity.networks.neurons import IFNeuron
-from tests.test_audit import EPS, SMALL, trained
+from tests.test_audit import EPS, SMALL, needle, trained
 
 ATTACKS = {
     "image": {"found": CodeBookAscent(eps=EPS, steps=40, loss="margin"), "noise": Noise(eps=EPS, draws=20, kind="levels")},
@@ -37,12 +36,9 @@ def subject():
 
 def with_needles(subject):
     """The same network with a surrogate gradient that is 0 nearly everywhere."""
-    classifier, images, encoder = trained()
-    for name in ("sn1", "sn2"):
-        node = IFNeuron(surrogate="rect", alpha=1000.0).build()
-        node.step_mode = "m"
-        setattr(classifier.network, name, node)
-    return Subject(classifier.eval(), encoder, images[:16], subject.labels, 4, 64, 3407)
+    classifier, _, _ = trained()
+    needle(classifier)
+    return replace(subject, classifier=classifier.eval())
 
 
 def looked_for(subject, space, count=2):

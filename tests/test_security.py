@@ -31,11 +31,7 @@ SCRIPT = "<script>alert('x')</script>"
 
 
 @pytest.fixture(autouse=True)
-def _elsewhere(tmp_path, monkeypatch):
-    folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "path", list(sys.path))
+def _elsewhere(elsewhere, monkeypatch):
     monkeypatch.setattr("snn_sparsity.audit.control.STEPS", 3)
 
 

@@ -28,12 +28,7 @@ ROOT = Path(__file__).parents[1]
 TINY = Path(__file__).parent / "tiny.yaml"
 
 
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path, monkeypatch):
-    folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "path", list(sys.path))
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 # The grid ------------------------------------------------------------------------------------------------------------------
@@ -310,7 +305,6 @@ def wait_for_epoch(run, epoch):
         time.sleep(0.01)
 
 
-@pytest.mark.slow
 def test_a_sweep_killed_twice_ends_like_one_left_alone(row, capsys):
     Path("grid.yaml").write_text(f"tiny: {{configs: ['{TINY}'], arguments: --trainer.max_epochs 8 --trainer.log_every_n_steps 1}}\n")
     alone = sweep("--root", "alone")
@@ -337,7 +331,6 @@ def test_a_sweep_killed_twice_ends_like_one_left_alone(row, capsys):
     assert "snn-sparsity fit" not in capsys.readouterr().out
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_sweep_stops_its_run(number, exit_code, row):
     running = sweep("--root", "stopped", "--max_epochs", "1000")

@@ -15,17 +15,17 @@ from snn_sparsity.audit import diagnostics
 from snn_sparsity.audit.attacking import Record, attack_batch
 from snn_sparsity.audit.battery import POOLS, RULES, Budget, Facts, Job, jobs, step_length
 from snn_sparsity.audit.control import control, trained_reference
+from snn_sparsity.audit.evidence import legality, outcome_of, rebinarised, without_object
 from snn_sparsity.audit.harness import SAME, harness
 from snn_sparsity.audit.journal import Journal
 from snn_sparsity.audit.planted import POINTS, planted
 from snn_sparsity.audit.subject import PROTOCOLS, Protocol, Subject
 from snn_sparsity.checks import InputError
-from snn_sparsity.networks.rate_twin import rate_twin
+from snn_sparsity.networks.rate_twin import MeanOverTime, rate_twin
 from snn_sparsity.operations import MODULE_TYPES
 
 Tell = Callable[[str, float, float], None]
 """Told of what is done: the name of the work, units done, units in all; a unit is a forward pass of an image."""
-ADAPTIVE = ("noise", "codebook", "rules", "pool", "blackbox", "transfer")
 HARNESS_IMAGES = 8
 NEVER_RUN = (
     {"what": "minimum-norm and hard-label attacks (FAB, HopSkipJump, Boundary)", "why": "their line searches step less than a grey level"},
@@ -95,13 +95,13 @@ class Audit:
         return list(range(min(count, len(self.subject.labels))))
 
     def _protocol(self, protocol: Protocol, plan: list[Job], right: list[int], facts: Facts) -> dict[str, Any]:
-        outcomes = self._outcomes(protocol, plan, right) + _without_object(protocol, facts, len(self.subject.labels))
+        outcomes = self._outcomes(protocol, plan, right) + without_object(protocol, facts, len(self.subject.labels))
         evidence: dict[str, Any] = {"space": protocol.space, "batch_norm": protocol.batch_norm}
         rules = RULES | POOLS if facts.spiking else {}
         evidence["harness"] = self._measure(
             protocol, "harness", lambda: harness(self.subject, protocol, self._first(HARNESS_IMAGES), rules)
         )
-        evidence["harness"] |= _legality(outcomes)
+        evidence["harness"] |= legality(outcomes)
         evidence["diagnostics"] = self._diagnostics(protocol, right, outcomes, facts)
         evidence["attacks"] = [{key: value for key, value in outcome.items() if not key.startswith("_")} for outcome in outcomes]
         return evidence
@@ -130,6 +130,8 @@ class Audit:
         for job in plan:
             group = job.group if job.group != "scale-free" else "rules" if saturated else "standard"
             places = self._places(protocol, group, [outcome["group"] for outcome in outcomes], right, left)
+            # The plan counted on all images.
+            self._total -= _cost(job.attack) * len(self.subject.labels)
             outcome = self._attack(protocol, job._replace(group=group), places)
             outcomes.append(outcome)
             left[group] = [place for place in left.get(group, places) if outcome["fooled"][place] is not True]
@@ -148,7 +150,7 @@ class Audit:
 
     def _attack(self, protocol: Protocol, job: Job, places: list[int]) -> dict[str, Any]:
         key = (zlib.crc32(protocol.name.encode()), zlib.crc32(f"{job.group} {job.name}".encode()))
-        self._total -= _cost(job.attack) * (len(self.subject.labels) - len(places))
+        self._total += _cost(job.attack) * len(places)
         name = f"{protocol.name}: {job.name}"
         if protocol.batch_norm == "batch":
             # BatchNorm's statistics drift from batch to batch: it is all or nothing.
@@ -184,7 +186,7 @@ class Audit:
         def safely() -> dict[str, Any]:
             try:
                 return compute()
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001  # whatever breaks in one measurement is reported
                 return {"failed": str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"}
 
         result: dict[str, Any] = self._once(f"{protocol.name}: {name}", 0.0, safely)
@@ -202,7 +204,7 @@ class Audit:
         measure("pixel noise", lambda: diagnostics.pixel_noise(subject, self._first(len(subject.labels))))
         if protocol.name == "paper":
             measure("BatchNorm", lambda: diagnostics.batch_norm(subject, self._first(len(subject.labels)), self.eps))
-            return found | _rebinarised(outcomes)
+            return found | rebinarised(outcomes)
         if not few:
             return found
         measure("zero entries", lambda: diagnostics.zero_entries(subject, protocol, few))
@@ -223,7 +225,7 @@ class Audit:
         measure("planted examples", lambda: self._planted(protocol, right, facts))
         survivors = [place for place in right if not any(outcome["fooled"][place] for outcome in outcomes if outcome["group"] != "claim")]
         found |= self._doubling(protocol, survivors, facts) | self._sweep(protocol, right, survivors, facts)
-        return found | _rebinarised(outcomes)
+        return found | rebinarised(outcomes)
 
     def _planted(self, protocol: Protocol, right: list[int], facts: Facts) -> dict[str, Any]:
         """V15: the share of planted examples that the attack finds, and that noise finds."""
@@ -232,6 +234,7 @@ class Audit:
         noise = Noise(eps=self.eps, draws=self.budget.noise, kind="levels" if protocol.space == "image" else "uniform")
         attacks = {"found": self._host(protocol, facts, self.eps, self._longest(protocol, facts)), "found_by_noise": noise}
         cost = POINTS + sum(map(_cost, attacks.values()))
+        self._total += cost * min(self.budget.planted, len(right))
         done: list[dict[str, bool]] = []
         for place in right:
             plant = partial(planted, self.subject, protocol, place, attacks)
@@ -277,86 +280,6 @@ class Audit:
                 left = [place for place in left if outcome["fooled"][place] is not True]
             points.append({"eps": radius / 255, "accuracy": len(left) / count})
         return {"eps_sweep": points}
-
-
-class MeanOverTime(nn.Module):
-    """A network without state as a classifier: the time-mean of its outputs.
-
-    Args:
-        network: Maps [T,N,C,H,W] to [T',N,K].
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, spikes: Tensor) -> Tensor:
-        """Return the logits [N,K]."""
-        logits: Tensor = self.network(spikes).mean(0)
-        return logits
-
-
-def outcome_of(job: Job, records: list[Record], count: int) -> dict[str, Any]:
-    """Return the records of an attack's batches as one outcome (docs/audit.md)."""
-    done = [record for record in records if record["status"] == "done"]
-    broken = [record for record in records if record["status"] != "done"]
-    fooled: list[bool | None] = [None] * count
-    for record in done:
-        for place, value in zip(record["places"], record["fooled"], strict=True):
-            fooled[place] = value
-    attacked = max(sum(len(record["places"]) for record in done), 1)
-    return {
-        "name": job.name,
-        "group": job.group,
-        "attack": str(job.attack),
-        "status": broken[0]["status"] if broken else "done",
-        "why": broken[0]["why"] if broken else "",
-        "fooled": fooled,
-        "forwards": sum(record["forwards"] for record in done),
-        "backwards": sum(record["backwards"] for record in done),
-        "seconds": round(sum(record["seconds"] for record in done), 3),
-        "zero_gradient_start": sum(sum(record["zero_start"]) for record in done),
-        "zero_gradient": sum(sum(record["zero"]) for record in done),
-        "silent": sum(sum(record["silent"]) for record in done),
-        "still_improving": sum(sum(record["improving"]) for record in done) / attacked,
-        "moved": sum(sum(record["moved"]) for record in done) / attacked,
-        "largest_perturbation": max((record["largest"] for record in done), default=0.0),
-        "not_finite": sum(record["not_finite"] for record in done),
-        "_records": done,
-    }
-
-
-def _without_object(protocol: Protocol, facts: Facts, count: int) -> list[dict[str, Any]]:
-    """Return outcomes that say which groups have nothing to attack: that is no gap in the battery."""
-    missing = {} if facts.max_pooling else {"pool": "there is no max pooling"}
-    if protocol.space == "image" and not facts.code_book:
-        missing["codebook"] = "the code does not work pixel by pixel"
-    if protocol.name == "paper":
-        return []
-    empty: dict[str, Any] = outcome_of(Job("none", "pool", PGD()), [], count)
-    return [empty | {"group": group, "attack": "", "status": "skipped", "why": f"does not apply: {why}"} for group, why in missing.items()]
-
-
-def _legality(outcomes: list[dict[str, Any]]) -> dict[str, Any]:
-    """V4: whether all attacked inputs lay in the ball, the bounds and, for images, on the 8-bit lattice."""
-    records = [record for outcome in outcomes for record in outcome["_records"]]
-    if not records:
-        return {}
-    realisable = [value for record in records for value in record.get("realisable", [])]
-    lattice = [record["on_lattice"] for record in records if "on_lattice" in record]
-    return {
-        "largest_perturbation": max(record["largest"] for record in records),
-        "in_bounds": all(record["in_bounds"] for record in records),
-        "on_lattice": all(lattice) if lattice else None,
-    } | ({"realisable": sum(realisable) / len(realisable)} if realisable else {})
-
-
-def _rebinarised(outcomes: list[dict[str, Any]]) -> dict[str, Any]:
-    """V26: accuracy on the rounded spikes of the last attack under audit."""
-    claims = [outcome for outcome in outcomes if outcome["group"] == "claim" and outcome["_records"]]
-    right = [value for record in claims[-1]["_records"] for value in record.get("right_rounded", [])] if claims else []
-    count = len(claims[-1]["fooled"]) if claims else 0
-    return {"rebinarised_accuracy": sum(right) / count} if right else {}
 
 
 def _cost(attack: Attack) -> float:

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
@@ -68,7 +69,7 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> float:
         >>> mcnemar([True, True, True, False], [False, False, False, False])
         0.25
     """
-    pairs = [(bool(one), bool(other)) for one, other in zip(first, second, strict=True)]  # type: ignore[arg-type]
+    pairs = list(zip(np.asarray(first, dtype=bool).tolist(), np.asarray(second, dtype=bool).tolist(), strict=True))
     lost, won = pairs.count((True, False)), pairs.count((False, True))
     if lost + won == 0:
         return 1.0

@@ -184,7 +184,7 @@ class Probe(Callback, ABC):
             raise stopped.error from None
         except InputError as error:
             meeting.fail(InputError(f"probes.{self.name}: {error}"), error)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  # whatever stops one process must be told to the others
             meeting.fail(RuntimeError(f"probe {self.name!r} ({type(self).__name__}) failed: {error}"), error)
         self._seconds += time.perf_counter() - began
 

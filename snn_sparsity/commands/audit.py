@@ -1,7 +1,9 @@
 """``snn-sparsity audit``: is this robustness real?"""
 
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
+from typing import ClassVar
 
 from lightning import LightningModule, Trainer
 
@@ -88,10 +90,7 @@ class AuditCLI(TrainingCLI):
     """The command line of ``audit``: that of ``test``, for another method."""
 
     trainer_type = AuditTrainer
-
-    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """Return the one command."""
-        return {"audit": {"model", "datamodule"}}
+    methods: ClassVar[Mapping[str, set[str]]] = {"audit": {"model", "datamodule"}}
 
 
 def _compare(arguments: list[str]) -> int:

@@ -2,8 +2,9 @@
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from lightning import LightningModule, Trainer
@@ -73,10 +74,7 @@ class PredictionCLI(TrainingCLI):
     """The command line of ``predict``: that of ``test``, for another method."""
 
     trainer_type = PredictionTrainer
-
-    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """Return the one command."""
-        return {"predict": {"model", "datamodule"}}
+    methods: ClassVar[Mapping[str, set[str]]] = {"predict": {"model", "datamodule"}}
 
 
 def folder_images(folder: Path) -> Iterator[tuple[list[str], Tensor]]:

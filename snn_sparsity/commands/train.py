@@ -1,13 +1,12 @@
 """``snn-sparsity fit | validate | test | predict``: LightningCLI with named configurations, named probes and run directories."""
 
 import logging
-import re
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar
 
 import torch
 import yaml
@@ -16,8 +15,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-# Imported classes can be named by their last name alone: --data DigitsDataModule.
-from snn_sparsity import attacks, callbacks, data, encoders, gradient_rules, networks, shipped  # noqa: F401
+from snn_sparsity import attacks, callbacks, data, encoders, gradient_rules, networks, shipped  # noqa: F401  # named by their last names
 from snn_sparsity.callbacks.dead_layers import DeadLayers
 from snn_sparsity.callbacks.finite_check import FiniteCheck
 from snn_sparsity.callbacks.keep_checkpoints import BestCheckpoint, LastCheckpoint
@@ -28,6 +26,7 @@ from snn_sparsity.callbacks.tensorboard_layout import TensorBoardLayout
 from snn_sparsity.checkpoints import WholeCheckpointIO, last_whole, read_checkpoint
 from snn_sparsity.checks import InputError
 from snn_sparsity.classifier import SpikingClassifier
+from snn_sparsity.commands.parsing import NamedConfig, TrainingParser, condense, flat, parsed, settings_of
 from snn_sparsity.commands.refusals import in_one_line, leaving_nothing, require_schedule
 from snn_sparsity.data import SpikeDataModule
 from snn_sparsity.files import write_whole
@@ -68,56 +67,6 @@ def quieten() -> None:
     threading.excepthook = lambda failure: None if isinstance(failure.exc_value, OSError) else threading.__excepthook__(failure)
 
 
-class NamedConfig(ActionConfigFile):
-    """``--config`` by path, shipped name or stem."""
-
-    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
-        """Resolve the name, then load."""
-        path = shipped.resolve(str(values))
-        try:
-            super().__call__(parser, cfg, path, option_string)
-        except (InputError, OSError, UnicodeError) as error:
-            raise InputError(f"--config {path}: {error}") from error
-
-
-class OneLineParser(LightningArgumentParser):
-    """A parser whose errors are one line that names the option, the value and what is allowed."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise the message as an InputError."""
-        raise InputError(condense(message)) from ex
-
-
-def condense(message: str) -> str:
-    """Return jsonargparse's nested report as one line: the path of keys down to the first reason.
-
-    Example:
-        >>> condense('''Parser key "model.network":
-        ...   Problem with given class_path 'm.SEW':
-        ...     Parser key "pool":
-        ...       Expected a typing.Literal['max', 'avg']. Got value: median''')
-        "--model.network.pool: Expected one of 'max', 'avg'. Got value: median"
-    """
-    keys: list[str] = []
-    reason = ""
-    skipped = ("Does not validate", "Subtypes:", "Errors:", "Problem with given class_path", "Given value", "tip:")
-    for raw in message.splitlines():
-        line = raw.strip().removeprefix("- ").strip()
-        # Nested parsers report through this function too: their keys come as options.
-        while key := re.match(r'(?:Parser key "([^"]+)":?|--([\w.]+):)\s*(.*)', line):
-            keys.append(key[1] or key[2])
-            line = key[3]
-        if line and not line.startswith(skipped):
-            reason = line
-            break
-    reason = reason or " ".join(message.split())
-    # A link's own complaint, without how it came to be made.
-    reason = re.sub(r"^Call to compute_fn of link .* failed: ", "", reason)
-    reason = re.sub(r"Expected a typing\.Literal\[(.*?)\]", r"Expected one of \1", reason)
-    reason = re.sub(r"<class '([\w.]+)'>", r"\1", reason)
-    return f"--{'.'.join(keys)}: {reason}" if keys else reason
-
-
 class SaveConfig(SaveConfigCallback):
     """Save the resolved configuration as ``config.yaml`` in the run directory, at once."""
 
@@ -130,6 +79,8 @@ class TrainingCLI(LightningCLI):
     """Train, validate, test or predict with what the command line and configurations say."""
 
     trainer_type: type[Trainer] = Trainer
+    methods: ClassVar[Mapping[str, set[str]]] = LightningCLI.subcommands()
+    """The trainer's methods that are commands, with those of their arguments that come from elsewhere."""
     leaves_a_run = frozenset({"fit", "validate", "test"})
     """Commands with a run directory, loggers and callbacks of their own."""
 
@@ -144,7 +95,7 @@ class TrainingCLI(LightningCLI):
             SpikeDataModule,
             trainer_class=self.trainer_type,
             subclass_mode_data=True,
-            parser_class=OneLineParser,
+            parser_class=TrainingParser,
             parser_kwargs={**shared, **{name: {**shared, "default_config_files": [str(shipped.PAPER)]} for name in commands}},
             seed_everything_default=PAPER_SEED,
             # Attacks need gradients in validate and test as well.
@@ -157,7 +108,7 @@ class TrainingCLI(LightningCLI):
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning asks an object for them
         """Return the one command that was given: making the parsers of all four takes as long as all the rest of parsing."""
-        return {self.command: super().subcommands()[self.command]}
+        return {self.command: self.methods[self.command]}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Return a parser that knows the shipped configurations."""
@@ -188,16 +139,16 @@ class TrainingCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; with a checkpoint, once more with the settings it was made with as defaults."""
         assert isinstance(args, list)
-        self.config = _parsed(parser, args)
+        self.config = parsed(parser, args)
         command = self.config.subcommand
         checkpoint = self.config[command].get("ckpt_path")
         if checkpoint is None:
             return
         with tempfile.TemporaryDirectory() as folder:
             made_with = Path(folder) / "checkpoint.yaml"
-            made_with.write_text(yaml.safe_dump(_settings_of(checkpoint)))
+            made_with.write_text(yaml.safe_dump(settings_of(checkpoint)))
             self._subcommand_parsers[command].default_config_files = [str(shipped.PAPER), str(made_with)]
-            self.config = _parsed(parser, args)
+            self.config = parsed(parser, args)
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning would let the checkpoint's settings win over the command line's (its issue 21455)."""
@@ -259,7 +210,7 @@ class TrainingCLI(LightningCLI):
         """Return the settings of a fit by their full names."""
         content = yaml.safe_load(self._parser("fit").dump(config.fit, skip_none=False))
         content.pop("resume", None)
-        return dict(_flat(content))
+        return dict(flat(content))
 
     def instantiate_classes(self) -> None:
         """Make model, data and probes; what their constructors refuse is a mistake in what was given."""
@@ -326,44 +277,6 @@ class TrainingCLI(LightningCLI):
         parent, name = self.run_directory.parent, self.run_directory.name
         curves = TensorBoardLogger(str(parent), name="", version=name, default_hp_metric=False, purge_step=self.goes_on_at)
         return [curves, MetricsCSV(str(self.run_directory))]
-
-
-def _parsed(parser: LightningArgumentParser, args: list[str]) -> Namespace:
-    try:
-        return parser.parse_args(args)
-    except OverflowError as error:
-        raise InputError(f"a number that was given is too large for any computer: {error}") from error
-
-
-def _settings_of(path: str) -> dict[str, Any]:
-    """Return the model and data settings a checkpoint was made with, as a configuration."""
-    checkpoint = read_checkpoint(path)
-    settings = {}
-    try:
-        model = dict(checkpoint.get("hyper_parameters", {}))
-        images = dict(checkpoint.get("datamodule_hyper_parameters", {}))
-        for given in (model, images):
-            given.pop("_instantiator", None)
-        if model:
-            # The class count follows from the data.
-            model.get("network", {}).get("init_args", {}).pop("num_classes", None)
-            settings["model"] = model
-        if "_class_path" in images:
-            # The seed follows from seed_everything.
-            images.pop("seed", None)
-            settings["data"] = {"class_path": str(images.pop("_class_path")), "init_args": images}
-    except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"--ckpt_path {path} holds settings that are none of this program") from error
-    return settings
-
-
-def _flat(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the values of a nested mapping with their full names."""
-    if not isinstance(content, dict) or not content:
-        yield name, content
-        return
-    for key, value in content.items():
-        yield from _flat(value, f"{name}.{key}" if name else str(key))
 
 
 def _whole_seed(seed: bool | int) -> int:

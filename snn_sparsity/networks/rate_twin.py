@@ -53,3 +53,20 @@ def rate_twin(network: nn.Module) -> nn.Module:
 
 def _mean_over_time(network: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
     return (inputs[0].mean(0, keepdim=True),)
+
+
+class MeanOverTime(nn.Module):
+    """A network without state as a classifier: the time-mean of its outputs.
+
+    Args:
+        network: Maps [T,N,C,H,W] to [T',N,K].
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Return the logits [N,K]."""
+        logits: Tensor = self.network(spikes).mean(0)
+        return logits

@@ -9,6 +9,8 @@ from statistics import fmean, stdev
 
 from snn_sparsity.checks import InputError
 
+COLUMNS = ["epoch", "step", "name", "value"]
+
 
 @dataclass(frozen=True)
 class Number:
@@ -42,15 +44,26 @@ def read_numbers(file: Path) -> Metrics:
     found: dict[str, dict[int, Number]] = {}
     try:
         with file.open(newline="", encoding="utf-8") as lines:
-            for line, row in enumerate(csv.reader(lines), 1):
-                if line > 1 and row[:1] != [""]:
-                    epoch, _, name, value = row
-                    found.setdefault(name, {})[int(epoch)] = Number(float(value), file, line, name, int(epoch))
+            reader = csv.reader(lines)
+            if next(reader, None) != COLUMNS:
+                raise InputError(f"{file} line 1: the columns must be {','.join(COLUMNS)}")
+            for row in reader:
+                # What is logged outside of an epoch has none, and no place on an axis of epochs.
+                if len(row) != len(COLUMNS) or row[0]:
+                    number = _parsed(row, file, reader.line_num)
+                    found.setdefault(number.name, {})[number.epoch] = number
     except (OSError, UnicodeError, csv.Error) as error:
         raise InputError(f"{file} cannot be read: {error}") from error
+    return found
+
+
+def _parsed(row: list[str], file: Path, line: int) -> Number:
+    try:
+        epoch, step, name, value = row
+        int(step or 0)
+        return Number(float(value), file, line, name, int(epoch))
     except ValueError as error:
         raise InputError(f"{file} line {line} is no row epoch,step,name,value: {','.join(row)[:80]!r}") from error
-    return found
 
 
 @dataclass(frozen=True)

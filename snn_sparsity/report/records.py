@@ -12,7 +12,7 @@ import yaml
 
 from snn_sparsity.checks import InputError
 from snn_sparsity.report.numbers import Metrics, read_numbers
-from snn_sparsity.report.runs import run_name
+from snn_sparsity.report.runs import Run, run_name, run_of
 
 NO_OTHER_RUN = ("root", "url", "seed", "kernel")
 """Settings that change no number: where the data lie, and kernels with the same bits; the seed is told apart."""
@@ -52,6 +52,11 @@ class Record:
     def name(self) -> str:
         """``<config>/seed_<n>/<k>``."""
         return run_name(self.path)
+
+    @property
+    def run(self) -> Run:
+        """Its numbers without their lines, as figures take them."""
+        return run_of(self.path, self.metrics)
 
     @property
     def seed(self) -> int:

@@ -1,16 +1,15 @@
 """A finished run as numbers: what ``metrics.csv`` holds, by name and epoch."""
 
-import csv
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from snn_sparsity.checks import InputError
+from snn_sparsity.report.numbers import Metrics, read_numbers
 
-COLUMNS = ["epoch", "step", "name", "value"]
 KINDS = ("input", "conv", "bn", "neuron", "pool", "linear")
 """Kinds of operations in the order in which figures show them; ``input`` is the network's own."""
 OPERATION = rf"(?:({'|'.join(KINDS)})/)?(\d+)_(.+)"
@@ -92,9 +91,12 @@ def read_run(path: Path) -> Run:
     file = path / "metrics.csv"
     if not os.path.isfile(file):
         raise InputError(f"{path} is no run: there is no {file}; give a folder such as runs/demo/seed_3407/0")
-    values: dict[str, dict[int, float]] = {}
-    for epoch, name, value in _rows(file):
-        values.setdefault(name, {})[epoch] = value
+    return run_of(path, read_numbers(file))
+
+
+def run_of(path: Path, metrics: Metrics) -> Run:
+    """Return the run in a directory whose metrics have been read."""
+    values = {name: {epoch: number.value for epoch, number in curve.items()} for name, curve in metrics.items()}
     return Run(path, run_name(path), values)
 
 
@@ -108,26 +110,3 @@ def run_name(path: Path) -> str:
     parts = path.resolve().parts[1:]
     seeds = [place for place, part in enumerate(parts) if re.fullmatch(r"seed_\d+", part) and place]
     return "/".join(parts[seeds[-1] - 1 :] if seeds else parts[-3:])
-
-
-def _rows(file: Path) -> Iterator[tuple[int, str, float]]:
-    try:
-        with file.open(newline="", encoding="utf-8") as lines:
-            reader = csv.reader(lines)
-            if next(reader, None) != COLUMNS:
-                raise InputError(f"{file} line 1: the columns must be {','.join(COLUMNS)}")
-            for row in reader:
-                # What is logged outside of an epoch has none, and no place on an axis of epochs.
-                if len(row) != len(COLUMNS) or row[0]:
-                    yield _parsed(row, f"{file} line {reader.line_num}")
-    except (OSError, UnicodeError, csv.Error) as error:
-        raise InputError(f"{file} cannot be read: {error}") from error
-
-
-def _parsed(row: list[str], where: str) -> tuple[int, str, float]:
-    try:
-        epoch, step, name, value = row
-        int(step or 0)
-        return int(epoch), name, float(value)
-    except ValueError as error:
-        raise InputError(f"{where} is no row epoch,step,name,value: {','.join(row)[:80]!r}") from error

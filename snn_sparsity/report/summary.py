@@ -4,18 +4,15 @@ import csv
 import io
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from matplotlib import style
 from matplotlib.figure import Figure
 
 from snn_sparsity.report import page
+from snn_sparsity.report.blocks import Block, Heading, Link, Picture, anchored_html, anchored_markdown, as_html, as_markdown
 from snn_sparsity.report.cells import Table
 from snn_sparsity.report.claim import Series, claim, claim_table, series_of
-from snn_sparsity.report.drawing import STYLE
 from snn_sparsity.report.figures import available, figure_of
 from snn_sparsity.report.numbers import Number
 from snn_sparsity.report.paper import DATASETS, network_name, paper
@@ -23,7 +20,6 @@ from snn_sparsity.report.protocols import PAPER, Attack, Protocol
 from snn_sparsity.report.records import Record
 from snn_sparsity.report.results import Group, Result, groups_of, pairs_of, protocols_of, results_of
 from snn_sparsity.report.run_tables import audit_table, protocol_table, record_table, source_table
-from snn_sparsity.report.runs import read_run
 from snn_sparsity.report.tables import arrows, paper_table, title
 from snn_sparsity.report.tradeoff import curves, tradeoff
 
@@ -52,47 +48,6 @@ DEPENDENT = (
 NO_AUDIT = "None of these runs was audited (snn-sparsity audit)."
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A figure of the report.
-
-    Attributes:
-        name: Its file's stem.
-        draw: Draws it.
-        caption: What it shows.
-    """
-
-    name: str
-    draw: Callable[[], Figure]
-    caption: str
-
-    @cached_property
-    def figure(self) -> Figure:
-        """The figure, drawn once."""
-        with style.context(STYLE, after_reset=True):
-            return self.draw()
-
-
-@dataclass(frozen=True)
-class Heading:
-    """A heading; a run's begins with its mark and is where links to the run lead."""
-
-    text: str
-    level: int = 2
-
-
-@dataclass(frozen=True)
-class Link:
-    """A link on a line of its own, to a path from the report's folder on."""
-
-    text: str
-    target: str
-
-
-Block = Heading | Link | Picture | Table | str
-"""What a report is made of; a str is a paragraph."""
-
-
 class Report:
     """The report on some runs.
 
@@ -111,11 +66,11 @@ class Report:
 
     def html(self) -> str:
         """Return one page with everything inside."""
-        return _anchored_html(page.page(TITLE, [_as_html(block) for block in self.blocks]))
+        return anchored_html(page.page(TITLE, [as_html(block) for block in self.blocks]))
 
     def markdown(self) -> str:
         """Return the same in Markdown; figures are files in ``figures/`` beside it."""
-        return _anchored_markdown("\n\n".join([f"# {TITLE}", *map(_as_markdown, self.blocks)]) + "\n")
+        return anchored_markdown("\n\n".join([f"# {TITLE}", *map(as_markdown, self.blocks)]) + "\n")
 
     def csv(self) -> str:
         """Return every number that comes from a run or the paper, with its sources: paths from the report's folder on, and lines."""
@@ -189,7 +144,7 @@ class Report:
         paired = {group.results[0].number for pair in pairs for group in pair}
         found = False
         for groups in [*pairs, *([group] for group in self.groups if group.results[0].number not in paired)]:
-            results = [result for group in groups for result in group.sound[:1] if "gradients" in available(read_run(result.record.path))]
+            results = [result for group in groups for result in group.sound[:1] if "gradients" in available(result.record.run)]
             if results:
                 found = True
                 yield _gradients(results)
@@ -233,38 +188,5 @@ def _gradients(results: Sequence[Result]) -> Picture:
     dataset = results[0].record.dataset
     shown = ", ".join(f"{result.record.setting[3]} pooling {result.mark}" for result in results)
     caption = f"{DATASETS.get(dataset, dataset)}, {network_name(network, depth)}: {shown}; clean spikes, BatchNorm eval"
-    runs = [read_run(result.record.path) for result in results]
+    runs = [result.record.run for result in results]
     return Picture("gradients_" + "_".join(f"r{result.number}" for result in results), lambda: figure_of("gradients", runs), caption)
-
-
-def _as_html(block: Block) -> str:
-    if isinstance(block, Heading):
-        return page.heading(block.text, block.level)
-    if isinstance(block, Link):
-        return page.link(block.text, block.target)
-    if isinstance(block, Picture):
-        return page.figure(block.figure, block.caption)
-    return page.table(block.header, block.texts) if isinstance(block, Table) else page.paragraph(block)
-
-
-def _as_markdown(block: Block) -> str:
-    if isinstance(block, Heading):
-        return f"{'#' * block.level} {page.markdown_text(block.text)}"
-    if isinstance(block, Link):
-        return page.markdown_link(block.text, block.target)
-    if isinstance(block, Picture):
-        return f"![{page.markdown_text(block.caption)}](figures/{block.name}.png)"
-    return page.markdown_table(block.header, block.texts) if isinstance(block, Table) else page.markdown_text(block)
-
-
-# What the page is built of takes plain text: marks of runs become links where the whole is put together.
-def _anchored_html(text: str) -> str:
-    text = re.sub(r"<h3>\[R(\d+)\]", r'<h3 id="R\1">R\1', text)
-    linked = re.compile(r"\[R(\d+)\]")
-    # Between tags alone, never in an attribute.
-    return re.sub(r">[^<>]+<", lambda words: linked.sub(r'<a href="#R\1">R\1</a>', words[0]), text)
-
-
-def _anchored_markdown(text: str) -> str:
-    text = re.sub(r"(?m)^### \\\[R(\d+)\\\]", r'### <a id="R\1"></a>R\1', text)
-    return re.sub(r"\\\[R(\d+)\\\]", r"[R\1](#R\1)", text)

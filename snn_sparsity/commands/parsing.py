@@ -1,0 +1,105 @@
+"""What the training commands make of their arguments, configurations and checkpoints, with one line for each mistake."""
+
+import re
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from jsonargparse import ActionConfigFile, Namespace
+from lightning.pytorch.cli import LightningArgumentParser
+
+from snn_sparsity import shipped
+from snn_sparsity.checkpoints import read_checkpoint
+from snn_sparsity.checks import InputError
+
+
+class NamedConfig(ActionConfigFile):
+    """``--config`` by path, shipped name or stem."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        """Resolve the name, then load."""
+        path = shipped.resolve(str(values))
+        try:
+            super().__call__(parser, cfg, path, option_string)
+        except (InputError, OSError, UnicodeError) as error:
+            raise InputError(f"--config {path}: {error}") from error
+
+
+class TrainingParser(LightningArgumentParser):
+    """A parser whose errors are one line that names the option, the value and what is allowed."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise the message as an InputError."""
+        raise InputError(condense(message)) from ex
+
+
+def condense(message: str) -> str:
+    """Return jsonargparse's nested report as one line: the path of keys down to the first reason.
+
+    Example:
+        >>> condense('''Parser key "model.network":
+        ...   Problem with given class_path 'm.SEW':
+        ...     Parser key "pool":
+        ...       Expected a typing.Literal['max', 'avg']. Got value: median''')
+        "--model.network.pool: Expected one of 'max', 'avg'. Got value: median"
+    """
+    keys: list[str] = []
+    reason = ""
+    skipped = ("Does not validate", "Subtypes:", "Errors:", "Problem with given class_path", "Given value", "tip:")
+    for raw in message.splitlines():
+        line = raw.strip().removeprefix("- ").strip()
+        # Nested parsers report through this function too: their keys come as options.
+        while key := re.match(r'(?:Parser key "([^"]+)":?|--([\w.]+):)\s*(.*)', line):
+            keys.append(key[1] or key[2])
+            line = key[3]
+        if line and not line.startswith(skipped):
+            reason = line
+            break
+    reason = reason or " ".join(message.split())
+    # A link's own complaint, without how it came to be made.
+    reason = re.sub(r"^Call to compute_fn of link .* failed: ", "", reason)
+    reason = re.sub(r"Expected a typing\.Literal\[(.*?)\]", r"Expected one of \1", reason)
+    reason = re.sub(r"<class '([\w.]+)'>", r"\1", reason)
+    return f"--{'.'.join(keys)}: {reason}" if keys else reason
+
+
+def parsed(parser: LightningArgumentParser, args: list[str]) -> Namespace:
+    """Return what arguments say.
+
+    Raises:
+        InputError: For whatever is not allowed.
+    """
+    try:
+        return parser.parse_args(args)
+    except OverflowError as error:
+        raise InputError(f"a number that was given is too large for any computer: {error}") from error
+
+
+def settings_of(path: str) -> dict[str, Any]:
+    """Return the model and data settings a checkpoint was made with, as a configuration."""
+    checkpoint = read_checkpoint(path)
+    settings = {}
+    try:
+        model = dict(checkpoint.get("hyper_parameters", {}))
+        images = dict(checkpoint.get("datamodule_hyper_parameters", {}))
+        for given in (model, images):
+            given.pop("_instantiator", None)
+        if model:
+            # The class count follows from the data.
+            model.get("network", {}).get("init_args", {}).pop("num_classes", None)
+            settings["model"] = model
+        if "_class_path" in images:
+            # The seed follows from seed_everything.
+            images.pop("seed", None)
+            settings["data"] = {"class_path": str(images.pop("_class_path")), "init_args": images}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"--ckpt_path {path} holds settings that are none of this program") from error
+    return settings
+
+
+def flat(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of a nested mapping with their full names."""
+    if not isinstance(content, dict) or not content:
+        yield name, content
+        return
+    for key, value in content.items():
+        yield from flat(value, f"{name}.{key}" if name else str(key))
