@@ -44,6 +44,8 @@ class SpikingClassifier(LightningModule):
     def __init__(self, network: nn.Module, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), weight_decay: float = 1e-3) -> None:
         super().__init__()
         require_number("lr", lr, above=0)
+        if not isinstance(betas, list | tuple) or len(betas) != 2:
+            raise InputError(f"betas={betas!r} is not allowed: give two numbers")
         for beta in betas:
             require_number("betas", beta, at_least=0, at_most=MOST_BETA)
         require_number("weight_decay", weight_decay, at_least=0)

@@ -1,5 +1,6 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, or that one process holds."""
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -48,6 +49,50 @@ def write_whole(path: Path, text: str) -> None:
     """
     with whole_file(path) as file:
         file.write(text.encode())
+
+
+def hold(path: Path) -> int | None:
+    """Return a descriptor that holds a file for as long as it is open, or None if another process holds it.
+
+    The file is made where there is none, stays empty, and is left behind: it is the hold that counts, and that ends with the process.
+
+    Raises:
+        InputError: If it cannot be made.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a.lock"
+        >>> descriptor = hold(path)
+        >>> hold(path) is None, is_held(path)
+        (True, True)
+        >>> os.close(descriptor)
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise unwritten(path, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError:
+        # A file system without locks: nothing can be held there, and that is no reason to stop.
+        pass
+    return descriptor
+
+
+def is_held(path: Path) -> bool:
+    """Tell whether a process holds a file; several may ask at a time."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def unwritten(path: Path, error: OSError) -> InputError:

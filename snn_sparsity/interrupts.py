@@ -44,5 +44,11 @@ def interruptible() -> Iterator[None]:
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     for each in SIGNALS:
-        signal.signal(each, signal.SIG_DFL)
+        # The other one may be on its way already: Python complains of a signal that it took and that has no handler any more.
+        signal.signal(each, signal.SIG_DFL if each == number else _end)
     raise Interrupted(number)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)

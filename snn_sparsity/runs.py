@@ -8,7 +8,11 @@ from typing import Any
 
 from snn_sparsity.checks import InputError
 
-CONFIG, RECORD = "config.yaml", "run.json"
+CONFIG, RECORD, LOCK = "config.yaml", "run.json", "run.lock"
+
+
+class LiveRunError(InputError):
+    """Another process is at work on the run."""
 
 
 def run_directory(command: str, root: str, configs: Sequence[str], seed: int, checkpoint: str | None) -> Path:
@@ -35,8 +39,8 @@ def run_directory(command: str, root: str, configs: Sequence[str], seed: int, ch
         return Path(checkpoint).parent / command
     parent = Path(root) / ("+".join(_name(Path(config)) for config in configs) or "paper") / f"seed_{seed}"
     require_place(parent)
-    taken = [int(path.name) for path in parent.glob("*") if path.name.isdigit()]
-    return parent / str(max(taken, default=-1) + 1)
+    newest = next(iter(runs_beside(parent / "0")), None)
+    return parent / str(int(newest.name) + 1 if newest else 0)
 
 
 def runs_beside(run: Path) -> list[Path]:
@@ -55,6 +59,11 @@ def require_place(directory: Path) -> None:
         raise InputError(f"{directory} cannot be made: {above} is no folder")
     if not os.access(above, os.W_OK):
         raise InputError(f"{directory} cannot be written to: give another --trainer.default_root_dir")
+
+
+def live(run: Path) -> LiveRunError:
+    """Return the error to raise for a run that another process holds."""
+    return LiveRunError(f"{run} is being trained by another process: wait for it, or stop it")
 
 
 def own_run(configs: Sequence[str]) -> Path | None:

@@ -1,4 +1,5 @@
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from tests.tiny import TinyDataModule, TinyNetwork
 os.environ["GIT_PYTHON_REFRESH"] = "quiet"
 # JAX-less, TensorFlow-less machines are fine; TensorBoard need not look.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# A suite in the background of a shell ignores Ctrl-C, and so would all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

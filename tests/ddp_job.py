@@ -18,6 +18,7 @@ from snn_sparsity.callbacks import (
     SynapticOperations,
     VulnerabilityRatio,
 )
+from snn_sparsity.callbacks.meeting import first_alone
 from snn_sparsity.checks import InputError
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.encoders import PhaseEncoder, RateEncoder
@@ -85,6 +86,16 @@ class RefusesTheSecondBatch(Probe):
         return {}
 
 
+class FirstRefuses(Callback):
+    """The first process finds that it may not go on."""
+
+    def setup(self, trainer, pl_module, stage):
+        first_alone(trainer, self.refuse)
+
+    def refuse(self):
+        raise InputError("no room")
+
+
 class Losses(Callback):
     """Keeps the loss of each step."""
 
@@ -133,9 +144,12 @@ class Job:
 
     def failure(self, error, late=False):
         """What this process hears of an error on one process, and what it measures afterwards."""
-        probe = Fails(attack=FGSM(), space="spikes", batch_norm="batch", error=error, late=late)
+        return self.heard([Places(), Fails(attack=FGSM(), space="spikes", batch_norm="batch", error=error, late=late)])
+
+    def heard(self, callbacks):
+        """What stops this process, if anything does."""
         try:
-            Trainer(callbacks=[Places(), probe], **self.options).validate(classifier(), datamodule=data(self.processes), verbose=False)
+            Trainer(callbacks=callbacks, **self.options).validate(classifier(), datamodule=data(self.processes), verbose=False)
         except (RuntimeError, InputError) as heard:
             return type(heard).__name__, str(heard)
         return None
@@ -152,6 +166,7 @@ class Job:
             "failure": self.failure(ZeroDivisionError("by nothing")),
             "late failure": self.failure(ZeroDivisionError("by nothing"), late=True),
             "mistake": self.failure(InputError("eps is wrong")),
+            "refusal": self.heard([FirstRefuses()]),
         }
 
 

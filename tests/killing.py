@@ -17,6 +17,7 @@ from lightning import Trainer
 
 from snn_sparsity.cli import main
 from snn_sparsity.commands import train  # noqa: F401  # imported once, for all forks
+from snn_sparsity.files import is_held
 from snn_sparsity.metrics_csv import MetricsCSV
 from tests.tiny import TinyNetwork
 
@@ -109,6 +110,17 @@ class Fail(At):
 
     def act(self):
         raise OSError(self.errno, os.strerror(self.errno))
+
+
+class Ask(At):
+    """Write down whether a file is held then."""
+
+    def __init__(self, number, kind, path):
+        super().__init__(number, kind)
+        self.path = path
+
+    def act(self):
+        Path("held.txt").write_text(str(is_held(self.path)))
 
 
 class Note:

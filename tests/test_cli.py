@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from lightning import Callback
 
 from snn_sparsity import shipped
 from snn_sparsity.cli import main
@@ -211,6 +212,18 @@ def test_ordinary_callbacks_work_too():
     assert "lr-Adam" in names
     assert "grad_zero/pool/04_maxpool" in names
     assert "grad_zero/conv/01_conv1" not in names
+
+
+class Wrong(Callback):
+    """Has forgotten what its hook is called with."""
+
+    def on_train_start(self):
+        """Never come here."""
+
+
+def test_a_mistake_in_a_callback_of_one_s_own_keeps_its_traceback():
+    with pytest.raises(TypeError, match="takes 1 positional argument"):
+        main(["fit", *TINY, *FEW, "--trainer.callbacks+", "tests.test_cli.Wrong"])
 
 
 @pytest.mark.parametrize("name", [name for name in shipped.names() if name != "paper.yaml"])

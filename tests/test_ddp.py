@@ -1,7 +1,11 @@
 """One process and many give the same numbers: real gloo processes, see tests/ddp_job.py for what they do."""
 
 import csv
+import json
 import math
+import os
+import signal
+import time
 
 import pytest
 import torch
@@ -89,6 +93,11 @@ def test_an_error_of_one_process_stops_all_with_that_error(job, processes, failu
         assert rank[failure] == (kind, message if number == 1 else f"{message} (on process 1)")
 
 
+@pytest.mark.parametrize("processes", SEVERAL)
+def test_a_refusal_of_the_first_process_stops_all(job, processes):
+    assert [rank["refusal"] for rank in job(processes)[1]] == [("InputError", "no room")] * processes
+
+
 # The command line ------------------------------------------------------------------------------------------------------------
 
 FIT = [
@@ -124,6 +133,31 @@ def test_two_nodes_give_the_numbers_of_one_process(tmp_path):
     assert len([step for name, step in metrics if name == "train/loss_step"]) == 10
     for name, value in expected_weights.items():
         torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("number", "send", "exit_code"),
+    [
+        (signal.SIGINT, os.kill, 130),
+        pytest.param(signal.SIGTERM, os.kill, 143, marks=pytest.mark.long),
+        pytest.param(signal.SIGINT, os.killpg, 130, marks=pytest.mark.long),
+        pytest.param(signal.SIGTERM, os.killpg, 143, marks=pytest.mark.long),
+    ],
+    ids=["Ctrl-C alone", "SIGTERM alone", "Ctrl-C to all", "SIGTERM to all"],
+)
+def test_stopped_by_hand_all_processes_end(number, send, exit_code, tmp_path):
+    two = ["--data.batch_size", 4, "--trainer.devices", 2, "--trainer.strategy", "ddp", "--trainer.max_epochs", 1000]
+    process = start("-m", "snn_sparsity", *FIT, *two, cwd=tmp_path)
+    metrics = tmp_path / "runs/tiny/seed_3407/0/metrics.csv"
+    while not metrics.exists() or metrics.read_text().count("train/loss_epoch") < 2:
+        assert process.poll() is None, finish(process)
+        time.sleep(0.1)
+    send(process.pid, number)
+    code, output = finish(process)
+    assert code == exit_code, output
+    assert "with --resume the same command goes on" in output
+    assert "Traceback" not in output
+    assert json.loads(metrics.with_name("run.json").read_text())["status"] == "interrupted"
 
 
 @pytest.mark.long

@@ -1,7 +1,6 @@
 """What the fuzz found, each as the mistake that it was."""
 
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +24,7 @@ LONG = "x" * 300
 DEEP = "x/" * 3000
 
 
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path, monkeypatch):
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.setattr(sys, "path", list(sys.path))
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 @pytest.fixture
@@ -167,6 +162,7 @@ def test_a_whole_number_is_a_threshold_too():
         (["fit", *TINY, "--trainer.precision", "64-true"], "trainer.precision=64-true is not allowed"),
         (["fit", *TINY, "--trainer.devices", "[0,0]"], "`devices` selected with `CPUAccelerator` should be an int > 0"),
         (["fit", *TINY, "--seed_everything", "-3"], "-3 is not in bounds"),
+        (["fit", *TINY, "--config", "betas.yaml"], "betas=None is not allowed: give two numbers"),
         (["predict", *TINY, "--trainer.accelerator", "gpu"], "gpu"),
         (["fit", *TINY, "--trainer.callbacks+", "EarlyStopping", "--trainer.callbacks.monitor", "nope"], "conditioned on metric `nope`"),
         (
@@ -179,6 +175,7 @@ def test_a_whole_number_is_a_threshold_too():
 def test_mistakes_get_one_line(arguments, message):
     Path("bytes").write_bytes(b"\x89PNG")
     Path("loop").symlink_to("loop")
+    Path("betas.yaml").write_text("model: {betas: null}\n")
     assert message in run(arguments)
 
 

@@ -3,9 +3,11 @@
 import csv
 import errno
 import json
+import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,8 +16,10 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from snn_sparsity.callbacks.run_record import RunRecord
 from snn_sparsity.cli import main
-from tests.killing import Fail, Fill, Kill, Note, run
+from snn_sparsity.files import hold, is_held
+from tests.killing import Ask, Fail, Fill, Kill, Note, run
 
 TINY = str(Path(__file__).parent / "tiny.yaml")
 FIT = [
@@ -81,7 +85,8 @@ def assert_same(other):
     assert metrics(RUN) == metrics(other)
     assert curves(RUN) == curves(other)
     assert [path.name for path in RUN.parent.iterdir()] == ["0"]
-    assert {path.suffix for path in RUN.iterdir()} <= {".csv", ".yaml", ".json", ".ckpt"} | {path.suffix for path in RUN.glob("events.*")}
+    others = {path.suffix for path in RUN.iterdir() if not path.name.startswith("events.")}
+    assert others <= {".csv", ".yaml", ".json", ".ckpt", ".lock"}
     assert record()["status"] == "finished"
 
 
@@ -181,6 +186,24 @@ def test_the_second_ctrl_c_kills():
     assert run(FIT, Kill(2, "gradient", signal.SIGINT, then=Kill(1, "sync", signal.SIGINT))) == -signal.SIGINT
 
 
+BOTH = """
+import os, signal
+from snn_sparsity.interrupts import SIGNALS, interruptible
+
+with interruptible():
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    for number in SIGNALS:
+        os.kill(os.getpid(), number)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+"""
+
+
+def test_two_signals_at_once_end_it_without_a_word():
+    done = subprocess.run([sys.executable, "-c", BOTH], check=False, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGTERM
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize(
     "command",
     [["validate", "--config", TINY, "--ckpt_path"], ["audit", "--config", TINY, "--out", "audit", "--ckpt_path"]],
@@ -248,6 +271,37 @@ def test_with_another_setting_it_does_not_go_on(killed, capsys):
         (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
         assert f"--resume: tiny/seed_3407/0 was made with {names}; give" in line
     assert {path: path.stat().st_mtime_ns for path in RUN.rglob("*")} == before
+
+
+def test_a_run_is_held_while_it_is_trained_and_no_longer():
+    assert run(FIT, Ask(5, "train", RUN / "run.lock")) == 0
+    assert Path("held.txt").read_text() == "True"
+    assert not is_held(RUN / "run.lock")
+
+
+def test_a_run_that_is_being_trained_does_not_go_on_twice(killed, capsys):
+    shutil.copytree(killed, RUN)
+    before = {path: path.stat().st_mtime_ns for path in RUN.rglob("*")}
+    held = hold(RUN / "run.lock")
+    assert main(RESUME) == 2
+    os.close(held)
+    assert "tiny/seed_3407/0 is being trained by another process" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in RUN.rglob("*")} == before
+
+
+def test_of_two_that_begin_a_run_at_once_one_is_refused_and_the_other_s_files_stay(monkeypatch, capsys):
+    held, setup = [], RunRecord.setup
+
+    def a_moment_later(*args, **kwargs):
+        held.append(hold(RUN / "run.lock"))
+        (RUN / "metrics.csv").touch()
+        setup(*args, **kwargs)
+
+    monkeypatch.setattr(RunRecord, "setup", a_moment_later)
+    assert main(FIT) == 2
+    os.close(held[0])
+    assert "tiny/seed_3407/0 is being trained by another process" in capsys.readouterr().err
+    assert (RUN / "metrics.csv").exists()
 
 
 def test_a_finished_run_has_nothing_to_go_on_with(unbroken, capsys):

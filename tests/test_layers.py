@@ -46,7 +46,7 @@ ALLOWED = {
         "saturation",
         "targets",
     },
-    "sweep": {"runs", "shipped"},
+    "sweep": {"files", "runs", "shipped"},
     "hyperparameters": set(),
     "data": {"encoders", "batch", "randomness", "hyperparameters"},
     "classifier": {"batch", "hyperparameters"},

@@ -99,18 +99,10 @@ def test_400_tags_of_500_epochs_are_read_and_reported(tmp_path):
 # Too large ------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def _elsewhere(tmp_path, monkeypatch):
-    folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-
-
 LARGE = ["--config", "sew50_maxpool", "--data", "DigitsDataModule", "--trainer.accelerator", "cpu", "--data.encoder", "PhaseEncoder"]
 
 
-@pytest.mark.usefixtures("_elsewhere")
+@pytest.mark.usefixtures("elsewhere")
 def test_what_memory_cannot_hold_is_refused_with_the_number_before_it_starts(monkeypatch, capsys):
     monkeypatch.setattr(memory, "free_bytes", lambda device: 8 * 2**30)
     assert main(["fit", *LARGE, "--data.encoder.num_steps", "64", "--data.batch_size", "256"]) == 2

@@ -98,11 +98,7 @@ def groups():
     return groups_of(results_of(find_records([Path("runs")])))
 
 
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path, monkeypatch):
-    folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 # The paper -----------------------------------------------------------------------------------------------------------------

@@ -18,11 +18,12 @@ import yaml
 from snn_sparsity import shipped
 from snn_sparsity.checks import InputError
 from snn_sparsity.cli import main
+from snn_sparsity.files import hold
 from snn_sparsity.metrics_csv import forget_from
 from snn_sparsity.sweep.grid import chosen, epochs_asked, names, part, read_grid
 from snn_sparsity.sweep.progress import Progress, time_left
 from snn_sparsity.sweep.state import Place, clear, epochs_logged, next_command, runs_of
-from snn_sparsity.sweep.workers import _lock
+from snn_sparsity.sweep.workers import LOCK
 
 ROOT = Path(__file__).parents[1]
 TINY = Path(__file__).parent / "tiny.yaml"
@@ -279,13 +280,14 @@ def test_a_grid_that_cannot_be_read():
 
 
 def test_a_lock_is_held_as_long_as_the_run_lives(tmp_path):
-    lock = _lock(tmp_path)
-    assert _lock(tmp_path) is None
+    file = tmp_path / "a.lock"
+    lock = hold(file)
+    assert hold(file) is None
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[lock])
     os.close(lock)
-    assert _lock(tmp_path) is None, "the process holds it after its parent has let go"
+    assert hold(file) is None, "the process holds it after its parent has let go"
     process.communicate(b"\n")
-    os.close(_lock(tmp_path))
+    os.close(hold(file))
 
 
 # Whole sweeps --------------------------------------------------------------------------------------------------------------
@@ -362,7 +364,7 @@ def test_a_run_that_ends_without_being_finished_is_not_tried_for_ever(monkeypatc
 
 def test_a_row_that_runs_elsewhere_is_waited_for(row, capsys):
     run = leave(row, 0)
-    held = [_lock(run.parent)]
+    held = [hold(run.parent / LOCK)]
 
     def end(_):
         leave_finished(run)

@@ -1,8 +1,10 @@
-"""Where processes meet while each measures a batch, so that none waits for one that has stopped."""
+"""Where processes meet, so that none waits for one that has stopped."""
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, NoReturn
 
 import torch.distributed
+from lightning import Trainer
 
 from snn_sparsity.checks import InputError
 
@@ -61,6 +63,23 @@ class Meeting:
                 of_the_user, text = message.content
                 raise StoppedElsewhereError((InputError if of_the_user else RuntimeError)(f"{text} (on process {rank})"))
         return messages
+
+
+def first_alone(trainer: Trainer, act: Callable[[], None]) -> None:
+    """Let the first process do something; where it may not, all processes hear why and stop.
+
+    Raises:
+        InputError: That of the first process.
+    """
+    refusal = None
+    if trainer.is_global_zero:
+        try:
+            act()
+        except InputError as error:
+            refusal = error
+    refusal = trainer.strategy.broadcast(refusal)
+    if refusal is not None:
+        raise refusal
 
 
 def everyone(mine: Any) -> list[Any]:

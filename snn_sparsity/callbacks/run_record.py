@@ -6,7 +6,6 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,14 +14,17 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from spikingjelly.logger import logger as spikingjelly_log
 
 import snn_sparsity
+from snn_sparsity.callbacks.meeting import first_alone
 from snn_sparsity.callbacks.probe import probes_of
 from snn_sparsity.checks import InputError
-from snn_sparsity.files import write_whole
+from snn_sparsity.files import hold, write_whole
 from snn_sparsity.interrupts import Interrupted
+from snn_sparsity.runs import LOCK, live
 
 PACKAGES = ("torch", "torchvision", "lightning", "spikingjelly", "torchmetrics", "jsonargparse", "tensorboard")
 
@@ -32,7 +34,7 @@ class RunRecord(Callback):
 
     ``status`` is ``running`` until the run ends, then ``finished``, ``interrupted`` (Ctrl-C, SIGTERM) or ``failed``: a killed run
     never counts as finished. The resolved configuration lies beside it as ``config.yaml``. Of a run that went on in its directory,
-    ``earlier`` holds the records of the parts before, the first one first.
+    ``earlier`` holds the records of the parts before, the first one first. While it trains, its process holds ``run.lock`` beside it.
 
     Args:
         run_directory: Where the file goes.
@@ -43,6 +45,16 @@ class RunRecord(Callback):
         self.began = time.perf_counter()
         self.record: dict[str, Any] = {}
         self.kernels: list[str] = []
+        self.held: int | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take hold of the run that is to be trained.
+
+        Raises:
+            LiveRunError: If another process has.
+        """
+        if stage == "fit":
+            first_alone(trainer, self._hold)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the record of a fit; where there is one already, the run goes on.
@@ -50,11 +62,11 @@ class RunRecord(Callback):
         Raises:
             InputError: If the run would go on with other images, or more or fewer of them a step.
         """
-        self._begin(trainer, pl_module, self._earlier())
+        self._begin(trainer, pl_module, goes_on=True)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the record of a validation by itself."""
-        if not self.record:
+        if trainer.state.fn == TrainerFn.VALIDATING:
             self._begin(trainer, pl_module)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -68,10 +80,12 @@ class RunRecord(Callback):
         with suppress(InputError):
             if self.record:
                 self._end(trainer, "interrupted" if stopped else "failed", error=f"{type(exception).__name__}: {exception}")
+        self._let_go()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the end."""
         self._end(trainer, "finished")
+        self._let_go()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the end of a validation by itself."""
@@ -82,8 +96,10 @@ class RunRecord(Callback):
         """Note the end."""
         self._end(trainer, "finished")
 
-    @rank_zero_only
-    def _begin(self, trainer: Trainer, pl_module: LightningModule, earlier: Sequence[dict[str, Any]] = ()) -> None:
+    def _begin(self, trainer: Trainer, pl_module: LightningModule, goes_on: bool = False) -> None:
+        first_alone(trainer, lambda: self._write_first(trainer, pl_module, self._earlier() if goes_on else []))
+
+    def _write_first(self, trainer: Trainer, pl_module: LightningModule, earlier: list[dict[str, Any]]) -> None:
         spikingjelly_log.enable("spikingjelly._ops")
         spikingjelly_log.add(self._note_kernel, filter=lambda entry: entry["message"].startswith("ops "), format="{message}")
         data: Any = getattr(trainer, "datamodule", None)
@@ -98,7 +114,7 @@ class RunRecord(Callback):
             "effective_batch_size": getattr(data, "batch_size", 0) * trainer.world_size * trainer.accumulate_grad_batches,
             "data": {"name": type(data).__name__, "splits": data.identity() if hasattr(data, "identity") else {}},
             "probes": {probe.name: probe.describe() for probe in probes_of(trainer)},
-            "earlier": list(earlier),
+            "earlier": earlier,
         }
         for name in ("effective_batch_size", "data") if earlier else ():
             if earlier[-1].get(name) != record[name]:
@@ -119,6 +135,16 @@ class RunRecord(Callback):
             **more,
         }
         self._write()
+
+    def _hold(self) -> None:
+        self.held = hold(self.path.with_name(LOCK))
+        if self.held is None:
+            raise live(self.path.parent)
+
+    def _let_go(self) -> None:
+        if self.held is not None:
+            os.close(self.held)
+            self.held = None
 
     def _note_kernel(self, message: str) -> None:
         self.kernels.append(str(message).strip())

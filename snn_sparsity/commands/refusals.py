@@ -11,6 +11,7 @@ from lightning import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from snn_sparsity.checks import InputError, require_number
+from snn_sparsity.runs import LiveRunError
 
 SCHEDULE: Mapping[str, Mapping[str, Any]] = {
     "accumulate_grad_batches": {"at_least": 1, "whole": True},
@@ -33,13 +34,18 @@ def require_schedule(trainer: Namespace) -> None:
 
 
 @contextmanager
-def in_one_line() -> Iterator[None]:
-    """Turn what Lightning itself raises into InputError: an option that it does not take, or not together with another."""
+def in_one_line(*more: type[Exception]) -> Iterator[None]:
+    """Turn what Lightning itself raises into InputError: an option that it does not take, or not together with another.
+
+    Args:
+        more: Further errors that are meant so. A TypeError is, while things are made; in a run it is that of a callback.
+    """
+    meant: tuple[type[Exception], ...] = (MisconfigurationException, ValueError, RuntimeError, ModuleNotFoundError, *more)
     try:
         yield
     except InputError:
         raise
-    except (MisconfigurationException, ValueError, TypeError, RuntimeError, ModuleNotFoundError) as error:
+    except meant as error:
         if not _raised_by_lightning(error):
             raise
         raise InputError(str(error)) from error
@@ -51,6 +57,9 @@ def leaving_nothing(trainer: Trainer, run: Path) -> Iterator[None]:
     made = [folder for folder in (run, *run.parents) if not folder.exists()]
     try:
         yield
+    except LiveRunError:
+        # What is there is another's.
+        raise
     except InputError:
         if made and trainer.is_global_zero and trainer.current_epoch == 0 and not any(run.glob("*.ckpt")):
             shutil.rmtree(run, ignore_errors=True)

@@ -21,6 +21,7 @@ from snn_sparsity.callbacks.finite_check import FiniteCheck
 from snn_sparsity.callbacks.keep_checkpoints import BestCheckpoint, LastCheckpoint
 from snn_sparsity.callbacks.probe import Probe
 from snn_sparsity.callbacks.run_record import RunRecord
+from snn_sparsity.callbacks.stop_together import StopTogether
 from snn_sparsity.callbacks.summary import Summary
 from snn_sparsity.callbacks.tensorboard_layout import TensorBoardLayout
 from snn_sparsity.checkpoints import WholeCheckpointIO, last_whole, read_checkpoint
@@ -29,10 +30,10 @@ from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.commands.parsing import NamedConfig, TrainingParser, condense, flat, parsed, settings_of
 from snn_sparsity.commands.refusals import in_one_line, leaving_nothing, require_schedule
 from snn_sparsity.data import SpikeDataModule
-from snn_sparsity.files import write_whole
+from snn_sparsity.files import is_held, write_whole
 from snn_sparsity.memory import require_memory, step_bytes
 from snn_sparsity.metrics_csv import MetricsCSV, forget_from
-from snn_sparsity.runs import CONFIG, is_finished, own_run, require_place, run_directory, runs_beside
+from snn_sparsity.runs import CONFIG, LOCK, is_finished, live, own_run, require_place, run_directory, runs_beside
 from snn_sparsity.sync_batchnorm import MultiStepSyncBatchNorm
 
 PAPER_SEED = 3407
@@ -182,6 +183,8 @@ class TrainingCLI(LightningCLI):
             self.run_directory = runs[differences.index(None)]
             if is_finished(self.run_directory):
                 raise RunIsFinishedError(self.run_directory)
+            if is_held(self.run_directory / LOCK):
+                raise live(self.run_directory)
             self.goes_on_at = 0
             if checkpoint := last_whole(self.run_directory):
                 self.goes_on_at = read_checkpoint(str(checkpoint))["global_step"]
@@ -215,7 +218,8 @@ class TrainingCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Make model, data and probes; what their constructors refuse is a mistake in what was given."""
         try:
-            super().instantiate_classes()
+            with in_one_line(TypeError):
+                super().instantiate_classes()
         except ValueError as error:
             raise InputError(condense(str(error))) from error
         checkpoint = self.config[self.subcommand].get("ckpt_path")
@@ -251,7 +255,14 @@ class TrainingCLI(LightningCLI):
                 probe.name = name
         own = given.get("callbacks") or []
         own = own if isinstance(own, list) else [own]
-        kwargs["callbacks"] = [DeadLayers(), *filter(None, probes.values()), *own, FiniteCheck(), *self._own_callbacks(given)]
+        kwargs["callbacks"] = [
+            StopTogether(),
+            DeadLayers(),
+            *filter(None, probes.values()),
+            *own,
+            FiniteCheck(),
+            *self._own_callbacks(given),
+        ]
         if given.get("logger") in (None, True):
             kwargs["logger"] = self._loggers()
         kwargs["default_root_dir"] = str(self.run_directory)

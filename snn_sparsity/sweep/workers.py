@@ -1,6 +1,5 @@
 """One process for each run, a lock for each row; whoever is killed, the next sweep takes up what is left."""
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -10,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from snn_sparsity.files import hold
 from snn_sparsity.sweep.grid import Row, epochs_asked
 from snn_sparsity.sweep.progress import Progress
 from snn_sparsity.sweep.state import Place, clear, epochs_logged, next_command, runs_of
@@ -64,7 +64,7 @@ class Sweep:
         for row in list(self.waiting):
             if not self.free:
                 return
-            lock = _lock(self.place.folder(row))
+            lock = hold(self.place.folder(row) / LOCK)
             if lock is None:
                 if _label(row) not in self._elsewhere:
                     print(f"{_label(row)}: runs elsewhere already; waiting for it", flush=True)
@@ -128,18 +128,6 @@ class Sweep:
             except subprocess.TimeoutExpired:
                 job.process.kill()
                 job.process.wait()
-
-
-def _lock(folder: Path) -> int | None:
-    """Return a descriptor that holds the folder's lock, or None if another process holds it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 def _label(row: Row) -> str:
