@@ -94,6 +94,11 @@ def test_fgsm(case, mode):
     assert ((adversarial.transpose(0, 1) - theirs).abs() < 1e-6).float().mean() > 0.995
 
 
+def agreeing(one, other, tolerance):
+    """The share of equal entries of each image."""
+    return ((one - other).abs() < tolerance).float().mean((0, 2, 3, 4))
+
+
 @pytest.mark.parametrize("mode", ["eval", "batch"])
 def test_pgd(case, mode):
     classifier, spikes, labels, golden = case
@@ -101,14 +106,21 @@ def test_pgd(case, mode):
     generator = torch.Generator().manual_seed(3407)
     noise = torch.empty_like(spikes).uniform_(-8 / 255, 8 / 255, generator=generator)
     attack = PGD(eps=8 / 255, alpha=0.01, steps=7)
-    start = (spikes + noise).transpose(0, 1)
-    last = attack.ascend(SpikeTarget(classifier, mode), spikes.transpose(0, 1), labels, start).transpose(0, 1)
-    agreement = ((last - theirs).abs() < 1e-6).float().mean((0, 2, 3, 4))
+
+    def last(start):
+        target = SpikeTarget(classifier, mode)
+        return attack.ascend(target, spikes.transpose(0, 1), labels, start.transpose(0, 1)).transpose(0, 1)
+
+    ours = last(spikes + noise)
+    agreement = agreeing(ours, theirs, 1e-6)
     if isinstance(classifier.network, SEWResNet):
         assert (agreement > 0.995).all()
     elif mode == "eval":
         # One of the four images takes another path where a spike sits on its threshold; with other vector instructions it does not.
         assert (agreement > 0.995).sum() >= 3
     else:
-        # Not reproduced: the first step is (test_fgsm), the seventh is not, for reasons that we do not know (docs/design.md).
-        assert (last - spikes).abs().max() <= 8 / 255 + 1e-6
+        # No path can be reproduced: ours, begun a few roundings away, agrees with ours no more than with theirs (docs/design.md).
+        moved = last(spikes + noise + 1e-5 * torch.randn(noise.shape, generator=generator))
+        assert (agreeing(ours, moved, 1e-4) < agreement + 0.05).all()
+        # What seven steps leave on average can: five leave 5 % less.
+        assert (ours - spikes).abs().mean().item() == pytest.approx((theirs - spikes).abs().mean().item(), rel=0.04)
