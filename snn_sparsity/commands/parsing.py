@@ -44,7 +44,7 @@ def condense(message: str) -> str:
     """
     keys: list[str] = []
     reason = ""
-    skipped = ("Does not validate", "Subtypes:", "Errors:", "Problem with given class_path", "Given value", "tip:")
+    skipped = ("Does not validate", "Subtypes:", "Errors:", "Problem with given class_path", "Given value", "tip:", "Expected a path but")
     for raw in message.splitlines():
         line = raw.strip().removeprefix("- ").strip()
         # Nested parsers report through this function too: their keys come as options.
