@@ -17,17 +17,21 @@ class Meter:
 
     Args:
         labels: [N] int64, the true classes of the batch.
+        x: [N,...], what is attacked; None where an attack looks at nothing outside the ball.
+        eps: Radius of the ball.
 
     Attributes:
         forwards: Images pushed forward so far.
         backwards: Images pushed backward so far.
         zero_at_start: [N] bool, whether the whole first gradient was exactly 0; None before the first.
         zero: [N] bool, whether the whole gradient was exactly 0 at any step.
-        fooled: [N] bool, whether the label lost at any input that the attack looked at.
+        fooled: [N] bool, whether the label lost at any input in the ball that the attack looked at.
         losses: Cross-entropy [N] at each gradient.
     """
 
     labels: Tensor
+    x: Tensor | None = None
+    eps: float = 0.0
     forwards: int = 0
     backwards: int = 0
     zero_at_start: Tensor | None = None
@@ -48,9 +52,14 @@ class Meter:
             x.register_hook(self._saw_gradient)
         mean = logits.detach() if logits.ndim == 2 else logits.detach().mean(0)
         if len(mean) == len(self.labels):
-            self.fooled |= margin(mean, self.labels) > 0
+            self.fooled |= (margin(mean, self.labels) > 0) & self._in_ball(x.detach())
             if x.requires_grad:
                 self.losses.append(LOSSES["ce"](mean, self.labels))
+
+    def _in_ball(self, x: Tensor) -> Tensor:
+        if self.x is None or x.shape != self.x.shape:
+            return torch.ones_like(self.fooled)
+        return (x - self.x).abs().flatten(1).amax(1) <= self.eps + 1e-6
 
     def _saw_gradient(self, gradient: Tensor) -> None:
         if len(gradient) != len(self.labels):

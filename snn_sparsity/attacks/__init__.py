@@ -8,6 +8,7 @@ from snn_sparsity.attacks.expectation import Expectation
 from snn_sparsity.attacks.fgsm import FGSM
 from snn_sparsity.attacks.noise import Noise
 from snn_sparsity.attacks.pgd import PGD
+from snn_sparsity.attacks.rays import RayS
 from snn_sparsity.attacks.sapgd import SAPGD
 from snn_sparsity.attacks.square import Square
 from snn_sparsity.attacks.transfer import Transfer
@@ -23,6 +24,7 @@ __all__ = [
     "CodeBookAscent",
     "Expectation",
     "Noise",
+    "RayS",
     "Square",
     "Target",
     "Transfer",

@@ -44,7 +44,7 @@ def attack_batch(
     began = time.perf_counter()
     target = target or subject.target(protocol, subject.generator(*key, 1))
     x, labels = subject.inputs(protocol, places, subject.generator(*key, 2))
-    meter = Meter(labels)
+    meter = Meter(labels, x, attack.eps)
     with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(subject.generator(*key, 3).initial_seed())

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from snn_sparsity.attacks import APGD, FGSM, PGD, SAPGD, AnnealedPGD, CodeBookAscent, Expectation, Noise, Square
+from snn_sparsity.attacks import APGD, FGSM, PGD, SAPGD, AnnealedPGD, CodeBookAscent, Expectation, Noise, RayS, Square
 from snn_sparsity.attacks.base import Attack, LossName
 from snn_sparsity.attacks.under_rule import UnderRule
 from snn_sparsity.gradient_rules import (
@@ -183,3 +183,4 @@ def _adaptive(protocol: str, coded: bool, budget: Budget, eps: float, facts: Fac
     yield Job(f"square_{budget.queries}", "blackbox", Square(eps=eps, queries=budget.queries))
     if image:
         yield Job(f"square_{budget.queries} (levels)", "blackbox", Square(eps=eps, queries=budget.queries, lattice=True))
+    yield Job(f"rays_{budget.queries}", "blackbox", RayS(eps=eps, queries=budget.queries))
