@@ -106,10 +106,14 @@ def test_test_of_a_checkpoint_restores_model_and_data_by_itself():
     assert json.loads((run / "test" / "run.json").read_text())["status"] == "finished"
 
 
-def test_validate_and_predict():
+def test_validate_and_predict(capsys):
     assert main(["fit", *TINY, *FEW]) == 0
     checkpoint = "runs/tiny/seed_3407/0/last.ckpt"
+    capsys.readouterr()
     assert main(["validate", *TINY, *FEW[:4], "--ckpt_path", checkpoint]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^pgd +[0-9.]+  spikes, BatchNorm batch, PGD\(eps=8/255, steps=", printed, re.M)
+    assert "Validate metric" not in printed  # Lightning's table
     assert value("pgd/accuracy", "runs/tiny/seed_3407/0/validate") == value("pgd/accuracy")
     before = sorted(Path("runs").rglob("*"))
     assert main(["predict", *TINY, *FEW[:4], "--ckpt_path", checkpoint]) == 0

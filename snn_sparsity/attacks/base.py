@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -80,6 +80,23 @@ class Attack(ABC):
     @abstractmethod
     def passes(self) -> Passes:
         """What attacking one image costs; at most, for an attack that drops images already broken."""
+
+    def __str__(self) -> str:
+        """Return eps, in grey levels where that is a whole number, all other whole numbers, and what is not as it comes.
+
+        Example:
+            >>> from snn_sparsity.attacks import PGD
+            >>> str(PGD(keep="last")), str(PGD(eps=0.05, steps=9))
+            ('PGD(eps=8/255, steps=7, restarts=1, keep=last)', 'PGD(eps=0.05, steps=9, restarts=1)')
+        """
+        levels = round(255 * self.eps)
+        shown = [f"eps={levels}/255" if abs(255 * self.eps - levels) < 1e-6 else f"eps={self.eps}"]
+        for field in fields(self):
+            value = getattr(self, field.name)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if field.name != "eps" and (whole or value != field.default):
+                shown.append(f"{field.name}={value}")
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:

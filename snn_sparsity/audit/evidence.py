@@ -20,7 +20,7 @@ def outcome_of(job: Job, records: list[Record], count: int) -> dict[str, Any]:
     return {
         "name": job.name,
         "group": job.group,
-        "attack": str(job.attack),
+        "attack": repr(job.attack),
         "status": broken[0]["status"] if broken else "done",
         "why": broken[0]["why"] if broken else "",
         "fooled": fooled,

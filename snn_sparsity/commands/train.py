@@ -135,6 +135,9 @@ class TrainingCLI(LightningCLI):
         if subcommand == "fit":
             wanted = "Go on with the newest run of this configuration, seed and settings; begin one if there is none."
             parser.add_argument("--resume", action="store_true", help=wanted)
+        elif subcommand in self.leaves_a_run:
+            # Lightning's own table has a line for each operation's every value, and pushes the summary off the screen.
+            parser.set_defaults({"verbose": False})
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
