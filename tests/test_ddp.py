@@ -116,6 +116,36 @@ def what_it_logged(folder):
     return {(row["name"], row["step"]): float(row["value"]) for row in rows}, weights
 
 
+TWO = ["--data.batch_size", 4, "--trainer.devices", 2, "--trainer.strategy", "ddp"]
+
+
+def wait_for(process, metrics, epochs):
+    """Wait until so many epochs have been logged."""
+    while not metrics.exists() or metrics.read_text().count("train/loss_epoch") < epochs:
+        assert process.poll() is None, finish(process)
+        time.sleep(0.05)
+
+
+@pytest.mark.long
+def test_killed_it_goes_on_to_the_same_bytes(tmp_path):
+    folders = [tmp_path / name for name in ("unbroken", "killed")]
+    for folder in folders:
+        folder.mkdir()
+    fit = ["-m", "snn_sparsity", *FIT, *TWO, "--trainer.max_epochs", 6]
+    killed = start(*fit, cwd=folders[1])
+    wait_for(killed, folders[1] / "runs/tiny/seed_3407/0/metrics.csv", 3)
+    killed.kill()
+    finish(killed)
+    for folder, options in zip(folders, ([], ["--resume"]), strict=True):
+        code, output = finish(start(*fit, *options, cwd=folder))
+        assert code == 0, output
+    (expected_metrics, expected_weights), (metrics, weights) = map(what_it_logged, folders)
+    assert metrics == pytest.approx(expected_metrics, rel=0, abs=0, nan_ok=True)
+    assert all(torch.equal(weights[name], value) for name, value in expected_weights.items())
+    assert weights.keys() == expected_weights.keys()
+    assert len(list(folders[1].glob("runs/tiny/seed_3407/*"))) == 1
+
+
 @pytest.mark.long
 def test_two_nodes_give_the_numbers_of_one_process(tmp_path):
     for name in ("one", "two"):
@@ -146,12 +176,9 @@ def test_two_nodes_give_the_numbers_of_one_process(tmp_path):
     ids=["Ctrl-C alone", "SIGTERM alone", "Ctrl-C to all", "SIGTERM to all"],
 )
 def test_stopped_by_hand_all_processes_end(number, send, exit_code, tmp_path):
-    two = ["--data.batch_size", 4, "--trainer.devices", 2, "--trainer.strategy", "ddp", "--trainer.max_epochs", 1000]
-    process = start("-m", "snn_sparsity", *FIT, *two, cwd=tmp_path)
+    process = start("-m", "snn_sparsity", *FIT, *TWO, "--trainer.max_epochs", 1000, cwd=tmp_path)
     metrics = tmp_path / "runs/tiny/seed_3407/0/metrics.csv"
-    while not metrics.exists() or metrics.read_text().count("train/loss_epoch") < 2:
-        assert process.poll() is None, finish(process)
-        time.sleep(0.1)
+    wait_for(process, metrics, 2)
     send(process.pid, number)
     code, output = finish(process)
     assert code == exit_code, output
