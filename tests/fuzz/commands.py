@@ -16,7 +16,7 @@ import yaml
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.fuzz.promise import empty_folder, run
+from tests.fuzz.promise import empty_folder, exit_code, run
 from tests.fuzz.rubbish import JSON, NUMBERS, PATHS, VALUES, WORDS, as_yaml, damaged, mutated
 
 CONFIG: dict[str, Any] = {
@@ -211,7 +211,7 @@ def _furniture_folder() -> Path:
         Path("base.yaml").write_text(yaml.safe_dump(CONFIG))
         Path("guard.yaml").write_text(yaml.safe_dump(GUARD))
         Path("grid.yaml").write_text(yaml.safe_dump(GRID))
-        assert run(["fit", "--config", "base.yaml", *GUARDS]) == ""
+        assert exit_code(["fit", "--config", "base.yaml", *GUARDS]) == 0
         shutil.move("runs/base+guard/seed_3/0", "run")
         shutil.rmtree("runs")
         Path("run/audit").mkdir()
