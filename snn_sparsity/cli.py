@@ -26,7 +26,8 @@ COMMANDS = {
     "plot": ("snn_sparsity.commands.plot", "draw the figures of one or two runs"),
 }
 RUN_ERROR, USAGE_ERROR = 1, 2
-OUT_OF_REACH = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO}
+OUT_OF_REACH = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO,
+                errno.ELOOP, errno.ENAMETOOLONG}  # fmt: skip
 GOES_ON = {
     "fit": ": with --resume the same command goes on",
     "audit": ": with --resume the same command goes on",

@@ -234,6 +234,12 @@ def test_predictions_do_not_go_into_a_folder(checkpoint):
     assert "--out folder is a folder" in run(["predict", *TINY, "--ckpt_path", checkpoint, "--out", "folder"])
 
 
+@pytest.mark.parametrize(("out", "reason"), [("loop", "Too many levels of symbolic links"), (LONG, "File name too long")])
+def test_predictions_go_nowhere(out, reason, checkpoint):
+    Path("loop").symlink_to("loop")
+    assert run(["predict", *TINY, "--ckpt_path", checkpoint, "--out", out]).endswith(reason)
+
+
 def test_predictions_of_a_file_whose_name_is_no_text(checkpoint, images):
     (images / "train/cat/0.png").rename(images / os.fsdecode(b"train/cat/\xff.png"))
     assert run(["predict", *TINY, "--ckpt_path", checkpoint, "--images", "images/train/cat"]) == ""
