@@ -3,6 +3,7 @@
 import csv
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -57,6 +58,11 @@ class PredictionTrainer(Trainer):
             raise InputError(f"--out {out}: {target.parent} is no folder")
         if os.path.isdir(target):
             raise InputError(f"--out {out} is a folder: give the name of a file")
+        with suppress(FileNotFoundError):
+            # A path in circles, or too long, is told before all the work.
+            target.stat()
+        if not os.access(target if target.exists() else target.parent, os.W_OK):
+            raise InputError(f"--out {out} cannot be written to")
         model.load_state_dict(read_checkpoint(ckpt_path)["state_dict"])
         model.to(self.strategy.root_device).eval()
         rows, names = [], datamodule.class_names

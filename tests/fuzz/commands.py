@@ -16,7 +16,7 @@ import yaml
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.fuzz.promise import empty_folder, exit_code, run
+from tests.fuzz.promise import LONGEST_SECONDS, empty_folder, exit_code, run
 from tests.fuzz.rubbish import JSON, NUMBERS, PATHS, VALUES, WORDS, as_yaml, damaged, mutated
 
 CONFIG: dict[str, Any] = {
@@ -172,21 +172,21 @@ def hold_reader(case: tuple[list[str], str, bytes]) -> None:
 def hold_command(arguments: list[str]) -> None:
     """A command line in a folder with a little of everything."""
     with furnished():
-        run(arguments)
+        run(arguments, LONGEST_SECONDS)
 
 
 def hold_config(content: bytes) -> None:
     """``fit`` with a configuration."""
     with furnished() as here:
         (here / "rubbish.yaml").write_bytes(content)
-        run(["fit", "--config", "rubbish.yaml", *GUARDS])
+        run(["fit", "--config", "rubbish.yaml", *GUARDS], LONGEST_SECONDS)
 
 
 def hold_checkpoint(content: bytes) -> None:
     """``test`` and ``predict`` of a checkpoint."""
     with furnished() as here:
         (here / "rubbish.ckpt").write_bytes(content)
-        run(["predict", "--config", "base.yaml", "--ckpt_path", "rubbish.ckpt"])
+        run(["predict", "--config", "base.yaml", "--ckpt_path", "rubbish.ckpt"], LONGEST_SECONDS)
 
 
 @contextmanager
