@@ -13,12 +13,12 @@ from torch import nn
 
 import snn_sparsity
 from snn_sparsity.attacks import PGD, Attack, RayS, Square, Transfer
-from snn_sparsity.callbacks import Probe
+from snn_sparsity.attacks.metering import Meter, Metered
+from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.encoders import Encoder, PhaseEncoder
 from snn_sparsity.gradient_rules import GradientRule, PoolGradient
-from snn_sparsity.metering import Meter, Metered
-from snn_sparsity.targets import ImageTarget, SpikeTarget
+from snn_sparsity.probes import Probe
 from tests.tiny import TinyDataModule, TinyNetwork
 
 
