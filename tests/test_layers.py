@@ -10,7 +10,7 @@ import snn_sparsity
 ROOT = Path(snn_sparsity.__file__).parent
 
 FLOORS = [
-    {"__init__", "validation", "randomness", "batch", "hyperparameters"},
+    {"__init__", "cache", "validation", "randomness", "batch", "hyperparameters"},
     {"runs", "measure", "configs", "encoders", "networks", "distributed", "classifier"},
     {"figures", "data", "gradient_rules", "sweep"},
     {"documents", "attacks"},

@@ -43,12 +43,6 @@ class Splits(NamedTuple):
     test: ImageSet
 
 
-def cache_directory() -> Path:
-    """Return where datasets are kept: ``$SNN_SPARSITY_CACHE``, or ``snn_sparsity`` in the user's cache directory."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "snn_sparsity"
-    return Path(os.environ.get("SNN_SPARSITY_CACHE", default))
-
-
 def offline() -> bool:
     """Return whether ``$SNN_SPARSITY_OFFLINE`` forbids downloads: anything but nothing and 0."""
     return os.environ.get("SNN_SPARSITY_OFFLINE", "") not in ("", "0")
