@@ -33,7 +33,7 @@ ALLOWED = {
     "targets": {"attacks", "drift", "encoders"},
     "metering": {"attacks"},
     "saturation": set(),
-    "gradient_rules": {"operations", "pooling"},
+    "gradient_rules": {"networks", "operations", "pooling"},
     "audit": {
         "files",
         "attacks",
