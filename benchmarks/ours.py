@@ -13,17 +13,17 @@ from lightning import Callback, Trainer
 from benchmarks.floors import convolutions, copy
 from benchmarks.work import EPS, STEP_LENGTH, STEPS, Work, wear
 from snn_sparsity.attacks import FGSM, PGD, CodeBookAscent
+from snn_sparsity.attacks.targets import SpikeTarget
 from snn_sparsity.batch import SpikeBatch
-from snn_sparsity.callbacks import AdversarialAccuracy, GradientSparsity, Probe, ProbeContext, SparsityOrigin, SurrogateSaturation
-from snn_sparsity.callbacks.meeting import Meeting
-from snn_sparsity.callbacks.probe import undisturbed
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.data.base import SpikeDataModule
 from snn_sparsity.data.images import ImageSet, Splits
 from snn_sparsity.data.loader import EpochLoader, RawBatch
+from snn_sparsity.distributed import Meeting
 from snn_sparsity.encoders import PhaseEncoder
 from snn_sparsity.networks import SEWResNet
-from snn_sparsity.targets import SpikeTarget
+from snn_sparsity.probes import AdversarialAccuracy, GradientSparsity, Probe, ProbeContext, SparsityOrigin, SurrogateSaturation
+from snn_sparsity.probes.base import undisturbed
 
 PROBED = 48
 Arm = Callable[[], float | None]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from snn_sparsity.reachability import reachability
+from snn_sparsity.measure.reachability import reachability
 
 EPS, STEP_LENGTH, STEPS = 8 / 255, 0.01, 7
 WORN = 4.8e-40

@@ -1,5 +1,5 @@
 """``python -m snn_sparsity`` is ``snn-sparsity``."""
 
-from snn_sparsity.cli import console
+from snn_sparsity.commands.main import console
 
 console()

@@ -12,8 +12,8 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from snn_sparsity.batch import SpikeBatch
-from snn_sparsity.checks import InputError, require_number
 from snn_sparsity.hyperparameters import objects_to_ignore
+from snn_sparsity.validation import InputError, require_number
 
 MOST_BETA = 1 - 2**-53
 """The largest float below 1: with 1 Adam would never forget."""

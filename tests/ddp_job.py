@@ -8,7 +8,10 @@ import torch
 from lightning import Callback, Trainer
 
 from snn_sparsity.attacks import FGSM, PGD, CodeBookAscent
-from snn_sparsity.callbacks import (
+from snn_sparsity.classifier import SpikingClassifier
+from snn_sparsity.distributed import first_alone
+from snn_sparsity.encoders import PhaseEncoder, RateEncoder
+from snn_sparsity.probes import (
     AdversarialAccuracy,
     GradientSparsity,
     GradientTrail,
@@ -18,11 +21,8 @@ from snn_sparsity.callbacks import (
     SynapticOperations,
     VulnerabilityRatio,
 )
-from snn_sparsity.callbacks.meeting import first_alone
-from snn_sparsity.checks import InputError
-from snn_sparsity.classifier import SpikingClassifier
-from snn_sparsity.encoders import PhaseEncoder, RateEncoder
-from snn_sparsity.sync_batchnorm import MultiStepSyncBatchNorm
+from snn_sparsity.training.sync_batchnorm import MultiStepSyncBatchNorm
+from snn_sparsity.validation import InputError
 from tests.tiny import TinyDataModule, TinyNetwork
 
 GLOBAL_BATCH = 12

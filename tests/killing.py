@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 from lightning import Trainer
 
-from snn_sparsity.cli import main
 from snn_sparsity.commands import train  # noqa: F401  # imported once, for all forks
-from snn_sparsity.files import is_held
-from snn_sparsity.metrics_csv import MetricsCSV
+from snn_sparsity.commands.main import main
+from snn_sparsity.runs.files import is_held
+from snn_sparsity.training.metrics_logger import MetricsCSV
 from tests.tiny import TinyNetwork
 
 

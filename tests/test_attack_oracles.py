@@ -12,7 +12,7 @@ from torch import nn
 from snn_sparsity.attacks import APGD, SAPGD, Noise, Square
 from snn_sparsity.attacks.apgd import Climb
 from snn_sparsity.attacks.base import Passes, margin, random_corners
-from snn_sparsity.metering import Meter, Metered
+from snn_sparsity.attacks.metering import Meter, Metered
 
 # A power of two and inputs that are multiples of 1/1024: sums are exact, so that equality can be asked for bit by bit.
 EPS = 1 / 32

@@ -7,11 +7,11 @@ from torch import nn
 
 from snn_sparsity.attacks import FGSM, PGD, CodeBookAscent
 from snn_sparsity.attacks.base import input_gradient, margin
-from snn_sparsity.checks import InputError
+from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.encoders import DirectEncoder, LatencyEncoder, PhaseEncoder
 from snn_sparsity.networks import SEWResNet
-from snn_sparsity.targets import ImageTarget, SpikeTarget
+from snn_sparsity.validation import InputError
 from tests.tiny import TinyNetwork, colourful
 
 EPS = 8 / 255

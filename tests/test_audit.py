@@ -11,10 +11,10 @@ from snn_sparsity.audit.conduct import Audit
 from snn_sparsity.audit.journal import Journal
 from snn_sparsity.audit.subject import Subject
 from snn_sparsity.audit.verdict import verdict
-from snn_sparsity.checks import InputError
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.encoders import DirectEncoder, PhaseEncoder
 from snn_sparsity.networks.neurons import IFNeuron
+from snn_sparsity.validation import InputError
 from tests.test_contracts import State
 from tests.tiny import TinyNetwork, colourful
 

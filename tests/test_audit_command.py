@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from snn_sparsity.cli import main
+from snn_sparsity.commands.main import main
 from tests.test_cli import FEW, TINY, error
 
 CHECKPOINT = "runs/tiny/seed_3407/0/last.ckpt"

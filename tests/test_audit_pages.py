@@ -15,11 +15,11 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from PIL import Image
 
-from snn_sparsity.report import page
+from snn_sparsity.documents import page
+from snn_sparsity.figures.drawing import BLUE, ORANGE
 from snn_sparsity.report.audit import audit_html, audit_markdown, audit_table
 from snn_sparsity.report.audit_figures import accuracies, broken_samples, eps_sweep
 from snn_sparsity.report.audit_rows import ATTACKS, alone, attack_rows, between, cautions, judged, setting_rows
-from snn_sparsity.report.drawing import BLUE, ORANGE
 
 SCRIPT = "<script>alert('x')</script>"
 CLEAN = [True, True, True, False]

@@ -13,8 +13,8 @@ import torch
 import yaml
 from lightning import Callback
 
-from snn_sparsity import shipped
-from snn_sparsity.cli import main
+from snn_sparsity.commands.main import main
+from snn_sparsity.configs import shipped
 
 README = Path(__file__).parents[1] / "README.md"
 TINY = ["--config", str(Path(__file__).parent / "tiny.yaml")]
@@ -257,7 +257,7 @@ def test_help_and_version(capsys):
 
 
 def test_help_does_not_import_torch():
-    code = "import sys; from snn_sparsity.cli import main; main(['--help']); assert 'torch' not in sys.modules"
+    code = "import sys; from snn_sparsity.commands.main import main; main(['--help']); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
@@ -316,7 +316,7 @@ def test_mistakes_get_one_line(arguments, message, capsys):
 
 
 def test_an_old_spikingjelly(capsys, monkeypatch):
-    monkeypatch.setattr("snn_sparsity.cli.version", lambda name: "0.0.0.0.14")
+    monkeypatch.setattr("snn_sparsity.commands.main.version", lambda name: "0.0.0.0.14")
     assert "SpikingJelly 0.0.0.0.14 is not supported" in error(capsys, "fit")
 
 

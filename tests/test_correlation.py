@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from snn_sparsity.correlation import partial, pearson, spearman
+from snn_sparsity.measure.correlation import partial, pearson, spearman
 
 RNG = np.random.default_rng(0)
 X, Z = RNG.normal(size=(2, 30))

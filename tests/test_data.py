@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from snn_sparsity.checks import InputError
 from snn_sparsity.data import CIFARDataModule, DigitsDataModule, ImageFolderDataModule
 from snn_sparsity.data import cifar as cifar_module
 from snn_sparsity.data.images import ImageSet, Splits, cached
 from snn_sparsity.data.loader import EpochLoader
 from snn_sparsity.encoders import RateEncoder
+from snn_sparsity.validation import InputError
 from tests.tiny import TinyDataModule, colourful
 
 DATA = colourful(10, 4, seed=1)

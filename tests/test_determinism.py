@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from snn_sparsity.cli import main
+from snn_sparsity.commands.main import main
 
 FIT = [
     *("fit", "--config", str(Path(__file__).parent / "tiny.yaml"), "--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "1"),

@@ -2,8 +2,8 @@ import pytest
 import torch
 from spikingjelly.activation_based import encoding, functional
 
-from snn_sparsity.checks import InputError
 from snn_sparsity.encoders import DirectEncoder, LatencyEncoder, PhaseEncoder, RateEncoder
+from snn_sparsity.validation import InputError
 
 ALL_LEVELS = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
 

@@ -8,12 +8,12 @@ from scipy import stats
 
 from snn_sparsity.attacks.base import cross_entropy
 from snn_sparsity.attacks.codebook import CodeBookAscent
+from snn_sparsity.attacks.metering import Meter, Metered
+from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
 from snn_sparsity.audit.fidelity import FRACTIONS, choice_fidelity, fidelity, group_fidelity, move_fidelity, spearman
-from snn_sparsity.checks import InputError
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.encoders import DirectEncoder, PhaseEncoder
-from snn_sparsity.metering import Meter, Metered
-from snn_sparsity.targets import ImageTarget, SpikeTarget
+from snn_sparsity.validation import InputError
 from tests.test_attacks import LinearCode
 from tests.tiny import TinyNetwork
 

@@ -11,14 +11,14 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from spikingjelly.activation_based import functional
 from torch import nn
 
-from snn_sparsity.callbacks import GradientSparsity, finite_check
-from snn_sparsity.callbacks.dead_layers import DeadLayers
-from snn_sparsity.callbacks.finite_check import FiniteCheck
-from snn_sparsity.checks import InputError, RunError
 from snn_sparsity.classifier import SpikingClassifier
-from snn_sparsity.cli import main
+from snn_sparsity.commands.main import main
 from snn_sparsity.encoders import PhaseEncoder
-from snn_sparsity.nonfinite import first_nonfinite
+from snn_sparsity.measure.nonfinite import first_nonfinite
+from snn_sparsity.probes import GradientSparsity, finite_check
+from snn_sparsity.training.dead_layers import DeadLayers
+from snn_sparsity.training.finite_check import FiniteCheck
+from snn_sparsity.validation import InputError, RunError
 from tests.tiny import TinyDataModule, TinyNetwork
 
 MARKED = 18

@@ -11,11 +11,11 @@ from lightning import Trainer
 from spikingjelly.activation_based import functional, monitor, neuron, surrogate
 from torch import nn
 
-from snn_sparsity.checks import InputError
 from snn_sparsity.classifier import SpikingClassifier
+from snn_sparsity.measure.operations import holds_state, operations
 from snn_sparsity.networks import IFNeuron, SEWResNet, SpikingResNet, fused
 from snn_sparsity.networks.neurons import INTEGRATE, FusedIFNode, FusedLIFNode, FusedParametricLIFNode
-from snn_sparsity.operations import holds_state, operations
+from snn_sparsity.validation import InputError
 from tests.tiny import TinyDataModule, TinyNetwork
 
 KINDS = {FusedIFNode: neuron.IFNode, FusedLIFNode: neuron.LIFNode, FusedParametricLIFNode: neuron.ParametricLIFNode}

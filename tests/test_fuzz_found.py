@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 from snn_sparsity.attacks import FGSM, PGD
-from snn_sparsity.checks import InputError
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.data import ImageFolderDataModule
 from snn_sparsity.data.image_folder import read_image
 from snn_sparsity.encoders import PhaseEncoder
 from snn_sparsity.networks import SEWResNet
 from snn_sparsity.networks.neurons import IFNeuron
+from snn_sparsity.validation import InputError
 from tests.fuzz.promise import run
 from tests.tiny import TinyNetwork
 

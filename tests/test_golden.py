@@ -10,11 +10,11 @@ import torch.nn.functional as F
 
 from snn_sparsity.attacks import FGSM, PGD
 from snn_sparsity.attacks.base import input_gradient
+from snn_sparsity.attacks.targets import SpikeTarget
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.encoders import PhaseEncoder
-from snn_sparsity.gradients import record_gradients
+from snn_sparsity.measure.gradients import record_gradients
 from snn_sparsity.networks import SEWResNet, SpikingResNet
-from snn_sparsity.targets import SpikeTarget
 from tests.conftest import SHARED
 
 GOLDEN = SHARED / "golden"

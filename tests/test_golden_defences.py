@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 
 from snn_sparsity.attacks import FGSM, PGD
-from snn_sparsity.gradient_rules import FiredAtLeastOnce, RateGradient, SurrogateShape
+from snn_sparsity.gradient_rules import BPTR, RGA, SurrogateShape
+from snn_sparsity.measure.operations import operations
 from snn_sparsity.networks import LeakyNeuron
 from snn_sparsity.networks.leaky import LeakyNode, SlopedStep
 from snn_sparsity.networks.rate_twin import ClippedRate
-from snn_sparsity.operations import operations
 from tests.defences import GOLDEN, HIRE, SHARMIN, Case, assert_close, classifier_of, our_name, shown
 
 pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the golden files are not beside this checkout")
@@ -52,14 +52,14 @@ def run_neuron(recipe, rule=None):
         ("rat_bptt", LeakyNeuron(), None),
         ("rat_bptt_tau09", LeakyNeuron(leak=0.9), None),
         ("rat_bptt_gamma05", LeakyNeuron(width=0.5), None),
-        ("rat_rate", STRICT, FiredAtLeastOnce()),
+        ("rat_rate", STRICT, BPTR()),
         ("sr_triangle", LeakyNeuron(), None),
         ("sr_sigmoid4", LeakyNeuron(surrogate="sigmoid", width=0.25), None),
         ("sr_sigmoid4", LeakyNeuron(), SurrogateShape("sigmoid", 4.0)),
         ("sr_arctan2", LeakyNeuron(surrogate="atan", width=0.5), None),
         ("sr_arctan2", LeakyNeuron(), SurrogateShape("atan", 2.0)),
-        ("sr_rate", STRICT, RateGradient()),
-        ("sr_rate_tau09", LeakyNeuron(leak=0.9, strict=True), RateGradient()),
+        ("sr_rate", STRICT, RGA()),
+        ("sr_rate_tau09", LeakyNeuron(leak=0.9, strict=True), RGA()),
     ],
 )
 def test_neurons_and_their_ties(tag, recipe, rule):
@@ -107,7 +107,7 @@ def test_rat_evaluated(name):
 def test_rat_seen_through_rates(name):
     case = Case(name)
     classifier = classifier_of(case, neuron=STRICT)
-    with FiredAtLeastOnce().applied(classifier.network):
+    with BPTR().applied(classifier.network):
         logits, loss, gradient = gradient_of(classifier, case.x, case["labels"], case.meta["T"])
         if "fgsm_bptr" in case:
             attacked = FGSM(eps=8 / 255)(image_target(classifier, case.meta["T"]), case.x, case["labels"])
@@ -171,7 +171,7 @@ def test_sr_in_its_four_modes():
         "triangle": (LeakyNeuron(), None),
         "sigmoid4": (LeakyNeuron(surrogate="sigmoid", width=0.25), None),
         "arctan2": (LeakyNeuron(surrogate="atan", width=0.5), None),
-        "rate": (STRICT, RateGradient()),
+        "rate": (STRICT, RGA()),
     }
     for mode, (neuron, rule) in rules.items():
         classifier = classifier_of(case, neuron=neuron)

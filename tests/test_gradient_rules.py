@@ -16,37 +16,37 @@ from torch import nn
 from snn_sparsity import gradient_rules
 from snn_sparsity.attacks import FGSM, PGD
 from snn_sparsity.attacks.base import input_gradient
-from snn_sparsity.attacks.under_rule import UnderRule
-from snn_sparsity.checks import InputError
+from snn_sparsity.attacks.bpda import BPDA
+from snn_sparsity.attacks.targets import SpikeTarget
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.gradient_rules import (
-    AdaptiveSharpness,
+    ASSG,
+    BPTR,
+    HART,
+    PDSG,
+    RGA,
     DetachedReset,
-    FiredAtLeastOnce,
     GradientRule,
     PoolGradient,
-    PotentialDependent,
-    RateGradient,
     SurrogateShape,
-    TimeMeanGradient,
 )
 from snn_sparsity.gradient_rules.rates import rate_slope
 from snn_sparsity.gradient_rules.surrogates import SHAPES
-from snn_sparsity.gradients import record_gradients
+from snn_sparsity.measure.gradients import record_gradients
+from snn_sparsity.measure.saturation import membrane_distance
 from snn_sparsity.networks import IFNeuron, SEWResNet, SpikingResNet
-from snn_sparsity.saturation import membrane_distance
-from snn_sparsity.targets import SpikeTarget
+from snn_sparsity.validation import InputError
 from tests.tiny import TinyNetwork
 
 # All but the neurons' own, atan with alpha 2 and detached reset, which must change nothing.
 OWN = [SurrogateShape("atan", 2.0), DetachedReset(True)]
 RULES = [
     *(SurrogateShape(shape, 3.0) for shape in SHAPES),
-    AdaptiveSharpness(),
-    PotentialDependent(),
-    RateGradient(),
-    FiredAtLeastOnce(),
-    TimeMeanGradient(),
+    ASSG(),
+    PDSG(),
+    RGA(),
+    BPTR(),
+    HART(),
     DetachedReset(False),
     PoolGradient("ties"),
     PoolGradient("softmax"),
@@ -178,8 +178,8 @@ def test_rules_compose():
     for other in (gradient(), gradient(surrogate_rule), gradient(pool_rule)):
         assert not torch.allclose(both, other)
     assert torch.equal(gradient(PoolGradient("uniform"), pool_rule), gradient(pool_rule)), "the innermost rule wins"
-    assert torch.equal(gradient(TimeMeanGradient(), RateGradient()), gradient(RateGradient()))
-    assert torch.equal(gradient(RateGradient(), TimeMeanGradient()), gradient(TimeMeanGradient()))
+    assert torch.equal(gradient(HART(), RGA()), gradient(RGA()))
+    assert torch.equal(gradient(RGA(), HART()), gradient(HART()))
 
 
 def same_weights(network, **settings):
@@ -214,7 +214,7 @@ def test_a_rule_equals_a_network_built_that_way(rule, settings, reset):
     torch.testing.assert_close(gradient, input_gradient(built.logits, x, labels)[0])
 
 
-@pytest.mark.parametrize("rule", [AdaptiveSharpness(), RateGradient(), TimeMeanGradient(), PoolGradient("softmax")], ids=repr)
+@pytest.mark.parametrize("rule", [ASSG(), RGA(), HART(), PoolGradient("softmax")], ids=repr)
 def test_spiking_resnet_with_its_additions_in_place(rule):
     torch.manual_seed(0)
     x = spikes(1, steps=2)
@@ -283,9 +283,9 @@ def test_a_network_without_max_pooling_stays_as_it_is():
     [
         lambda: SurrogateShape("step"),
         lambda: SurrogateShape(alpha=0),
-        lambda: AdaptiveSharpness(vanishing_degree=1),
-        lambda: AdaptiveSharpness(decay=1.5),
-        lambda: AdaptiveSharpness(gamma=-1),
+        lambda: ASSG(vanishing_degree=1),
+        lambda: ASSG(decay=1.5),
+        lambda: ASSG(gamma=-1),
         lambda: PoolGradient("median"),
         lambda: PoolGradient("softmax", temperature=0),
     ],
@@ -334,7 +334,7 @@ def noise(*shape, seed=0):
 
 
 def test_adaptive_sharpness_against_a_scalar_loop():
-    rule = AdaptiveSharpness(vanishing_degree=0.8, decay=0.75, gamma=2.0)
+    rule = ASSG(vanishing_degree=0.8, decay=0.75, gamma=2.0)
     node = neuron.IFNode(step_mode="m")
     omega = 2 / math.pi * math.tan(math.pi * 0.8 / 2)
     state = {}
@@ -356,7 +356,7 @@ def test_adaptive_sharpness_against_a_scalar_loop():
 
 
 def test_adaptive_sharpness_forgets_between_blocks_and_at_another_shape():
-    rule, node, x = AdaptiveSharpness(), neuron.IFNode(step_mode="m"), noise(2, 3, 5)
+    rule, node, x = ASSG(), neuron.IFNode(step_mode="m"), noise(2, 3, 5)
     with rule.applied(node):
         first, second = slopes(node, x), slopes(node, x)
         slopes(node, x[:, :2])
@@ -369,7 +369,7 @@ def test_adaptive_sharpness_forgets_between_blocks_and_at_another_shape():
 
 
 def test_adaptive_sharpness_recovers_after_a_pass_that_broke_off():
-    rule, node, x = AdaptiveSharpness(decay=1.0), neuron.IFNode(step_mode="m"), noise(2, 3, 5)
+    rule, node, x = ASSG(decay=1.0), neuron.IFNode(step_mode="m"), noise(2, 3, 5)
     with rule.applied(node):
         expected = slopes(node, x)
         with pytest.raises(RuntimeError):
@@ -381,7 +381,7 @@ def test_potential_dependent_against_a_slow_loop():
     node, x = neuron.IFNode(step_mode="m"), noise(3, 4, 2, 5, 1)
     x[..., 1, :, :] = 0.25  # a channel whose first potentials are all alike
     distance = membrane_distance(node, x)
-    with PotentialDependent().applied(node):
+    with PDSG().applied(node):
         slopes(node, noise(3, 4, 2, 5, 1, seed=1))  # another pass leaves nothing behind
         found = slopes(node, x)
     for step in range(3):
@@ -394,7 +394,7 @@ def test_potential_dependent_against_a_slow_loop():
 def test_potential_dependent_where_nothing_spreads():
     x = torch.zeros(1, 1, 1, 1, 1)
     node = neuron.IFNode(step_mode="m")
-    with PotentialDependent().applied(node):
+    with PDSG().applied(node):
         assert slopes(node, x).item() == pytest.approx(statistics.NormalDist(0.5, 1).pdf(-1))
 
 
@@ -431,7 +431,7 @@ def pulled_back(node, x, weights):
 def test_rate_gradient_of_one_neuron_by_hand(node, inputs, expected):
     node.step_mode = "m"
     weights = torch.tensor([[1.0], [2.0], [-3.0]])
-    with RateGradient().applied(node):
+    with RGA().applied(node):
         gradient = pulled_back(node, torch.tensor(inputs).unsqueeze(1), weights)
     torch.testing.assert_close(gradient, expected * weights)
 
@@ -447,7 +447,7 @@ def test_fired_at_least_once_against_a_loop():
     node, x, weights = neuron.IFNode(step_mode="m"), noise(4, 3, 5), noise(4, 3, 5, seed=1)
     fired = node(x)
     assert {0, 1, 2} <= set(fired.sum(0).flatten().int().tolist())
-    with FiredAtLeastOnce().applied(node):
+    with BPTR().applied(node):
         gradient = pulled_back(node, x, weights)
     for n in range(3):
         for c in range(5):
@@ -460,11 +460,11 @@ def test_time_mean_gradient_against_its_formula(reset, detached):
     node = neuron.IFNode(v_reset=reset, detach_reset=detached, surrogate_function=surrogate.ATan(alpha=2.0), step_mode="m")
     x, weights = noise(4, 3, 5), noise(4, 3, 5, seed=1)
     u = membrane_distance(node, x)
-    with TimeMeanGradient().applied(node):
+    with HART().applied(node):
         gradient = pulled_back(node, x, weights)
     expected = (weights / (1 + (math.pi * u) ** 2)).mean(0, keepdim=True).expand_as(x)
     torch.testing.assert_close(gradient, expected)
-    with SurrogateShape("gaussian", 1.0).applied(node), TimeMeanGradient().applied(node):
+    with SurrogateShape("gaussian", 1.0).applied(node), HART().applied(node):
         gradient = pulled_back(node, x, weights)
     expected = (weights * torch.exp(-(u**2) / 2) / math.sqrt(2 * math.pi)).mean(0, keepdim=True).expand_as(x)
     torch.testing.assert_close(gradient, expected)
@@ -580,24 +580,24 @@ def test_an_attack_under_a_rule_follows_its_gradient(tiny_target):
     rule = PoolGradient("uniform")
     with rule.applied(tiny_target.network):
         gradient, _ = input_gradient(tiny_target.logits, x, labels)
-    attacked = UnderRule(FGSM(), rule, eps=0.05)(tiny_target, x, labels)
+    attacked = BPDA(FGSM(), rule, eps=0.05)(tiny_target, x, labels)
     assert torch.equal(attacked, (x + 0.05 * gradient.sign()).clamp(0, 1))
     assert not torch.equal(attacked, FGSM(eps=0.05)(tiny_target, x, labels))
 
 
 def test_the_ball_of_the_wrapper_is_that_of_the_attack():
-    attack = UnderRule(PGD(eps=0.5, steps=3), RateGradient())
+    attack = BPDA(PGD(eps=0.5, steps=3), RGA())
     assert attack.eps == attack.attack.eps == 8 / 255
-    assert UnderRule(attack, PoolGradient(), eps=0.1).attack.attack.eps == 0.1
+    assert BPDA(attack, PoolGradient(), eps=0.1).attack.attack.eps == 0.1
     assert attack.passes == PGD(steps=3).passes
-    assert "eps=0.1" in repr(UnderRule(attack, PoolGradient(), eps=0.1))
+    assert "eps=0.1" in repr(BPDA(attack, PoolGradient(), eps=0.1))
     with pytest.raises(InputError, match="eps"):
-        UnderRule(PGD(), PoolGradient(), eps=-1)
+        BPDA(PGD(), PoolGradient(), eps=-1)
 
 
 def test_an_attack_under_a_rule_draws_from_the_generator_given_and_puts_back(tiny_target):
     x, labels = spikes(4), torch.tensor([0, 1, 2, 3])
-    attack = UnderRule(UnderRule(PGD(steps=2), AdaptiveSharpness()), PoolGradient())
+    attack = BPDA(BPDA(PGD(steps=2), ASSG()), PoolGradient())
     before = pieces(tiny_target.network)
     first, second, other = (attack(tiny_target, x, labels, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, second)

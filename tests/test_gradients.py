@@ -4,11 +4,11 @@ from spikingjelly.activation_based import functional
 from torch import nn
 
 from snn_sparsity.attacks.base import input_gradient
-from snn_sparsity.checks import InputError
-from snn_sparsity.gradients import record_gradients
+from snn_sparsity.measure.gradients import record_gradients
+from snn_sparsity.measure.operations import holds_state, operations
+from snn_sparsity.measure.sparsity import l2_norm, zero_fraction
 from snn_sparsity.networks import SpikingResNet
-from snn_sparsity.operations import holds_state, operations
-from snn_sparsity.sparsity import l2_norm, zero_fraction
+from snn_sparsity.validation import InputError
 from tests.tiny import TinyNetwork
 
 

@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from spikingjelly.activation_based import functional, layer
 from torch import nn
 
-from snn_sparsity.attacks import FGSM, PGD, AnnealedPGD, CodeBookAscent, Expectation, Noise, Transfer
+from snn_sparsity.attacks import EOT, FGSM, PGD, AnnealedPGD, CodeBookAscent, Noise, Transfer
 from snn_sparsity.attacks.base import Passes, margin
-from snn_sparsity.attacks.expectation import Drawn
-from snn_sparsity.checks import InputError
+from snn_sparsity.attacks.eot import Drawn
+from snn_sparsity.attacks.metering import Meter, Metered
+from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
 from snn_sparsity.encoders import DirectEncoder, LatencyEncoder, PhaseEncoder, RateEncoder
-from snn_sparsity.metering import Meter, Metered
 from snn_sparsity.networks import IFNeuron
-from snn_sparsity.targets import ImageTarget, SpikeTarget
+from snn_sparsity.validation import InputError
 from tests.test_attacks import LinearCode, Plain
 
 EPS = 8 / 255
@@ -249,7 +249,7 @@ def test_annealed_pgd_needs_a_smoothed_code(two_layers, metered):
         AnnealedPGD()(target, torch.zeros(1, 10, 3, 8, 8), torch.tensor([0]))
 
 
-# Expectation over transformation -------------------------------------------------------------------------------------------
+# EOT over transformation -------------------------------------------------------------------------------------------
 
 
 WEIGHTS = torch.where(torch.arange(100) % 3 == 0, 1.0, -1.0)
@@ -270,7 +270,7 @@ def test_many_draws_find_the_sign_that_one_draw_does_not(draws, least, most):
     x = torch.full((1, 100), 0.5)
     with torch.random.fork_rng([]):
         torch.manual_seed(7)
-        attacked = Expectation(FGSM(loss="margin"), draws=draws, eps=0.25)(noisy(5.0), x, torch.tensor([0]))
+        attacked = EOT(FGSM(loss="margin"), draws=draws, eps=0.25)(noisy(5.0), x, torch.tensor([0]))
     found = ((attacked - x).sign() == WEIGHTS).float().mean().item()
     assert least <= found <= most
 
@@ -296,7 +296,7 @@ def test_a_target_of_draws_passes_through_everything_an_attack_may_ask(two_layer
 @pytest.mark.parametrize("inner", [PGD(steps=3), CodeBookAscent(steps=3), AnnealedPGD(steps=3)], ids=str)
 def test_draws_of_a_network_without_randomness_change_nothing(two_layers, inner):
     target, x, labels = (part if part is two_layers[0] else part[:4] for part in two_layers)
-    attacked = Expectation(inner, draws=2)(target, x, labels, generator(8))
+    attacked = EOT(inner, draws=2)(target, x, labels, generator(8))
     torch.testing.assert_close(attacked, inner(target, x, labels, generator(8)), rtol=0, atol=0)
 
 
@@ -304,8 +304,7 @@ def test_draws_of_a_random_code_come_from_the_target_s_generator(two_layers):
     network, x, labels = two_layers[0].network, two_layers[1][:4], two_layers[2][:4]
     before = torch.get_rng_state()
     first, second = (
-        Expectation(PGD(steps=2), draws=3)(ImageTarget(network, RateEncoder(), generator=generator(9)), x, labels, generator(10))
-        for _ in range(2)
+        EOT(PGD(steps=2), draws=3)(ImageTarget(network, RateEncoder(), generator=generator(9)), x, labels, generator(10)) for _ in range(2)
     )
     assert torch.equal(before, torch.get_rng_state())
     assert torch.equal(first, second)
@@ -337,9 +336,7 @@ def test_transfer_needs_one_space(two_layers):
 # All -----------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "wrapped", [lambda inner: Expectation(inner, eps=2 / 255), lambda inner: Transfer(Plain(None), inner, eps=2 / 255)]
-)
+@pytest.mark.parametrize("wrapped", [lambda inner: EOT(inner, eps=2 / 255), lambda inner: Transfer(Plain(None), inner, eps=2 / 255)])
 def test_the_wrapper_s_eps_overrides_that_of_the_attack_in_it(wrapped):
     assert wrapped(PGD(eps=0.5, steps=3)).attack == PGD(eps=2 / 255, steps=3)
 
@@ -348,9 +345,9 @@ ATTACKS = [
     CodeBookAscent(steps=3),
     CodeBookAscent(steps=2, random_start=True, restarts=3),
     AnnealedPGD(steps=4),
-    Expectation(PGD(steps=2, restarts=2), draws=3),
-    Expectation(CodeBookAscent(steps=2), draws=3),
-    Expectation(AnnealedPGD(steps=3), draws=2),
+    EOT(PGD(steps=2, restarts=2), draws=3),
+    EOT(CodeBookAscent(steps=2), draws=3),
+    EOT(AnnealedPGD(steps=3), draws=2),
 ]
 
 
@@ -382,8 +379,8 @@ def test_passes_of_transfer_are_those_of_its_source(two_layers):
         (AnnealedPGD, {"widths": (8, 0)}),
         (AnnealedPGD, {"steps": 2}),
         (AnnealedPGD, {"loss": "mse"}),
-        (Expectation, {"attack": FGSM(), "draws": 0}),
-        (Expectation, {"attack": FGSM(), "eps": -1}),
+        (EOT, {"attack": FGSM(), "draws": 0}),
+        (EOT, {"attack": FGSM(), "eps": -1}),
         (Transfer, {"attack": FGSM(), "source": None, "eps": -1}),
     ],
 )

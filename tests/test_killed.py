@@ -16,9 +16,9 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from snn_sparsity.callbacks.run_record import RunRecord
-from snn_sparsity.cli import main
-from snn_sparsity.files import hold, is_held
+from snn_sparsity.commands.main import main
+from snn_sparsity.runs.files import hold, is_held
+from snn_sparsity.training.run_record import RunRecord
 from tests.killing import Ask, Fail, Fill, Kill, Note, run
 
 TINY = str(Path(__file__).parent / "tiny.yaml")
@@ -188,7 +188,7 @@ def test_the_second_ctrl_c_kills():
 
 BOTH = """
 import os, signal
-from snn_sparsity.interrupts import SIGNALS, interruptible
+from snn_sparsity.runs.interrupts import SIGNALS, interruptible
 
 with interruptible():
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

@@ -1,4 +1,4 @@
-"""Who may import whom: the rooms of docs/design.md."""
+"""Who may import whom: each room of the package knows only rooms of the floors below it (docs/design.md)."""
 
 import ast
 from pathlib import Path
@@ -9,54 +9,20 @@ import snn_sparsity
 
 ROOT = Path(snn_sparsity.__file__).parent
 
-# Everybody may use the one-line errors; a room may use itself.
-ALLOWED = {
-    "checks": set(),
-    "files": set(),
-    "interrupts": set(),
-    "randomness": set(),
-    "batch": set(),
-    "encoders": set(),
-    "networks": set(),
-    "attacks": {"encoders", "gradient_rules"},
-    "sparsity": set(),
-    "operations": set(),
-    "gradients": {"operations", "sparsity"},
-    "nonfinite": set(),
-    "memory": {"targets"},
-    "theory": set(),
-    "reachability": {"operations"},
-    "pooling": set(),
-    "correlation": set(),
-    "report": {"audit", "correlation"},
-    "drift": set(),
-    "targets": {"attacks", "drift", "encoders"},
-    "metering": {"attacks"},
-    "saturation": set(),
-    "gradient_rules": {"networks", "operations", "pooling"},
-    "audit": {
-        "files",
-        "attacks",
-        "encoders",
-        "gradient_rules",
-        "metering",
-        "networks",
-        "operations",
-        "randomness",
-        "saturation",
-        "targets",
-    },
-    "sweep": {"files", "runs", "shipped"},
-    "hyperparameters": set(),
-    "data": {"encoders", "batch", "randomness", "hyperparameters"},
-    "classifier": {"batch", "hyperparameters"},
-}
-WITHOUT_LIGHTNING = {
-    "files", "interrupts", "runs",
-    "checks", "randomness", "batch", "encoders", "networks", "attacks", "sparsity", "operations", "gradients", "targets", "theory",
-    "reachability", "pooling", "correlation", "report", "metering", "gradient_rules", "audit", "saturation", "sweep", "nonfinite",
-    "memory", "drift",
-}  # fmt: skip
+FLOORS = [
+    {"__init__", "validation", "randomness", "batch", "hyperparameters"},
+    {"runs", "measure", "configs", "encoders", "networks", "distributed", "classifier"},
+    {"figures", "data", "gradient_rules", "sweep"},
+    {"documents", "attacks"},
+    {"reproduction", "probes", "audit"},
+    {"report"},
+    {"training"},
+    {"commands"},
+    {"__main__"},
+]
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+WITH_LIGHTNING = {"hyperparameters", "distributed", "classifier", "data", "probes", "training", "commands"}
+"""Everything else is used, and tested, without a Trainer."""
 
 
 def room(path):
@@ -68,19 +34,34 @@ def imports(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def rooms_above(path, floor=FLOOR):
+    """Return the rooms that a file imports although they are not below its own."""
+    ours = {name.split(".")[1] for name in imports(path) if name.startswith("snn_sparsity.")} & floor.keys()
+    return {other for other in ours - {room(path)} if floor[other] >= floor[room(path)]}
 
 
 FILES = sorted(path for path in ROOT.rglob("*.py"))
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if room(path) in ALLOWED], ids=lambda path: str(path.relative_to(ROOT)))
-def test_rooms_import_only_what_they_may(path):
-    ours = {name.split(".")[1] for name in imports(path) if name.startswith("snn_sparsity.")}
-    assert ours <= ALLOWED[room(path)] | {room(path), "checks"}
+def test_every_folder_and_file_has_a_floor_and_every_floor_is_there():
+    rooms = {path.name.removesuffix(".py") for path in ROOT.iterdir() if path.suffix == ".py" or any(path.glob("*.py"))}
+    assert rooms == FLOOR.keys()
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if room(path) in WITHOUT_LIGHTNING], ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_down(path):
+    assert not rooms_above(path)
+
+
+def test_an_arrow_back_up_is_seen():
+    attic = {**FLOOR, "measure": len(FLOORS)}
+    assert any(rooms_above(path, attic) for path in FILES)
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if room(path) not in WITH_LIGHTNING], ids=lambda path: str(path.relative_to(ROOT)))
 def test_leaves_know_no_lightning(path):
     assert not {name for name in imports(path) if name.split(".")[0] in ("lightning", "torchmetrics", "pytorch_lightning")}
 

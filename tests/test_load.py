@@ -15,11 +15,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from snn_sparsity import memory
-from snn_sparsity.checks import InputError
-from snn_sparsity.cli import main
-from snn_sparsity.metrics_csv import MetricsCSV
-from snn_sparsity.report.runs import read_run
+from snn_sparsity.commands.main import main
+from snn_sparsity.runs.curves import read_run
+from snn_sparsity.training import memory
+from snn_sparsity.training.metrics_logger import MetricsCSV
+from snn_sparsity.validation import InputError
 from tests.test_report import config
 
 PROJECT = Path(__file__).parents[1]

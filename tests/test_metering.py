@@ -3,9 +3,9 @@ import torch
 
 from snn_sparsity.attacks import FGSM, PGD, CodeBookAscent
 from snn_sparsity.attacks.base import Passes, input_gradient
+from snn_sparsity.attacks.metering import Meter, Metered
+from snn_sparsity.attacks.targets import ImageTarget
 from snn_sparsity.encoders import PhaseEncoder
-from snn_sparsity.metering import Meter, Metered
-from snn_sparsity.targets import ImageTarget
 
 
 class Plain:

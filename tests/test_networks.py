@@ -6,9 +6,9 @@ import torchvision
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from spikingjelly.activation_based.model import sew_resnet, spiking_resnet
 
-from snn_sparsity.checks import InputError
 from snn_sparsity.networks import IFNeuron, SEWResNet, SpikingResNet
 from snn_sparsity.networks.convolution import TapConv2d
+from snn_sparsity.validation import InputError
 
 
 def test_if_neuron_by_hand():

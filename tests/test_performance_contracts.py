@@ -13,9 +13,9 @@ from benchmarks.table import markdown
 from benchmarks.work import EPS, WORN, Work, wear
 from snn_sparsity.attacks import FGSM
 from snn_sparsity.attacks.base import input_gradient
-from snn_sparsity.gradients import record_gradients
-from snn_sparsity.reachability import reachability
-from snn_sparsity.targets import SpikeTarget
+from snn_sparsity.attacks.targets import SpikeTarget
+from snn_sparsity.measure.gradients import record_gradients
+from snn_sparsity.measure.reachability import reachability
 
 SMALL = Work(batches=(2, 3), attack_batch=2, pipeline_images=5, scale=25_000)
 
@@ -25,14 +25,19 @@ def in_a_fresh_process(code):
 
 
 def test_help_does_not_wait_for_pytorch():
-    code = "import sys; from snn_sparsity.cli import main; main(['--help']); print('torch' in sys.modules, 'lightning' in sys.modules)"
+    code = """
+import sys
+from snn_sparsity.commands.main import main
+main(["--help"])
+print("torch" in sys.modules, "lightning" in sys.modules)
+"""
     assert in_a_fresh_process(code)[-2:] == ["False", "False"]
 
 
 def test_denormals_are_zero_in_every_thread_of_the_command_line():
     code = """
 import torch
-from snn_sparsity.cli import flush_denormals
+from snn_sparsity.commands.main import flush_denormals
 flush_denormals()
 torch.set_num_threads(4)
 print((torch.full((4_000_000,), 1e-39) * 1.0).view(torch.int32).count_nonzero().item())

@@ -13,7 +13,7 @@ from snn_sparsity.audit.conduct import Audit
 from snn_sparsity.audit.journal import Journal
 from snn_sparsity.audit.planted import Features, Planted, ReadOut, planted, separate
 from snn_sparsity.audit.subject import PROTOCOLS, Subject
-from snn_sparsity.checks import InputError
+from snn_sparsity.validation import InputError
 from tests.test_audit import EPS, SMALL, needle, trained
 
 ATTACKS = {

@@ -12,11 +12,11 @@ from matplotlib import pyplot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 
-from snn_sparsity.checks import InputError
-from snn_sparsity.cli import main
-from snn_sparsity.report import FIGURES, available, figure_of, read_run
-from snn_sparsity.report.drawing import KIND_LOOKS
-from snn_sparsity.report.origin import CAUSES
+from snn_sparsity.commands.main import main
+from snn_sparsity.figures import FIGURES, available, figure_of, read_run
+from snn_sparsity.figures.drawing import KIND_LOOKS
+from snn_sparsity.figures.origin import CAUSES
+from snn_sparsity.validation import InputError
 
 
 def block(stage, place):
@@ -329,7 +329,7 @@ def test_help(capsys):
 
 
 def test_plot_needs_no_torch(folder):
-    code = f"import sys; from snn_sparsity.cli import main; main(['plot', {str(folder)!r}, '--figure', 'bound'])"
+    code = f"import sys; from snn_sparsity.commands.main import main; main(['plot', {str(folder)!r}, '--figure', 'bound'])"
     forbidden = "{'torch', 'lightning', 'matplotlib.pyplot'}"
     subprocess.run([sys.executable, "-c", f"{code}; assert not {forbidden} & set(sys.modules)"], check=True, capture_output=True)
 

@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from snn_sparsity.checks import InputError
-from snn_sparsity.pooling import Window, selected, spikes_per_window, tie_shared_gradient
+from snn_sparsity.measure.windows import Window, selected, spikes_per_window, tie_shared_gradient
+from snn_sparsity.validation import InputError
 
 WINDOW = Window(3, 2, 1)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from snn_sparsity.cli import main
+from snn_sparsity.commands.main import main
 from snn_sparsity.commands.predict import COLUMNS
 from tests.tiny import colourful
 

@@ -5,10 +5,10 @@ import torch
 from lightning import Trainer
 
 from snn_sparsity.attacks import FGSM, PGD, CodeBookAscent
-from snn_sparsity.callbacks import AdversarialAccuracy, GradientSparsity, Probe
-from snn_sparsity.checks import InputError
+from snn_sparsity.attacks.targets import SpikeTarget
 from snn_sparsity.classifier import SpikingClassifier
-from snn_sparsity.targets import SpikeTarget
+from snn_sparsity.probes import AdversarialAccuracy, GradientSparsity, Probe
+from snn_sparsity.validation import InputError
 from tests.tiny import TinyDataModule, TinyNetwork
 
 

@@ -6,10 +6,10 @@ from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
 from snn_sparsity.attacks import PGD, Transfer
+from snn_sparsity.attacks.targets import ImageTarget
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.encoders import PhaseEncoder
 from snn_sparsity.networks import IFNeuron, SEWResNet, SpikingResNet, rate_twin
-from snn_sparsity.targets import ImageTarget
 from tests.tiny import TinyNetwork
 
 

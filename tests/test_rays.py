@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from snn_sparsity.attacks import PGD, RayS
+from snn_sparsity.attacks.metering import Meter, Metered
 from snn_sparsity.attacks.rays import block
-from snn_sparsity.checks import InputError
-from snn_sparsity.metering import Meter, Metered
+from snn_sparsity.validation import InputError
 from tests.test_attack_oracles import Recorded, generator, images, networks
 
 LABELS = torch.tensor([0, 1, 2, 3, 4, 0])

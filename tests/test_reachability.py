@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 from spikingjelly.activation_based import functional
 from torch import nn
 
-from snn_sparsity.checks import InputError
+from snn_sparsity.measure.operations import holds_state
+from snn_sparsity.measure.reachability import describe_reachability, reachability, reachable_taps, unreachable_parameters
 from snn_sparsity.networks import SEWResNet
-from snn_sparsity.operations import holds_state
-from snn_sparsity.reachability import describe_reachability, reachability, reachable_taps, unreachable_parameters
+from snn_sparsity.validation import InputError
 
 
 class PlainNetwork(nn.Sequential):

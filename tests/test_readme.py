@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from snn_sparsity import shipped
-from snn_sparsity.cli import COMMANDS, main
+from snn_sparsity.commands.main import COMMANDS, main
+from snn_sparsity.configs import shipped
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -16,18 +16,18 @@ import safetensors.torch
 import torch
 import yaml
 
-from snn_sparsity.checks import InputError
-from snn_sparsity.cli import main
-from snn_sparsity.report.claim import series_of
-from snn_sparsity.report.conditions import conditions
-from snn_sparsity.report.numbers import read_numbers
-from snn_sparsity.report.paper import COLUMNS, max_pooled, paper_rows
-from snn_sparsity.report.protocols import PAPER, STRICT, Attack, attacks_of
-from snn_sparsity.report.records import find_records
-from snn_sparsity.report.results import groups_of, pairs_of, protocols_of, results_of
-from snn_sparsity.report.run_tables import audit_table, protocol_table, record_table
-from snn_sparsity.report.summary import Report
-from snn_sparsity.report.tables import arrows, paper_table
+from snn_sparsity.commands.main import main
+from snn_sparsity.reproduction.claim import series_of
+from snn_sparsity.reproduction.conditions import conditions
+from snn_sparsity.reproduction.paper import COLUMNS, max_pooled, paper_rows
+from snn_sparsity.reproduction.paper_rows import arrows, paper_table
+from snn_sparsity.reproduction.protocols import PAPER, STRICT, Attack, attacks_of
+from snn_sparsity.reproduction.report import Report
+from snn_sparsity.reproduction.results import groups_of, pairs_of, protocols_of, results_of
+from snn_sparsity.reproduction.run_tables import audit_table, protocol_table, record_table
+from snn_sparsity.runs.metrics import read_numbers
+from snn_sparsity.runs.records import find_records
+from snn_sparsity.validation import InputError
 from tests.browser import Browser, executable
 from tests.tiny import TinyNetwork
 
@@ -44,7 +44,7 @@ IMAGES = {"train": 50000, "validation": 10000, "test": 10000}
 def probe(space, batch_norm, attack, settings, samples=None):
     attacked = {"class_path": f"snn_sparsity.attacks.{attack}", "init_args": dict(settings)}
     arguments = {"max_samples": samples, "attack": attacked, "space": space, "batch_norm": batch_norm}
-    return {"class_path": "snn_sparsity.callbacks.AdversarialAccuracy", "init_args": arguments}
+    return {"class_path": "snn_sparsity.probes.AdversarialAccuracy", "init_args": arguments}
 
 
 def config(network="SEWResNet", depth=18, pool="max", seed=3407, epochs=100, samples=None, name="cifar10", **data):
@@ -653,8 +653,8 @@ def test_the_report_needs_no_torch(made):
 import sys
 from pathlib import Path
 import snn_sparsity.commands.report
-from snn_sparsity.report.records import find_records
-from snn_sparsity.report.summary import Report
+from snn_sparsity.runs.records import find_records
+from snn_sparsity.reproduction.report import Report
 Report(find_records([Path(sys.argv[1])]), Path("out")).csv()
 assert not {"torch", "lightning", "matplotlib.pyplot"} & set(sys.modules)
 """

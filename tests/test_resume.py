@@ -5,9 +5,9 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from snn_sparsity.callbacks import GradientSparsity
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.encoders import RateEncoder
+from snn_sparsity.probes import GradientSparsity
 from tests.tiny import TinyDataModule, TinyNetwork
 
 

@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 
 import snn_sparsity
-from snn_sparsity.checkpoints import last_whole
-from snn_sparsity.checks import InputError
-from snn_sparsity.cli import main
+from snn_sparsity.commands.main import main
 from snn_sparsity.data import CIFARDataModule, ImageFolderDataModule
 from snn_sparsity.data.images import Splits, cached
+from snn_sparsity.training.checkpoint_files import last_whole
+from snn_sparsity.validation import InputError
 from tests.test_data import archive, server  # noqa: F401  # fixtures
 from tests.test_report import config, write
 from tests.tiny import colourful

@@ -9,13 +9,13 @@ from lightning.pytorch.strategies import FSDPStrategy
 from spikingjelly.activation_based import layer
 from torch import nn
 
-from snn_sparsity.callbacks import GradientSparsity
-from snn_sparsity.checks import InputError
 from snn_sparsity.classifier import SpikingClassifier
+from snn_sparsity.measure.operations import operations
 from snn_sparsity.networks import SEWResNet
 from snn_sparsity.networks.batch_norm import SyncBatchNorm2d, desynchronise, each_by_itself, synchronise
-from snn_sparsity.operations import operations
-from snn_sparsity.sync_batchnorm import MultiStepSyncBatchNorm
+from snn_sparsity.probes import GradientSparsity
+from snn_sparsity.training.sync_batchnorm import MultiStepSyncBatchNorm
+from snn_sparsity.validation import InputError
 from tests.processes import free_port
 from tests.tiny import TinyDataModule, TinyNetwork
 

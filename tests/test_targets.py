@@ -3,9 +3,9 @@ import torch
 
 from snn_sparsity.attacks import FGSM, PGD
 from snn_sparsity.attacks.base import input_gradient
-from snn_sparsity.checks import InputError
+from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
 from snn_sparsity.encoders import DirectEncoder, PhaseEncoder, RateEncoder
-from snn_sparsity.targets import ImageTarget, SpikeTarget
+from snn_sparsity.validation import InputError
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import urllib.request
 
 import pytest
 
-from snn_sparsity.cli import main
+from snn_sparsity.commands.main import main
 
 SHORT = ["--data.train_samples", "16", "--data.test_samples", "8", "--trainer.max_epochs", "2", "--probes.pgd.attack.steps", "1",
          "--probes.codebook.attack.steps", "1", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]  # fmt: skip

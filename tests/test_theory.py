@@ -6,7 +6,7 @@ import torch
 from spikingjelly.activation_based import neuron
 from spikingjelly.activation_based import surrogate as spikingjelly_surrogate
 
-from snn_sparsity.theory import (
+from snn_sparsity.reproduction.two_layer import (
     firing_rate,
     instantaneous,
     integrate_and_fire,

@@ -11,7 +11,12 @@ from torch import nn
 
 from snn_sparsity.attacks.base import input_gradient
 from snn_sparsity.batch import SpikeBatch
-from snn_sparsity.callbacks import (
+from snn_sparsity.classifier import SpikingClassifier
+from snn_sparsity.distributed import Meeting
+from snn_sparsity.encoders import PhaseEncoder
+from snn_sparsity.measure.saturation import membrane_distance
+from snn_sparsity.networks import SEWResNet
+from snn_sparsity.probes import (
     GradientSparsity,
     GradientTrail,
     ProbeContext,
@@ -20,14 +25,9 @@ from snn_sparsity.callbacks import (
     SynapticOperations,
     VulnerabilityRatio,
 )
-from snn_sparsity.callbacks.gradient_trail import weight_shares
-from snn_sparsity.callbacks.meeting import Meeting
-from snn_sparsity.callbacks.sparsity_origin import CAUSES
-from snn_sparsity.checks import InputError
-from snn_sparsity.classifier import SpikingClassifier
-from snn_sparsity.encoders import PhaseEncoder
-from snn_sparsity.networks import SEWResNet
-from snn_sparsity.saturation import membrane_distance
+from snn_sparsity.probes.gradient_trail import weight_shares
+from snn_sparsity.probes.sparsity_origin import CAUSES
+from snn_sparsity.validation import InputError
 from tests.tiny import TinyDataModule, TinyNetwork, colourful
 
 

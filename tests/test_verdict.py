@@ -160,7 +160,7 @@ def test_a_failed_harness_is_invalid_and_stands_alone(path, value):
 def test_eot_cures_a_random_network():
     random_network = change(evidence(), ("harness.deterministic", False), ("harness.logit_gap_repeat", 0.3))
     assert judge(random_network)["verdicts"] == ["INVALID"]
-    cured = change(random_network, ("attack.rules.attack", "Expectation(PGD(steps=10), draws=20)"))
+    cured = change(random_network, ("attack.rules.attack", "EOT(PGD(steps=10), draws=20)"))
     assert statuses(cured)["V1"] == "warn"
     assert judge(cured)["verdicts"] == ["SUPPORTED"]
     not_done = change(cured, ("attack.rules.status", "failed"))
@@ -707,9 +707,7 @@ def test_a_difference_without_batch_norm_is_not_blamed_on_it():
 
 numbers = st.one_of(st.none(), st.booleans(), st.integers(-5, 2000), st.floats(), st.floats(0, 1), st.sampled_from([0.0, 1.0, 8 / 255]))
 shares = st.one_of(st.none(), st.floats(0, 1), st.floats())
-texts = st.sampled_from(
-    ["", "PGD(steps=7)", "FGSM(eps=0.03)", "Expectation(PGD(steps=7), draws=20)", "does not apply: none", "out of memory"]
-)
+texts = st.sampled_from(["", "PGD(steps=7)", "FGSM(eps=0.03)", "EOT(PGD(steps=7), draws=20)", "does not apply: none", "out of memory"])
 
 
 def some_of(**fields):

@@ -3,8 +3,9 @@
 from snn_sparsity.attacks.annealed import AnnealedPGD
 from snn_sparsity.attacks.apgd import APGD
 from snn_sparsity.attacks.base import Attack, Target
+from snn_sparsity.attacks.bpda import BPDA
 from snn_sparsity.attacks.codebook import CodeBookAscent
-from snn_sparsity.attacks.expectation import Expectation
+from snn_sparsity.attacks.eot import EOT
 from snn_sparsity.attacks.fgsm import FGSM
 from snn_sparsity.attacks.noise import Noise
 from snn_sparsity.attacks.pgd import PGD
@@ -12,21 +13,20 @@ from snn_sparsity.attacks.rays import RayS
 from snn_sparsity.attacks.sapgd import SAPGD
 from snn_sparsity.attacks.square import Square
 from snn_sparsity.attacks.transfer import Transfer
-from snn_sparsity.attacks.under_rule import UnderRule
 
 __all__ = [
     "APGD",
+    "BPDA",
+    "EOT",
     "FGSM",
     "PGD",
     "SAPGD",
     "AnnealedPGD",
     "Attack",
     "CodeBookAscent",
-    "Expectation",
     "Noise",
     "RayS",
     "Square",
     "Target",
     "Transfer",
-    "UnderRule",
 ]

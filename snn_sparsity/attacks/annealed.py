@@ -18,8 +18,8 @@ from snn_sparsity.attacks.base import (
     uniform_noise,
     whole_levels,
 )
-from snn_sparsity.checks import InputError, require_choice, require_number
 from snn_sparsity.encoders.base import LEVELS, grey_levels
+from snn_sparsity.validation import InputError, require_choice, require_number
 
 
 class SmoothableTarget(Target, Protocol):

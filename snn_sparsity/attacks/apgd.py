@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from snn_sparsity.attacks.base import LOSSES, Attack, BestSoFar, Loss, Passes, Target, input_gradient, project, uniform_noise
-from snn_sparsity.checks import InputError, require_choice, require_number
+from snn_sparsity.validation import InputError, require_choice, require_number
 
 
 @dataclass(frozen=True, kw_only=True)

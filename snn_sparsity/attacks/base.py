@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snn_sparsity.checks import InputError, require_number
+from snn_sparsity.validation import InputError, require_number
 
 Space = Literal["image", "spikes"]
 LossName = Literal["ce", "margin", "dlr"]

@@ -19,8 +19,8 @@ from snn_sparsity.attacks.base import (
     whole_levels,
 )
 from snn_sparsity.attacks.sapgd import over_its_mean
-from snn_sparsity.checks import InputError, require_choice, require_number
 from snn_sparsity.encoders.base import LEVELS, grey_levels
+from snn_sparsity.validation import InputError, require_choice, require_number
 
 
 class CodedTarget(Target, Protocol):

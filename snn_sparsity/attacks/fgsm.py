@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from snn_sparsity.attacks.base import LOSSES, Attack, LossName, Passes, Target, input_gradient, project
-from snn_sparsity.checks import require_choice
+from snn_sparsity.validation import require_choice
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from snn_sparsity.attacks.base import Attack, BestSoFar, Passes, Target, project, random_corners, random_levels, uniform_noise, whole_levels
-from snn_sparsity.checks import InputError, require_choice, require_number
+from snn_sparsity.validation import InputError, require_choice, require_number
 
 Kind = Literal["uniform", "corners", "levels"]
 DRAW: dict[Kind, Callable[[Tensor, float, torch.Generator | None], Tensor]] = {

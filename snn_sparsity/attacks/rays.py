@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from snn_sparsity.attacks.base import Attack, Passes, Target, whole_levels
-from snn_sparsity.checks import require_number
+from snn_sparsity.validation import require_number
 
 TOLERANCE = 1e-3
 """How exactly a radius is known, in the units of x, as in the authors' code."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from snn_sparsity.attacks.base import Attack, BestSoFar, Passes, Target, project, random_corners, random_levels, whole_levels
-from snn_sparsity.checks import InputError, require_number
+from snn_sparsity.validation import InputError, require_number
 
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """After how many squares the share of the image that one covers halves."""

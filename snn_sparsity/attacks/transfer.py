@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from snn_sparsity.attacks.base import Attack, Passes, Target
-from snn_sparsity.checks import InputError
+from snn_sparsity.validation import InputError
 
 
 @dataclass(frozen=True)

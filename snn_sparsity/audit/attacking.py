@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from snn_sparsity.attacks.base import Attack
+from snn_sparsity.attacks.metering import Meter, Metered
+from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
 from snn_sparsity.audit.subject import Protocol, Subject
-from snn_sparsity.checks import InputError
-from snn_sparsity.metering import Meter, Metered
-from snn_sparsity.targets import ImageTarget, SpikeTarget
+from snn_sparsity.validation import InputError
 
 Record = dict[str, Any]
 LAST_STEPS = 10

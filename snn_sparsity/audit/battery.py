@@ -4,17 +4,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from snn_sparsity.attacks import APGD, FGSM, PGD, SAPGD, AnnealedPGD, CodeBookAscent, Expectation, Noise, RayS, Square
+from snn_sparsity.attacks import APGD, EOT, FGSM, PGD, SAPGD, AnnealedPGD, CodeBookAscent, Noise, RayS, Square
 from snn_sparsity.attacks.base import Attack, LossName
-from snn_sparsity.attacks.under_rule import UnderRule
+from snn_sparsity.attacks.bpda import BPDA
 from snn_sparsity.gradient_rules import (
-    AdaptiveSharpness,
+    ASSG,
+    BPTR,
+    PDSG,
+    RGA,
     DetachedReset,
-    FiredAtLeastOnce,
     GradientRule,
     PoolGradient,
-    PotentialDependent,
-    RateGradient,
     SurrogateShape,
 )
 
@@ -69,13 +69,13 @@ BUDGETS: dict[BudgetName, Budget] = {
 # In the order of what they gained most often (docs/audit.md): a small budget runs the first ones.
 RULES: dict[str, GradientRule] = {
     "alpha 1": SurrogateShape("atan", 1.0),
-    "adaptive sharpness": AdaptiveSharpness(),
+    "adaptive sharpness": ASSG(),
     "alpha 8": SurrogateShape("atan", 8.0),
-    "rate gradient": RateGradient(),
+    "rate gradient": RGA(),
     "attached reset": DetachedReset(detached=False),
-    "potential dependent": PotentialDependent(),
+    "potential dependent": PDSG(),
     "triangle": SurrogateShape("triangle", 1.0),
-    "fired at least once": FiredAtLeastOnce(),
+    "fired at least once": BPTR(),
     "alpha 4": SurrogateShape("atan", 4.0),
     "sigmoid": SurrogateShape("sigmoid", 4.0),
     "gaussian": SurrogateShape("gaussian", 2.0),
@@ -174,12 +174,12 @@ def _adaptive(protocol: str, coded: bool, budget: Budget, eps: float, facts: Fac
         yield Job(f"sapgd_{budget.steps}", "rules", host)
     if facts.spiking:
         for name, rule in list(RULES.items())[: budget.rules]:
-            yield Job(name, "rules", UnderRule(host, rule, eps=eps))
+            yield Job(name, "rules", BPDA(host, rule, eps=eps))
     if facts.random:
-        yield Job("pgd (EOT)", "rules", Expectation(PGD(alpha=step_length(eps, budget.steps), steps=budget.steps, loss="margin"), eps=eps))
+        yield Job("pgd (EOT)", "rules", EOT(PGD(alpha=step_length(eps, budget.steps), steps=budget.steps, loss="margin"), eps=eps))
     if facts.max_pooling:
         for name, rule in POOLS.items():
-            yield Job(f"pool {name}", "pool", UnderRule(host, rule, eps=eps))
+            yield Job(f"pool {name}", "pool", BPDA(host, rule, eps=eps))
     yield Job(f"square_{budget.queries}", "blackbox", Square(eps=eps, queries=budget.queries))
     if image:
         yield Job(f"square_{budget.queries} (levels)", "blackbox", Square(eps=eps, queries=budget.queries, lattice=True))

@@ -18,7 +18,7 @@ def deterministic(case: Case) -> list[Part]:
         yes_or_no("equal predictions in repeated passes", truth(case.harness, "deterministic")),
         part("largest gap between repeats", number(case.harness, "logit_gap_repeat"), lambda gap: gap <= 1e-4),
     ]
-    averaged = any("Expectation(" in str(outcome.get("attack")) for outcome in case.done(*COUNTED))
+    averaged = any("EOT(" in str(outcome.get("attack")) for outcome in case.done(*COUNTED))
     if averaged and any(one.holds is False for one in parts):
         return [*(one._replace(warns=True) for one in parts), Part("attacked with EOT", True)]
     return parts

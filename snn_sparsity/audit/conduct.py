@@ -20,9 +20,9 @@ from snn_sparsity.audit.harness import SAME, harness
 from snn_sparsity.audit.journal import Journal
 from snn_sparsity.audit.planted import POINTS, planted
 from snn_sparsity.audit.subject import PROTOCOLS, Protocol, Subject
-from snn_sparsity.checks import InputError
+from snn_sparsity.measure.operations import MODULE_TYPES
 from snn_sparsity.networks.rate_twin import MeanOverTime, rate_twin
-from snn_sparsity.operations import MODULE_TYPES
+from snn_sparsity.validation import InputError
 
 Tell = Callable[[str, float, float], None]
 """Told of what is done: the name of the work, units done, units in all; a unit is a forward pass of an image."""

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from snn_sparsity.attacks import PGD, Noise
 from snn_sparsity.attacks.base import Target, input_gradient, project, uniform_noise
+from snn_sparsity.attacks.targets import SpikeTarget
 from snn_sparsity.audit.attacking import attack_batch
 from snn_sparsity.audit.battery import ALPHA
 from snn_sparsity.audit.fidelity import group_fidelity, move_fidelity
 from snn_sparsity.audit.subject import PROTOCOLS, Protocol, Subject
 from snn_sparsity.gradient_rules import SurrogateShape
-from snn_sparsity.operations import operations
-from snn_sparsity.saturation import membrane_distance, vanishing_degree
-from snn_sparsity.targets import SpikeTarget
+from snn_sparsity.measure.operations import operations
+from snn_sparsity.measure.saturation import membrane_distance, vanishing_degree
 
 Evidence = dict[str, Any]
 LANDSCAPE_POINTS = 9

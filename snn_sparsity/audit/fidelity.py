@@ -11,8 +11,8 @@ from torch import Tensor
 
 from snn_sparsity.attacks.base import LOSSES, LossName, Target, input_gradient, project, random_corners, whole_levels
 from snn_sparsity.attacks.codebook import candidate_levels, coded_target, score, spikes_of
-from snn_sparsity.checks import require_number
 from snn_sparsity.encoders.base import LEVELS, grey_levels
+from snn_sparsity.validation import require_number
 
 FRACTIONS = (0.0, 0.001, 0.01, 0.1, 1.0)
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from snn_sparsity.checks import InputError
-from snn_sparsity.files import write_whole
+from snn_sparsity.runs.files import write_whole
+from snn_sparsity.validation import InputError
 
 Json = Any
 

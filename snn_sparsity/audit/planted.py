@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from snn_sparsity.attacks.base import Attack, project, random_corners, random_levels, uniform_noise
 from snn_sparsity.audit.attacking import attack_batch
 from snn_sparsity.audit.subject import Protocol, Subject
-from snn_sparsity.operations import operations
+from snn_sparsity.measure.operations import operations
 
 INNER = 999
 POINTS = INNER + 1

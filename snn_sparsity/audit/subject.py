@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from snn_sparsity.attacks.base import Space
+from snn_sparsity.attacks.targets import BatchNormMode, ImageTarget, SpikeTarget
 from snn_sparsity.encoders.base import Encoder
 from snn_sparsity.randomness import mix
-from snn_sparsity.targets import BatchNormMode, ImageTarget, SpikeTarget
 
 
 class Protocol(NamedTuple):

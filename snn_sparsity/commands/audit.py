@@ -8,13 +8,13 @@ from typing import ClassVar
 from lightning import LightningModule, Trainer
 
 from snn_sparsity.audit.battery import BudgetName
-from snn_sparsity.callbacks.robustness_audit import RobustnessAudit, Spaces, compare
-from snn_sparsity.checkpoints import read_checkpoint
-from snn_sparsity.checks import InputError
 from snn_sparsity.commands.one_line import OneLineParser
 from snn_sparsity.commands.train import TrainingCLI, quieten
 from snn_sparsity.data import SpikeDataModule
 from snn_sparsity.report.audit import audit_table
+from snn_sparsity.training.checkpoint_files import read_checkpoint
+from snn_sparsity.training.robustness_audit import RobustnessAudit, Spaces, compare
+from snn_sparsity.validation import InputError
 
 
 def run(arguments: list[str]) -> int:

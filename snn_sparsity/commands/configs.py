@@ -4,9 +4,9 @@ import os
 import shutil
 from pathlib import Path
 
-from snn_sparsity import shipped
-from snn_sparsity.checks import InputError
 from snn_sparsity.commands.one_line import OneLineParser
+from snn_sparsity.configs import shipped
+from snn_sparsity.validation import InputError
 
 
 def run(arguments: list[str]) -> int:

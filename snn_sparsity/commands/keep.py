@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from snn_sparsity.checks import InputError
 from snn_sparsity.commands.one_line import OneLineParser
-from snn_sparsity.report.card import card
-from snn_sparsity.report.records import Record, find_records, read_record
+from snn_sparsity.reproduction.card import card
+from snn_sparsity.runs.records import Record, find_records, read_record
+from snn_sparsity.validation import InputError
 
 RECORD = ("config.yaml", "run.json", "metrics.csv")
 KEPT = (*RECORD, *(f"test/{name}" for name in RECORD), "audit/audit.json")
@@ -55,7 +55,7 @@ def export_weights(record: Record, target: Path) -> None:
         return
     from safetensors.torch import save_file
 
-    from snn_sparsity.checkpoints import read_checkpoint
+    from snn_sparsity.training.checkpoint_files import read_checkpoint
 
     content = read_checkpoint(str(checkpoint))
     weights = {name.removeprefix("network."): value for name, value in content["state_dict"].items() if name.startswith("network.")}

@@ -3,7 +3,7 @@
 import argparse
 from typing import NoReturn
 
-from snn_sparsity.checks import InputError
+from snn_sparsity.validation import InputError
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -7,9 +7,9 @@ from typing import Any, NoReturn
 from jsonargparse import ActionConfigFile, Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
-from snn_sparsity import shipped
-from snn_sparsity.checkpoints import read_checkpoint
-from snn_sparsity.checks import InputError
+from snn_sparsity.configs import shipped
+from snn_sparsity.training.checkpoint_files import read_checkpoint
+from snn_sparsity.validation import InputError
 
 
 class NamedConfig(ActionConfigFile):

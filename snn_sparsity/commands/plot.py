@@ -7,11 +7,11 @@ from pathlib import Path
 from matplotlib import style
 from matplotlib.figure import Figure
 
-from snn_sparsity.checks import InputError, require_choice
 from snn_sparsity.commands.one_line import OneLineParser
-from snn_sparsity.report.drawing import STYLE
-from snn_sparsity.report.figures import FIGURES, common, figure_of
-from snn_sparsity.report.runs import read_run
+from snn_sparsity.figures.catalogue import FIGURES, common, figure_of
+from snn_sparsity.figures.drawing import STYLE
+from snn_sparsity.runs.curves import read_run
+from snn_sparsity.validation import InputError, require_choice
 
 
 def run(arguments: list[str]) -> int:

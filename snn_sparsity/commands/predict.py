@@ -13,12 +13,12 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from snn_sparsity.batch import SpikeBatch
-from snn_sparsity.checkpoints import read_checkpoint
-from snn_sparsity.checks import InputError
 from snn_sparsity.commands.train import TrainingCLI, quieten
 from snn_sparsity.data import SpikeDataModule
 from snn_sparsity.data.image_folder import image_files, read_image, require_inside
 from snn_sparsity.randomness import stream
+from snn_sparsity.training.checkpoint_files import read_checkpoint
+from snn_sparsity.validation import InputError
 
 COLUMNS = ("file", "class", "probability")
 BATCH = 32

@@ -10,8 +10,8 @@ from jsonargparse import Namespace
 from lightning import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from snn_sparsity.checks import InputError, require_number
-from snn_sparsity.runs import LiveRunError
+from snn_sparsity.runs.directory import LiveRunError
+from snn_sparsity.validation import InputError, require_number
 
 SCHEDULE: Mapping[str, Mapping[str, Any]] = {
     "accumulate_grad_batches": {"at_least": 1, "whole": True},

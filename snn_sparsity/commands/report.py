@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from snn_sparsity.checks import InputError
 from snn_sparsity.commands.one_line import OneLineParser
 from snn_sparsity.commands.plot import save
-from snn_sparsity.report.records import find_records
-from snn_sparsity.report.summary import Report
+from snn_sparsity.reproduction.report import Report
+from snn_sparsity.runs.records import find_records
+from snn_sparsity.validation import InputError
 
 
 def run(arguments: list[str]) -> int:

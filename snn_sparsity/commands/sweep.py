@@ -4,11 +4,11 @@ import os
 import shlex
 from argparse import Namespace
 
-from snn_sparsity.checks import InputError, require_number
 from snn_sparsity.commands.one_line import OneLineParser
 from snn_sparsity.sweep.grid import Row, chosen, names, part, read_grid
 from snn_sparsity.sweep.state import Place, next_command, runs_of, tested
 from snn_sparsity.sweep.workers import Sweep
+from snn_sparsity.validation import InputError, require_number
 
 
 def run(arguments: list[str]) -> int:

@@ -15,26 +15,27 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from snn_sparsity import attacks, callbacks, data, encoders, gradient_rules, networks, shipped  # noqa: F401  # named by their last names
-from snn_sparsity.callbacks.dead_layers import DeadLayers
-from snn_sparsity.callbacks.finite_check import FiniteCheck
-from snn_sparsity.callbacks.keep_checkpoints import BestCheckpoint, LastCheckpoint
-from snn_sparsity.callbacks.probe import Probe
-from snn_sparsity.callbacks.run_record import RunRecord
-from snn_sparsity.callbacks.stop_together import StopTogether
-from snn_sparsity.callbacks.summary import Summary
-from snn_sparsity.callbacks.tensorboard_layout import TensorBoardLayout
-from snn_sparsity.checkpoints import WholeCheckpointIO, last_whole, read_checkpoint
-from snn_sparsity.checks import InputError
+from snn_sparsity import attacks, data, encoders, gradient_rules, networks, training  # noqa: F401  # named by their last names
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.commands.parsing import NamedConfig, TrainingParser, condense, flat, parsed, settings_of
 from snn_sparsity.commands.refusals import in_one_line, leaving_nothing, require_schedule
+from snn_sparsity.configs import shipped
 from snn_sparsity.data import SpikeDataModule
-from snn_sparsity.files import is_held, write_whole
-from snn_sparsity.memory import require_memory, step_bytes
-from snn_sparsity.metrics_csv import MetricsCSV, forget_from
-from snn_sparsity.runs import CONFIG, LOCK, is_finished, live, own_run, require_place, run_directory, runs_beside
-from snn_sparsity.sync_batchnorm import MultiStepSyncBatchNorm
+from snn_sparsity.probes.base import Probe
+from snn_sparsity.runs.directory import CONFIG, LOCK, is_finished, live, own_run, require_place, run_directory, runs_beside
+from snn_sparsity.runs.files import is_held, write_whole
+from snn_sparsity.training.checkpoint_files import WholeCheckpointIO, last_whole, read_checkpoint
+from snn_sparsity.training.checkpoints import BestCheckpoint, LastCheckpoint
+from snn_sparsity.training.dead_layers import DeadLayers
+from snn_sparsity.training.end_table import Summary
+from snn_sparsity.training.finite_check import FiniteCheck
+from snn_sparsity.training.memory import require_memory, step_bytes
+from snn_sparsity.training.metrics_logger import MetricsCSV, forget_from
+from snn_sparsity.training.run_record import RunRecord
+from snn_sparsity.training.stopping import StopTogether
+from snn_sparsity.training.sync_batchnorm import MultiStepSyncBatchNorm
+from snn_sparsity.training.tensorboard import TensorBoardLayout
+from snn_sparsity.validation import InputError
 
 PAPER_SEED = 3407
 ELSEWHERE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.default_root_dir",

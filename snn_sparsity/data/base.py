@@ -9,12 +9,12 @@ import torch
 from lightning import LightningDataModule
 
 from snn_sparsity.batch import SpikeBatch
-from snn_sparsity.checks import InputError, require_number
 from snn_sparsity.data.images import ImageSet, Splits
 from snn_sparsity.data.loader import EpochLoader, RawBatch
 from snn_sparsity.encoders import Encoder, PhaseEncoder
 from snn_sparsity.hyperparameters import objects_to_ignore
 from snn_sparsity.randomness import stream
+from snn_sparsity.validation import InputError, require_number
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import functional as transforms
 
-from snn_sparsity.checks import InputError
 from snn_sparsity.data.base import SpikeDataModule
 from snn_sparsity.data.images import ImageSet, Splits, cache_directory, cached
+from snn_sparsity.validation import InputError
 
 SIZE = [32, 32]
 TEST_ORDER_SEED = 0

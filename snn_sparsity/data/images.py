@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from snn_sparsity.checks import InputError
+from snn_sparsity.validation import InputError
 
 
 class ImageSet(NamedTuple):

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from snn_sparsity.checks import InputError, require_number
+from snn_sparsity.validation import InputError, require_number
 
 LEVELS = 256
 MOST_STEPS = 10_000

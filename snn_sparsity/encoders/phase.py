@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from snn_sparsity.checks import InputError, require_number
 from snn_sparsity.encoders.base import PixelCode, all_levels, require_steps
+from snn_sparsity.validation import InputError, require_number
 
 
 class PhaseEncoder(PixelCode):

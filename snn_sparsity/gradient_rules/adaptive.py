@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from snn_sparsity.checks import require_number
 from snn_sparsity.gradient_rules.surrogates import SHAPES, Surrogate, SurrogateRule
+from snn_sparsity.validation import require_number
 
 
 @dataclass(frozen=True)
-class AdaptiveSharpness(SurrogateRule):
+class ASSG(SurrogateRule):
     """ASSG: an ``atan`` whose sharpness follows each neuron's distance from the threshold, over the iterations of an attack.
 
     For each element and time step, at every forward pass that takes a gradient, from M = 1 and D = 0:
@@ -33,7 +33,7 @@ class AdaptiveSharpness(SurrogateRule):
         >>> from snn_sparsity.networks import IFNeuron
         >>> node, x = IFNeuron().build(), torch.zeros(1, 1, requires_grad=True)
         >>> node.step_mode = "m"
-        >>> with AdaptiveSharpness(vanishing_degree=0.5).applied(node):
+        >>> with ASSG(vanishing_degree=0.5).applied(node):
         ...     round(torch.autograd.grad(node(x).sum(), x)[0].item(), 3)
         0.159
     """
@@ -53,7 +53,7 @@ class AdaptiveSharpness(SurrogateRule):
 
 
 class _Adaptive(Surrogate):
-    def __init__(self, rule: AdaptiveSharpness) -> None:
+    def __init__(self, rule: ASSG) -> None:
         super().__init__()
         self.rule = rule
         self.omega = 2 / math.pi * math.tan(math.pi * rule.vanishing_degree / 2)
@@ -70,7 +70,7 @@ class _Adaptive(Surrogate):
 
 
 @dataclass(frozen=True)
-class PotentialDependent(SurrogateRule):
+class PDSG(SurrogateRule):
     """PDSG: a Gaussian as wide as the membrane potentials spread, shifted to the right: ``N(u; sigma/2, sigma^2)``.
 
     sigma[t] is the standard deviation of the channel's potentials over images, positions and the steps up to t (1 where it is 0).
@@ -82,7 +82,7 @@ class PotentialDependent(SurrogateRule):
         >>> from snn_sparsity.networks import IFNeuron
         >>> node, x = IFNeuron().build(), torch.tensor([[[0.5], [1.5]]], requires_grad=True)
         >>> node.step_mode = "m"
-        >>> with PotentialDependent().applied(node):
+        >>> with PDSG().applied(node):
         ...     [round(g, 4) for g in torch.autograd.grad(node(x).sum(), x)[0].flatten().tolist()]
         [0.259, 0.7041]
     """

@@ -10,9 +10,9 @@ import torch
 from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 
-from snn_sparsity.checks import InputError
+from snn_sparsity.measure.operations import operations
 from snn_sparsity.networks.leaky import LeakyNode
-from snn_sparsity.operations import operations
+from snn_sparsity.validation import InputError
 
 NEURONS = (neuron.IFNode, neuron.LIFNode, neuron.ParametricLIFNode, LeakyNode)
 """What rules know: neurons that fire where their potential reaches the threshold."""
@@ -61,7 +61,7 @@ def spiking_neurons(network: nn.Module) -> list[nn.Module]:
     Example:
         >>> spiking_neurons(neuron.IFNode(step_mode="s"))  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        snn_sparsity.checks.InputError: neuron 'network' is IFNode in mode 's': rules know IFNode, LIFNode, ...
+        snn_sparsity.validation.InputError: neuron 'network' is IFNode in mode 's': rules know IFNode, LIFNode, ...
     """
     layers = operations(network, ["neuron"])
     for layer in layers:

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snn_sparsity.checks import InputError, require_choice, require_number
 from snn_sparsity.gradient_rules.base import GradientRule, rerouted
-from snn_sparsity.pooling import Window, tie_shared_gradient
+from snn_sparsity.measure.windows import Window, tie_shared_gradient
+from snn_sparsity.validation import InputError, require_choice, require_number
 
 Share = Literal["ties", "softmax", "uniform"]
 SHARES: tuple[Share, ...] = ("ties", "softmax", "uniform")

@@ -15,7 +15,7 @@ SLOW_RISE = 0.2
 
 
 @dataclass(frozen=True)
-class RateGradient(GradientRule):
+class RGA(GradientRule):
     """RGA: ``dL/dx[t] = dL/ds[t] h(m)``, with m the mean over time of the neuron's input and h the slope of its firing rate.
 
     The rate is taken to rise from 0 at m = 0 to 1 at m = 2 V_th, the integrate-and-fire neuron's in a line: ``h = 1/(2 V_th)`` for
@@ -25,7 +25,7 @@ class RateGradient(GradientRule):
 
     Example:
         >>> node, x = neuron.IFNode(step_mode="m"), torch.tensor([[0.5, 5.0], [0.5, -1.0]], requires_grad=True)
-        >>> with RateGradient().applied(node):
+        >>> with RGA().applied(node):
         ...     torch.autograd.grad(node(x)[1].sum(), x)[0].tolist()
         [[0.0, 0.0], [0.5, 0.5]]
     """
@@ -70,7 +70,7 @@ def _dynamics(node: Any) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class FiredAtLeastOnce(GradientRule):
+class BPTR(GradientRule):
     """BPTR: ``dL/dx[t] = dL/ds[t]`` for neurons that fired at any step, 0 for the silent.
 
     From Ding et al. (SNN-RAT, NeurIPS 2022), as coded beside arXiv 2512.22522.
@@ -79,7 +79,7 @@ class FiredAtLeastOnce(GradientRule):
         The first neuron never fires, the second does at step 1.
 
         >>> node, x = neuron.IFNode(step_mode="m"), torch.tensor([[0.5, 0.9], [0.25, 0.9]], requires_grad=True)
-        >>> with FiredAtLeastOnce().applied(node):
+        >>> with BPTR().applied(node):
         ...     torch.autograd.grad(node(x).sum(), x)[0].tolist()
         [[0.0, 1.0], [0.0, 1.0]]
     """
@@ -90,7 +90,7 @@ class FiredAtLeastOnce(GradientRule):
 
 
 @dataclass(frozen=True)
-class TimeMeanGradient(GradientRule):
+class HART(GradientRule):
     """HART: ``dL/dx[t] = mean over t' of dL/ds[t'] SG(u[t'])``, the same at every t, no recursion through time.
 
     SG is the neuron's own surrogate, or that of a rule applied around this one. From Hao et al., ICLR 2024, as coded beside
@@ -102,7 +102,7 @@ class TimeMeanGradient(GradientRule):
         >>> from snn_sparsity.networks import IFNeuron
         >>> node = IFNeuron(surrogate="rect", alpha=0.5).build()
         >>> node.step_mode, x = "m", torch.tensor([[4.0], [0.75]], requires_grad=True)
-        >>> with TimeMeanGradient().applied(node):
+        >>> with HART().applied(node):
         ...     torch.autograd.grad(node(x).sum(), x)[0].tolist()
         [[0.25], [0.25]]
     """

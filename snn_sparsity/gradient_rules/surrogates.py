@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from snn_sparsity.checks import require_choice, require_number
 from snn_sparsity.gradient_rules.base import GradientRule, replaced
+from snn_sparsity.validation import require_choice, require_number
 
 Shape = Literal["atan", "sigmoid", "rect", "triangle", "gaussian"]
 Sharpness = float | Tensor

@@ -10,7 +10,7 @@ from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from snn_sparsity.checks import InputError
+from snn_sparsity.validation import InputError
 
 
 class SyncBatchNorm2d(layer.BatchNorm2d):  # type: ignore[misc]  # SpikingJelly ships no types

@@ -9,8 +9,8 @@ import torch
 from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 
-from snn_sparsity.checks import InputError, require_choice, require_number
 from snn_sparsity.networks.neurons import SURROGATES, IFNeuron
+from snn_sparsity.validation import InputError, require_choice, require_number
 
 Learnt = Literal["threshold", "leak", "width"]
 SurrogateName = Literal["triangle", "linear", "piecewise_quadratic", "exponential", "rect", "sigmoid", "atan"]

@@ -8,8 +8,8 @@ import torch
 from spikingjelly.activation_based import functional, neuron, surrogate
 from torch import Tensor
 
-from snn_sparsity.checks import InputError, require_choice, require_number
 from snn_sparsity.networks.fused import Charge, Dynamics, compiled, fused_steps
+from snn_sparsity.validation import InputError, require_choice, require_number
 
 SURROGATES: dict[str, Callable[..., surrogate.SurrogateFunctionBase]] = {
     "atan": surrogate.ATan,

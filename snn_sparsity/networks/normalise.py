@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from snn_sparsity.checks import InputError, require_number
+from snn_sparsity.validation import InputError, require_number
 
 
 class Normalise(nn.Module):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 
-from snn_sparsity.checks import require_number
+from snn_sparsity.validation import require_number
 
 
 class ClippedRate(nn.Module):

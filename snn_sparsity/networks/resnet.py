@@ -5,8 +5,8 @@ from typing import Literal
 from spikingjelly.activation_based import functional, layer
 from torch import nn
 
-from snn_sparsity.checks import require_choice, require_number
 from snn_sparsity.networks.convolution import skip_unreachable_taps
+from snn_sparsity.validation import require_choice, require_number
 
 Depth = Literal[18, 34, 50, 101, 152]
 Pool = Literal["max", "avg"]

@@ -4,9 +4,9 @@ from typing import Literal
 
 from spikingjelly.activation_based.model import sew_resnet
 
-from snn_sparsity.checks import require_choice
 from snn_sparsity.networks.neurons import IFNeuron
 from snn_sparsity.networks.resnet import FIRST_BOTTLENECK_DEPTH, LAYERS, Depth, Pool, Stem, check_resnet, finish_stem
+from snn_sparsity.validation import require_choice
 
 PAPER_NEURON = IFNeuron(detach_reset=True)
 

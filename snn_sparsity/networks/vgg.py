@@ -7,10 +7,10 @@ from typing import Literal
 from spikingjelly.activation_based import functional, layer
 from torch import Tensor, nn
 
-from snn_sparsity.checks import InputError, require_choice, require_number
 from snn_sparsity.networks.leaky import LeakyNeuron
 from snn_sparsity.networks.normalise import normalisation
 from snn_sparsity.networks.resnet import MOST_CLASSES
+from snn_sparsity.validation import InputError, require_choice, require_number
 
 Plan = list[int | Literal["A"]]
 VGG11: Plan = [64, "A", 128, 256, "A", 512, 512, 512, "A", 512, 512]

@@ -6,11 +6,11 @@ import torch
 from spikingjelly.activation_based import functional, layer
 from torch import Tensor, nn
 
-from snn_sparsity.checks import InputError, require_choice, require_number
 from snn_sparsity.networks.leaky import LeakyNeuron
 from snn_sparsity.networks.normalise import normalisation
 from snn_sparsity.networks.resnet import MOST_CLASSES
 from snn_sparsity.networks.vgg import RAT_NEURON, initialise
+from snn_sparsity.validation import InputError, require_choice, require_number
 
 MOST_WIDTH = 64
 MOST_DEPTH = 1000
@@ -67,13 +67,14 @@ class WideResNet(nn.Module):
 
         self.normalise = normalisation(mean, std)
         self.conv1 = layer.Conv2d(3, 16, kernel_size=3, padding=1, bias=False)
-        channels = 16
-        for group, (outputs, stride) in enumerate([(16 * width, 1), (32 * width, 2), (64 * width, 2)], start=1):
+        channels, groups = 16, []
+        for outputs, stride in [(16 * width, 1), (32 * width, 2), (64 * width, 2)]:
             blocks = [
                 WideBlock(channels if i == 0 else outputs, outputs, stride if i == 0 else 1, residual, recipe) for i in range(depth // 6)
             ]
-            self.add_module(f"block{group}", nn.Sequential(*blocks))
+            groups.append(nn.Sequential(*blocks))
             channels = outputs
+        self.block1, self.block2, self.block3 = groups
         self.bn = layer.BatchNorm2d(channels)
         self.neuron = _activation(recipe)
         self.pool = layer.AdaptiveAvgPool2d((1, 1))

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from matplotlib import style
 
-from snn_sparsity.report import page
+from snn_sparsity.documents import page
+from snn_sparsity.figures.drawing import STYLE
 from snn_sparsity.report.audit_figures import accuracies, broken_samples, eps_sweep
 from snn_sparsity.report.audit_rows import (
     ACCURACIES,
@@ -24,7 +25,6 @@ from snn_sparsity.report.audit_rows import (
     missing_rows,
     setting_rows,
 )
-from snn_sparsity.report.drawing import STYLE
 
 HOW_TO_READ = (
     "A low accuracy under attack is conclusive, a high one is not: it is an upper bound, and a stronger attack may still lower it. "

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from snn_sparsity.audit.statistics import Share, wilson
+from snn_sparsity.figures.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, Look, labelled, legend
 from snn_sparsity.report.audit_rows import LEVELS, Judged, broken, tried
-from snn_sparsity.report.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, Look, labelled, legend
 
 WIDTH, DPI = 5.4, 160
 _LOOKS = list(zip((BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY), "os^DPv", ("", "//", "..", "xx", "\\\\", "++"), strict=True))

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from snn_sparsity import shipped
-from snn_sparsity.checks import InputError
+from snn_sparsity.configs import shipped
+from snn_sparsity.validation import InputError
 
 DIRECTORY = Path(str(files("snn_sparsity.sweep"))) / "grids"
 GROUP_KEYS = {"configs", "arguments"}

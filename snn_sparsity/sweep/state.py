@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from snn_sparsity.runs import is_finished, record_of, run_directory, runs_beside
+from snn_sparsity.runs.directory import is_finished, record_of, run_directory, runs_beside
 from snn_sparsity.sweep.grid import Row
 
 WHERE = "--trainer.default_root_dir"

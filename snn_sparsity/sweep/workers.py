@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from snn_sparsity.files import hold
+from snn_sparsity.runs.files import hold
 from snn_sparsity.sweep.grid import Row, epochs_asked
 from snn_sparsity.sweep.progress import Progress
 from snn_sparsity.sweep.state import Place, clear, epochs_logged, next_command, runs_of

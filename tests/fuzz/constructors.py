@@ -9,16 +9,16 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
-from snn_sparsity import attacks, callbacks, data, encoders, gradient_rules, networks
+from snn_sparsity import attacks, data, encoders, gradient_rules, networks, probes, training
 from snn_sparsity.attacks import Attack, Transfer
+from snn_sparsity.attacks.targets import ImageTarget
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.encoders import Encoder, PhaseEncoder
 from snn_sparsity.gradient_rules import GradientRule
-from snn_sparsity.targets import ImageTarget
 from tests.fuzz.promise import refused
 from tests.tiny import TinyNetwork
 
-NOT_FROM_SETTINGS = (Transfer, data.SpikeDataModule, data.SpikeBatch, callbacks.ProbeContext, attacks.Target)
+NOT_FROM_SETTINGS = (Transfer, data.SpikeDataModule, data.SpikeBatch, probes.ProbeContext, attacks.Target)
 
 
 def kinds(*modules: types.ModuleType) -> list[type]:
@@ -80,7 +80,7 @@ def settings_of(kind: type, depth: int = 0) -> st.SearchStrategy[dict[str, Any]]
     return st.fixed_dictionaries(needed, optional={name: values(hints[name], depth) for name in parameters if name not in needed})
 
 
-KINDS = [*kinds(attacks, encoders, gradient_rules, callbacks, data, networks), SpikingClassifier]
+KINDS = [*kinds(attacks, encoders, gradient_rules, probes, training, data, networks), SpikingClassifier]
 CASES = st.sampled_from(KINDS).flatmap(recipes)
 
 
@@ -94,7 +94,7 @@ def _use(made: object) -> None:
     if isinstance(made, Encoder):
         images = torch.arange(48, dtype=torch.uint8).view(1, 3, 4, 4)
         assert made(images, torch.Generator().manual_seed(0)).shape == (made.num_steps, 1, 3, 4, 4)
-    if isinstance(made, callbacks.Probe):
+    if isinstance(made, probes.Probe):
         assert isinstance(made.describe(), str)
     if isinstance(made, Attack) and sum(made.passes) <= CHEAP:
         _attack(made)

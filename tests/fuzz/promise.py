@@ -13,8 +13,8 @@ import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 
-from snn_sparsity.checks import InputError
-from snn_sparsity.cli import main
+from snn_sparsity.commands.main import main
+from snn_sparsity.validation import InputError
 
 LONGEST_LINE = 1100
 LONGEST_SECONDS, STOPPED = 20, 130

@@ -1,0 +1,94 @@
+"""An attack that sees the mean over a random network's draws."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snn_sparsity.attacks.base import Attack, Passes, Space, Target
+from snn_sparsity.validation import require_number
+
+
+@dataclass(frozen=True)
+class EOT(Attack):
+    """EOT over transformation: run an attack on the mean of M draws of a random network (Athalye et al., arXiv 1802.00420).
+
+    Its gradients are ``1/M sum_r grad loss(f_r(x))``; where it only looks, it sees the mean logits. A random network attacked
+    without this may look robust because single gradients are noise. Draws of a random code come from the target's generator,
+    draws of a network's own random layers from the global random state, which the caller keeps.
+
+    Args:
+        attack: Any attack.
+        draws: M, at least 1.
+        eps: Radius of the ball, in the units of x; the inner attack gets it too, whatever it said.
+
+    Raises:
+        InputError: For a number outside its range.
+
+    Example:
+        >>> from snn_sparsity.attacks.pgd import PGD
+        >>> EOT(PGD(steps=7), draws=20, eps=0.1).passes
+        Passes(forwards=160, backwards=140)
+    """
+
+    attack: Attack
+    draws: int = 20
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_number("draws", self.draws, at_least=1, whole=True)
+        object.__setattr__(self, "attack", replace(self.attack, eps=self.eps))
+
+    def __call__(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Attack; see :meth:`Attack.__call__`."""
+        return self.attack(Drawn(target, self.draws), x, labels, generator)
+
+    @property
+    def passes(self) -> Passes:
+        """M times what the inner attack costs."""
+        return Passes(*(self.draws * count for count in self.attack.passes))
+
+
+class Drawn:
+    """A target asked M times at once; to an attack it looks like the target it wraps.
+
+    Args:
+        target: Any target.
+        draws: M.
+    """
+
+    def __init__(self, target: Any, draws: int) -> None:
+        self.target = target
+        self.draws = draws
+        self.space: Space = target.space
+        self.bounds: tuple[float, float] = target.bounds
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return all draws [M,N,K] where x requires a gradient, else their mean [N,K].
+
+        The mean is that of the logits, as ``input_gradient`` returns it, so that margins of both kinds of look can be compared.
+        Mean log-probabilities would rank alike: they differ from it by one number for each sample.
+        """
+        draws = torch.stack([self.target.logits(x) for _ in range(self.draws)])
+        return draws if x.requires_grad else draws.mean(0)
+
+    @property
+    def spikes(self) -> "Drawn":
+        """The same network, seen from its spikes."""
+        return Drawn(self.target.spikes, self.draws)
+
+    def smoothed(self, half_width: int) -> "Drawn":
+        """Return the target with another half-width of its code."""
+        return Drawn(self.target.smoothed(half_width), self.draws)
+
+    @property
+    def code_book(self) -> Tensor | None:
+        """[256,T], if the target has one."""
+        return getattr(self.target, "code_book", None)
+
+    @property
+    def network(self) -> nn.Module:
+        """The attacked module."""
+        network: nn.Module = self.target.network
+        return network

@@ -1,0 +1,175 @@
+"""What is attacked: a classifier seen from its spikes, or from the image behind an encoder."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from snn_sparsity.attacks.base import Space
+from snn_sparsity.attacks.drift import Drift, Statistics
+from snn_sparsity.encoders.base import Encoder, grey_levels
+from snn_sparsity.validation import require_choice, require_number
+
+BatchNormMode = Literal["eval", "batch"]
+
+
+class SpikeTarget:
+    """A classifier seen from its spikes, the authors' space: x is [N,T,C,H,W] in [0,1].
+
+    Parameters get no gradient, modules run in eval mode, and the classifier is left as it was after every call. With
+    ``batch_norm="batch"`` BatchNorm uses the batch's statistics, as published code does while crafting; its running
+    statistics then drift with every call, in a copy that lives in this target: ``judge`` sees the drift, the classifier does not.
+
+    Args:
+        classifier: Maps [T,N,C,H,W] to logits [N,K] and resets its neurons itself.
+        batch_norm: ``eval`` (the strict protocol) or ``batch`` (the paper's).
+
+    Raises:
+        InputError: For an unknown BatchNorm mode.
+    """
+
+    space: Space = "spikes"
+    bounds = (0.0, 1.0)
+
+    def __init__(self, classifier: nn.Module, batch_norm: BatchNormMode = "eval") -> None:
+        require_choice("batch_norm", batch_norm, ("eval", "batch"))
+        self.network = classifier
+        self.batch_norm = batch_norm
+        self._parameters = {name: parameter.detach() for name, parameter in classifier.named_parameters()}
+        self._at_first = dict(classifier.named_buffers())
+        drifting = batch_norm == "batch"
+        self._buffers = {name: buffer.clone() for name, buffer in self._at_first.items()} if drifting else self._at_first
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the logits [N,K] of spikes [N,T,C,H,W], as the attack sees them."""
+        return self._run(x, self.batch_norm)
+
+    def judge(self, x: Tensor) -> Tensor:
+        """Return the logits [N,K] that decide whether an attack has won: BatchNorm in eval mode, no gradient."""
+        with torch.no_grad():
+            return self._run(x, "eval")
+
+    def drift(self) -> Drift:
+        """Return what the calls so far did to the running statistics, with ``batch_norm="batch"``.
+
+        Raises:
+            InputError: For a BatchNorm without a momentum.
+        """
+        return Drift.between(self.network, self._at_first, self._buffers)
+
+    def judge_with(self, statistics: Statistics) -> None:
+        """Let ``judge`` use these running statistics from now on."""
+        for name, values in statistics.items():
+            self._buffers[name].copy_(values)
+
+    def _run(self, x: Tensor, batch_norm: BatchNormMode) -> Tensor:
+        with evaluating(self.network, batch_norm):
+            logits: Tensor = functional_call(self.network, self._parameters | self._buffers, (x.transpose(0, 1),))
+        return logits
+
+
+class ImageTarget:
+    """A classifier seen from the image: x is [N,C,H,W] in [0,1], put on the 8-bit lattice, and encoded.
+
+    One perturbation is shared by all time steps. A code has no gradient of its own; that of the logits is taken through the
+    code averaged over the levels within ``half_width`` (see :class:`BoxBPDA`), for codes that say their ``mean_code``. On a
+    code of bit planes it is a poor guide: ``CodeBookAscent`` works on ``spikes`` and ``code_book`` instead.
+
+    Args:
+        classifier: Maps [T,N,C,H,W] to logits [N,K] and resets its neurons itself.
+        encoder: Maps images to spikes.
+        batch_norm: ``eval`` (the strict protocol) or ``batch``.
+        generator: Source of randomness of a stochastic encoder.
+        half_width: h, in grey levels.
+
+    Raises:
+        InputError: For an unknown BatchNorm mode, or h below 1.
+    """
+
+    space: Space = "image"
+    bounds = (0.0, 1.0)
+
+    def __init__(
+        self,
+        classifier: nn.Module,
+        encoder: Encoder,
+        batch_norm: BatchNormMode = "eval",
+        generator: torch.Generator | None = None,
+        half_width: int = 8,
+    ) -> None:
+        require_number("half_width", half_width, at_least=1, whole=True)
+        self.network = classifier
+        self.spikes = SpikeTarget(classifier, batch_norm)
+        self.encoder = encoder
+        self.generator = generator
+        self.half_width = half_width
+        device = next(iter(classifier.parameters())).device
+        self.code_book = _on(device, getattr(encoder, "code_book", None))
+        self._mean_code = _on(device, getattr(encoder, "mean_code", None))
+
+    def smoothed(self, half_width: int) -> "ImageTarget":
+        """Return this target with another half-width: the same logits, another gradient."""
+        other = copy(self)
+        other.half_width = half_width
+        return other
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the logits [N,K] of images [N,C,H,W] in [0,1], as the attack sees them."""
+        return self.spikes.logits(self._encode(x))
+
+    def judge(self, x: Tensor) -> Tensor:
+        """Return the logits [N,K] that decide whether an attack has won: BatchNorm in eval mode, no gradient."""
+        with torch.no_grad():
+            return self.spikes.judge(self._encode(x))
+
+    def _encode(self, x: Tensor) -> Tensor:
+        if self._mean_code is None:
+            return self.encoder(x, self.generator).transpose(0, 1)
+        spikes = self.encoder(x.detach(), self.generator).transpose(0, 1)
+        return BoxBPDA.apply(x, spikes, self._mean_code, self.half_width)
+
+
+class BoxBPDA(torch.autograd.Function):
+    """A code whose derivative is the exact one of its average over the levels within h: ``(S[v+h] - S[v-h]) / 2h``.
+
+    S is the expected code of each level, v clipped to 0..255 (the width too). A straight-through rule for codes, as backward
+    pass differentiable approximation (Athalye et al., arXiv 1802.00420). Planes whose period divides 2h get derivative 0.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, spikes: Tensor, mean_code: Tensor, half_width: int) -> Tensor:
+        """Return the spikes [N,T,C,H,W] as they are."""
+        ctx.save_for_backward(grey_levels(x), mean_code)
+        ctx.half_width = half_width
+        return spikes.view_as(spikes)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        """Return the gradient at the image [N,C,H,W], per unit of x (255 levels)."""
+        levels, mean_code = ctx.saved_tensors
+        every = torch.arange(len(mean_code), device=mean_code.device)
+        low, high = (every - ctx.half_width).clamp(min=0), (every + ctx.half_width).clamp(max=len(mean_code) - 1)
+        slope = (mean_code[high] - mean_code[low]) * (len(mean_code) - 1) / (high - low).unsqueeze(1)
+        return (gradients[0] * slope[levels.long()].movedim(-1, 1)).sum(1), None, None, None
+
+
+def _on(device: torch.device, table: Tensor | None) -> Tensor | None:
+    return None if table is None else table.to(device)
+
+
+@contextmanager
+def evaluating(classifier: nn.Module, batch_norm: BatchNormMode = "eval") -> Iterator[None]:
+    """Put every module in eval mode (BatchNorm in training mode for ``batch``), and each back as it was."""
+    before = [(module, module.training) for module in classifier.modules()]
+    try:
+        for module, _ in before:
+            module.training = batch_norm == "batch" and isinstance(module, _BatchNorm)
+        yield
+    finally:
+        for module, training in before:
+            module.training = training

@@ -1,0 +1,137 @@
+"""The command line: ``snn-sparsity COMMAND ...``; each command is imported only when it is run."""
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+from io import TextIOWrapper
+from textwrap import dedent
+
+from snn_sparsity import __version__
+from snn_sparsity.runs.interrupts import Interrupted, interruptible
+from snn_sparsity.validation import InputError, RunError
+
+COMMANDS = {
+    "fit": ("snn_sparsity.commands.train", "train a network, with probes at each epoch"),
+    "validate": ("snn_sparsity.commands.train", "run the probes on the validation set"),
+    "test": ("snn_sparsity.commands.train", "run the probes on the whole test set"),
+    "predict": ("snn_sparsity.commands.predict", "classify a folder of images, into a CSV file"),
+    "audit": ("snn_sparsity.commands.audit", "is this robustness real? attack a checkpoint with a whole battery"),
+    "configs": ("snn_sparsity.commands.configs", "list the shipped configurations, or copy one out"),
+    "sweep": ("snn_sparsity.commands.sweep", "run a grid of configurations, datasets and seeds"),
+    "report": ("snn_sparsity.commands.report", "put finished runs beside the paper: tables, figures, one page"),
+    "keep": ("snn_sparsity.commands.keep", "copy what runs have to say, with a card each, to where it lasts"),
+    "plot": ("snn_sparsity.commands.plot", "draw the figures of one or two runs"),
+}
+RUN_ERROR, USAGE_ERROR = 1, 2
+OUT_OF_REACH = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO,
+                errno.ELOOP, errno.ENAMETOOLONG}  # fmt: skip
+GOES_ON = {
+    "fit": ": with --resume the same command goes on",
+    "audit": ": with --resume the same command goes on",
+    "sweep": ": the same command goes on from here",
+}
+"""What to say to whoever stopped a command."""
+LONGEST_LINE = 1000
+"""Signs of an error that are shown."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code, with one line for each but 0.
+
+    0; 2 for a mistake in what was given, or a file that cannot be written; 1 for a run that went wrong by itself, such as a loss that
+    is NaN; 130 after Ctrl-C, 143 after SIGTERM.
+
+    Example:
+        >>> main(["--version"]).__class__, main(["configs"]) # doctest: +ELLIPSIS
+        snn-sparsity ...
+        ...
+        (<class 'int'>, 0)
+    """
+    arguments = list(sys.argv[1:] if args is None else args)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    if arguments[0] == "--version":
+        print(f"snn-sparsity {__version__}")
+        return 0
+    with interruptible():
+        try:
+            return _run(arguments)
+        except (InputError, RunError) as error:
+            return _tell(f"error: {_one_line(str(error))}", RUN_ERROR if isinstance(error, RunError) else USAGE_ERROR)
+        except OSError as error:
+            if error.errno not in OUT_OF_REACH:
+                raise
+            return _tell(": ".join(["error", *filter(None, [error.filename]), str(error.strerror)]), USAGE_ERROR)
+        except Interrupted as stop:
+            return _tell(f"stopped by {stop}{GOES_ON.get(arguments[0], '')}", stop.exit_code)
+
+
+def _tell(line: str, exit_code: int) -> int:
+    # A progress bar leaves its line unfinished.
+    print(f"{chr(10) if sys.stderr.isatty() else ''}snn-sparsity: {line}", file=sys.stderr)
+    return exit_code
+
+
+def _run(arguments: list[str]) -> int:
+    command = arguments[0]
+    if command not in COMMANDS:
+        raise InputError(f"unknown command {command!r}: choose one of {', '.join(COMMANDS)}")
+    _require_spikingjelly_2()
+    # A console script does not look for modules where it is started; a user's own probe lies there.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A file's name may hold what cannot be printed; it is no reason to stop.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    module = import_module(COMMANDS[command][0])
+    flush_denormals()
+    exit_code: int = module.run(arguments)
+    return exit_code
+
+
+def _one_line(message: str) -> str:
+    """Return a message without line breaks and control characters, and without its middle where it is too long to read."""
+    line = "".join(sign if sign.isprintable() else "?" for sign in " ".join(message.split()))
+    return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
+
+
+def flush_denormals() -> None:
+    """Let numbers below 1.2e-38 be zero in every thread, if this command computes: they are many times slower.
+
+    Adam with L2 decay drives weights there. It must come before PyTorch starts its threads, which inherit the setting.
+    """
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(True)
+
+
+def _require_spikingjelly_2() -> None:
+    found = version("spikingjelly")
+    if int(found.split(".")[0]) < 2:
+        raise InputError(f"SpikingJelly {found} is not supported: its neurons have no gradient in eval mode; install spikingjelly>=2,<3")
+
+
+def _help() -> str:
+    lines = [f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()]
+    return dedent("""\
+        usage: snn-sparsity COMMAND [OPTIONS]
+
+        Train spiking ResNets, watch their gradients, attack them, and say how far the result can be believed.
+
+        commands:
+        {commands}
+
+        snn-sparsity COMMAND --help    options of a command
+        snn-sparsity --version         the version
+
+        first steps:
+          snn-sparsity fit --config demo
+          snn-sparsity fit --config sew18_maxpool --data.name cifar100 --probes.pgd.attack.steps 20""").format(commands="\n".join(lines))
+
+
+def console() -> None:
+    """Entry point of the console script."""
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What is measured on a network: operations, gradients, zeros and where they come from."""

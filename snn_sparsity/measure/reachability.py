@@ -1,0 +1,192 @@
+"""Kernel taps that only ever multiply padding: weights that no image can train, found by shape alone."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from spikingjelly.activation_based import functional
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.pooling import _AvgPoolNd, _MaxPoolNd
+from torch.utils.hooks import RemovableHandle
+
+from snn_sparsity.measure.operations import operations
+from snn_sparsity.validation import InputError
+
+
+def reachable_taps(
+    size: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int] | str,
+    dilation: Sequence[int],
+) -> Tensor:
+    """Return which taps of a zero-padded kernel meet a real input anywhere in the map.
+
+    Along one axis tap j is reachable iff an output o has ``0 <= o stride - padding + j dilation < size``; a tap of the kernel
+    is reachable iff it is so along every axis.
+
+    Args:
+        size: (H, W) of the convolution's input, in pixels.
+        kernel: (kH, kW).
+        stride: One per axis.
+        padding: One per axis, or torch's ``valid`` or ``same``.
+        dilation: One per axis.
+
+    Returns:
+        [kH,kW] bool.
+
+    Raises:
+        InputError: If the kernel does not fit into the padded input.
+
+    Example:
+        >>> reachable_taps((1, 2), (3, 3), (1, 1), (1, 1), (1, 1)).int().tolist()
+        [[0, 0, 0], [1, 1, 1], [0, 0, 0]]
+    """
+    paddings: Sequence[int | str] = [padding] * len(size) if isinstance(padding, str) else padding
+    axes = [_positions(*axis) for axis in zip(size, kernel, stride, paddings, dilation, strict=True)]
+    rows, columns = (((reads >= 0) & (reads < length)).any(0) for reads, length in zip(axes, size, strict=True))
+    return rows[:, None] & columns
+
+
+def positions_read(module: nn.Module, size: Sequence[int]) -> Tensor | None:
+    """Return which positions of its input a convolution or pooling reads at all, by shape alone.
+
+    Args:
+        module: A strided operation may skip some: a 1x1 convolution of stride 2 reads a quarter.
+        size: (H, W) of its input, in pixels.
+
+    Returns:
+        [H,W] bool; None for a module without a kernel.
+
+    Example:
+        >>> positions_read(nn.Conv2d(1, 1, 1, stride=2), (2, 3)).int().tolist()
+        [[1, 0, 1], [0, 0, 0]]
+    """
+    if not isinstance(module, (_ConvNd, _MaxPoolNd, _AvgPoolNd)):
+        return None
+    settings = [getattr(module, name, 1) for name in ("kernel_size", "stride", "padding", "dilation")]
+    per_axis = [setting if isinstance(setting, tuple) else (setting,) * len(size) for setting in settings]
+    masks = []
+    for length, *axis in zip(size, *per_axis, strict=True):
+        reads = _positions(length, *axis)
+        masks.append(torch.isin(torch.arange(length), reads))
+    rows, columns = masks
+    return rows[:, None] & columns
+
+
+def _positions(size: int, kernel: int, stride: int, padding: int | str, dilation: int) -> Tensor:
+    """Return the position that each tap reads for each output along one axis, [outputs, taps]; outside the map is padding."""
+    reach = dilation * (kernel - 1)
+    # Where "same" cannot split evenly, torch puts the larger half behind.
+    before = {"valid": 0, "same": reach // 2}[padding] if isinstance(padding, str) else padding
+    after = reach - before if padding == "same" else before
+    outputs = (size + before + after - reach - 1) // stride + 1
+    if outputs < 1:
+        raise InputError(f"size={size} is too small for a kernel of {kernel}, dilation {dilation}, padding {padding}: give a larger image")
+    return torch.arange(outputs)[:, None] * stride - before + torch.arange(kernel) * dilation
+
+
+def reachability(network: nn.Module, image_size: tuple[int, int] = (32, 32), channels: int = 3) -> dict[str, Tensor]:
+    """Return which weights of each 2-d convolution can see the image at this size.
+
+    Runs the network once, in eval mode and without gradient, on one black image; spiking neurons are reset afterwards and
+    everything else stays as it was. A convolution that runs several times gets the union, one that never runs is left out.
+
+    Args:
+        network: Takes [T,N,C,H,W].
+        image_size: (H, W) in pixels.
+        channels: C.
+
+    Returns:
+        By the convolution's path, a bool mask of the shape of its weight [O,I,kH,kW].
+
+    Raises:
+        InputError: If the image is too small for a convolution, or the network has no operation at all.
+
+    Example:
+        >>> network = nn.Sequential(nn.Flatten(0, 1), nn.Conv2d(1, 5, 3, padding=1))
+        >>> masks = reachability(network, image_size=(1, 1), channels=1)
+        >>> masks["1"].shape, masks["1"][0, 0].int().tolist()
+        (torch.Size([5, 1, 3, 3]), [[0, 0, 0], [0, 1, 0], [0, 0, 0]])
+    """
+    masks: dict[str, Tensor] = {}
+    convs = [(operation.path, operation.module) for operation in operations(network) if isinstance(operation.module, nn.Conv2d)]
+    if not convs:
+        return masks
+    with ExitStack() as stack, torch.no_grad():
+        for path, conv in convs:
+            stack.callback(_watch(conv, path, masks).remove)
+        for module in network.modules():
+            # Not network.train(): parts of a network may be frozen in eval mode.
+            stack.callback(setattr, module, "training", module.training)
+        network.eval()
+        stack.callback(functional.reset_net, network)
+        network(conv.weight.new_zeros(1, 1, channels, *image_size))
+    return masks
+
+
+def _watch(conv: nn.Conv2d, path: str, masks: dict[str, Tensor]) -> RemovableHandle:
+    def enter(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if conv.padding_mode == "zeros":
+            taps = reachable_taps(inputs[0].shape[-2:], conv.kernel_size, conv.stride, conv.padding, conv.dilation)
+        else:
+            # Reflected, repeated or wrapped padding is made of real inputs.
+            taps = torch.ones(conv.kernel_size, dtype=torch.bool)
+        mask = taps.to(conv.weight.device).expand_as(conv.weight)
+        masks[path] = masks[path] | mask if path in masks else mask
+
+    return conv.register_forward_pre_hook(enter)
+
+
+def unreachable_parameters(network: nn.Module, image_size: tuple[int, int] = (32, 32), channels: int = 3) -> tuple[int, int]:
+    """Return how many parameters only ever multiply padding, and how many the network has.
+
+    Args:
+        network: Takes [T,N,C,H,W].
+        image_size: (H, W) in pixels.
+        channels: C.
+
+    Returns:
+        (unreachable, total).
+
+    Raises:
+        InputError: If the image is too small for a convolution, or the network has no operation at all.
+
+    Example:
+        >>> network = nn.Sequential(nn.Flatten(0, 1), nn.Conv2d(1, 5, 3, padding=1))
+        >>> unreachable_parameters(network, image_size=(1, 1), channels=1)
+        (40, 50)
+    """
+    masks = reachability(network, image_size, channels)
+    return sum(int((~mask).sum()) for mask in masks.values()), sum(parameter.numel() for parameter in network.parameters())
+
+
+def describe_reachability(network: nn.Module, image_size: tuple[int, int] = (32, 32), channels: int = 3) -> str:
+    """Return one line for a person: the share of the parameters that no image can train, and what to do about it.
+
+    Args:
+        network: Takes [T,N,C,H,W].
+        image_size: (H, W) in pixels.
+        channels: C.
+
+    Returns:
+        A sentence without full stop.
+
+    Raises:
+        InputError: If the image is too small for a convolution, or the network has no operation at all.
+
+    Example:
+        >>> network = nn.Sequential(nn.Flatten(0, 1), nn.Conv2d(1, 5, 3, padding=1))
+        >>> describe_reachability(network, image_size=(2, 2), channels=1)
+        'every kernel tap can see the image at 2x2'
+    """
+    unreachable, total = unreachable_parameters(network, image_size, channels)
+    size = f"{image_size[0]}x{image_size[1]}"
+    if not unreachable:
+        return f"every kernel tap can see the image at {size}"
+    return (
+        f"{unreachable / total:.1%} of the {total / 1e6:.2f} M parameters are kernel taps that only ever see padding at {size}; "
+        "a stem that shrinks the image less avoids it (--model.network.stem cifar)"
+    )

@@ -1,0 +1,99 @@
+"""Accuracy under an attack, in a named space and protocol."""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from snn_sparsity.attacks.base import Attack, Space
+from snn_sparsity.attacks.drift import Statistics, running_statistics
+from snn_sparsity.attacks.metering import Meter, Metered
+from snn_sparsity.attacks.targets import BatchNormMode, ImageTarget, SpikeTarget
+from snn_sparsity.batch import SpikeBatch
+from snn_sparsity.measure.sparsity import per_sample
+from snn_sparsity.probes.base import Probe, ProbeContext
+from snn_sparsity.validation import InputError, require_choice
+
+
+@dataclass(kw_only=True, eq=False)
+class AdversarialAccuracy(Probe):
+    """Attack the first images of the set and log what is left of the accuracy.
+
+    | key | meaning | range |
+    |---|---|---|
+    | ``<name>/accuracy`` | share of attacked images classified right | [0,1] |
+    | ``<name>/loss`` | mean cross-entropy of attacked images | nats |
+    | ``<name>/clean_accuracy``, ``<name>/clean_loss`` | the same images before the attack | |
+    | ``<name>/zero_gradient_samples`` | share of images whose gradient was zero throughout at some step: not attacked there | [0,1] |
+    | ``<name>/largest_perturbation`` | largest change of any input element | units of x |
+
+    ``batch_norm="batch"`` is the paper's protocol: BatchNorm uses batch statistics while crafting, its running statistics drift
+    through the whole evaluation, and the attacked images are judged with the drifted ones. They are put back afterwards.
+
+    Args:
+        attack: The attack.
+        space: ``image`` (pixels; the strict protocol) or ``spikes`` (the paper's).
+        batch_norm: ``eval`` (strict) or ``batch`` (the paper's).
+
+    Raises:
+        InputError: For an unknown space or BatchNorm mode.
+    """
+
+    attack: Attack
+    space: Space = "image"
+    batch_norm: BatchNormMode = "eval"
+
+    _drifted: Statistics | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        require_choice("space", self.space, ("image", "spikes"))
+        require_choice("batch_norm", self.batch_norm, ("eval", "batch"))
+        super().__post_init__()
+
+    def describe(self) -> str:
+        """Return space, protocol and attack."""
+        return f"{self.space}, BatchNorm {self.batch_norm}, {self.attack}"
+
+    def measure(self, context: ProbeContext, batch: SpikeBatch) -> dict[str, Tensor]:
+        """Attack a batch."""
+        target, x = self._aim(context, batch)
+        meter = Meter(batch.labels)
+        x_adv = self.attack(Metered(target, meter), x, batch.labels, context.generator)
+        if self.batch_norm == "batch":
+            self._follow(context, target.spikes if isinstance(target, ImageTarget) else target)
+        with torch.no_grad():
+            clean, attacked = context.classifier(batch.spikes), target.judge(x_adv)
+        return {
+            "accuracy": (attacked.argmax(1) == batch.labels).float(),
+            "loss": F.cross_entropy(attacked, batch.labels, reduction="none"),
+            "clean_accuracy": (clean.argmax(1) == batch.labels).float(),
+            "clean_loss": F.cross_entropy(clean, batch.labels, reduction="none"),
+            "zero_gradient_samples": meter.zero.float(),
+            "largest_perturbation": per_sample((x_adv - x).abs()).amax(1),
+        }
+
+    def summarise(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Average over images; of the perturbation, take the largest."""
+        return super().summarise(values) | {"largest_perturbation": values["largest_perturbation"].max()}
+
+    def _aim(self, context: ProbeContext, batch: SpikeBatch) -> tuple[SpikeTarget | ImageTarget, Tensor]:
+        if self.space == "spikes":
+            return SpikeTarget(context.classifier, self.batch_norm), batch.spikes.transpose(0, 1).contiguous()
+        if context.encoder is None:
+            raise InputError("space='image' needs a datamodule with an encoder (SpikeDataModule)")
+        target = ImageTarget(context.classifier, context.encoder, self.batch_norm, generator=context.generator)
+        return target, batch.images.float() / 255
+
+    def _follow(self, context: ProbeContext, target: SpikeTarget) -> None:
+        """Judge with statistics that have drifted through all batches of the set up to this one, whichever process attacked them."""
+        drifted = self._drifted or running_statistics(context.classifier)
+        for rank, drift in enumerate(context.meeting.share(target.drift())):
+            drifted = drifted if drift is None else drift.of(drifted)
+            if rank == context.rank:
+                target.judge_with(drifted)
+        self._drifted = drifted
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._drifted = None

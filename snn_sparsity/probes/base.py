@@ -1,0 +1,253 @@
+"""The base of every probe: it looks at the network at each validation epoch and leaves no trace."""
+
+import re
+import time
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, NamedTuple
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from snn_sparsity.attacks.targets import evaluating
+from snn_sparsity.batch import SpikeBatch
+from snn_sparsity.distributed import Meeting, StoppedElsewhereError, everyone
+from snn_sparsity.encoders import Encoder
+from snn_sparsity.networks.batch_norm import each_by_itself
+from snn_sparsity.randomness import mix
+from snn_sparsity.validation import InputError, require_number
+
+
+class ProbeContext(NamedTuple):
+    """What a probe may look at besides the batch.
+
+    Attributes:
+        classifier: The module in training, in eval mode; maps spikes [T,N,C,H,W] to logits [N,K].
+        encoder: The spike code of the data; None for a foreign datamodule.
+        generator: The probe's own random numbers, a function of (seed, probe name, place of the batch) alone.
+        first: Place of the batch's first image in the whole set.
+        partners: All probes that look at exactly this batch, this one among them, in the order in which they run.
+        meeting: Where to share something with the other processes, each of which measures a batch of its own meanwhile.
+        rank: This process, which also is the place of its batch among those measured at the same time.
+    """
+
+    classifier: LightningModule
+    encoder: Encoder | None
+    generator: torch.Generator
+    first: int
+    partners: "tuple[Probe, ...]"
+    meeting: Meeting
+    rank: int
+
+
+@dataclass(kw_only=True, eq=False)
+class Probe(Callback, ABC):
+    """Measure something of the network on the first images of the set, at validation epochs and in ``validate`` and ``test``.
+
+    A probe is a subclass with one method, ``measure``. The base owns the rest: the schedule, gradients inside any evaluation
+    loop, eval mode, float32, random numbers, sums over batches and ranks, logging, and putting everything back, so that training
+    with and without probes gives the same weights bit for bit. The sanity check is skipped. On any number of processes the values are
+    the same, and an error on one of them stops all.
+
+    Logged: each value as ``<name>/<value>``, and ``time/<name>_seconds``.
+
+    Args:
+        every_n_epochs: Measure at every n-th epoch of a fit, and at its last.
+        max_samples: Measure the first images of the set only; null is all. ``test`` always takes all.
+        name: First part of the logged names; the command line fills in the key under ``probes``.
+
+    Raises:
+        InputError: For a number outside its range.
+    """
+
+    every_n_epochs: int = 1
+    max_samples: int | None = 1000
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        require_number("every_n_epochs", self.every_n_epochs, at_least=1, whole=True)
+        if self.max_samples is not None:
+            require_number("max_samples", self.max_samples, at_least=1, whole=True)
+        if self.name is None:
+            self.name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
+        self._reset()
+
+    @abstractmethod
+    def measure(self, context: ProbeContext, batch: SpikeBatch) -> dict[str, Tensor]:
+        """Return named values of a batch: one number per image, [N], or one number for the whole batch.
+
+        Gradients are on. Everything may be changed: modes, buffers, ``.grad`` and the global random state are put back.
+        """
+
+    def summarise(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Turn the values of all images, each [M] in the order of the set, into what is logged; the mean unless overridden."""
+        return {name: value.mean() for name, value in values.items()}
+
+    def tag(self, value_name: str) -> str:
+        """Return the name under which a value is logged."""
+        return f"{self.name}/{value_name}"
+
+    def describe(self) -> str:
+        """Return space, protocol and settings in a few words, for tables."""
+        return ""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse weights in half precision, and a strategy that spreads one network over several processes.
+
+        Raises:
+            InputError: Naming the setting.
+        """
+        if trainer.precision in ("16-true", "bf16-true"):
+            mixed = trainer.precision.replace("true", "mixed")
+            # Gradients that underflow would count as sparsity.
+            raise InputError(f"trainer.precision={trainer.precision!r} is not allowed with probes, which need float32: give {mixed!r}")
+        if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
+            raise InputError(
+                f"trainer.strategy: {type(trainer.strategy).__name__} may keep only a part of the network on each process, and a probe "
+                "needs all of it; give ddp, or switch all probes off (--probes null)"
+            )
+
+    @property
+    def state_key(self) -> str:
+        """Key in checkpoints, distinct for two probes of one class."""
+        return f"{type(self).__name__}({self.name})"
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin an epoch."""
+        self._reset()
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin an epoch."""
+        self._reset()
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: SpikeBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Measure a validation batch, if this epoch is due."""
+        self._observe(trainer, pl_module, batch, batch_idx, dataloader_idx)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: SpikeBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Measure a test batch."""
+        self._observe(trainer, pl_module, batch, batch_idx, dataloader_idx)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what was measured."""
+        if self._is_due(trainer):
+            self._log(trainer, pl_module)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what was measured."""
+        self._log(trainer, pl_module)
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        if trainer.sanity_checking:
+            return False
+        epoch = trainer.current_epoch + 1
+        return trainer.state.fn != TrainerFn.FITTING or epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
+
+    def _wanted(self, trainer: Trainer, first: int, size: int) -> int:
+        """Return how many images to measure of a batch that begins at place ``first`` of the set."""
+        if not self._is_due(trainer):
+            return 0
+        if trainer.testing or self.max_samples is None:
+            return size
+        return max(0, min(size, self.max_samples - first))
+
+    def _reset(self) -> None:
+        self._values: list[tuple[int, dict[str, Tensor]]] = []
+        self._seconds = 0.0
+
+    def _observe(self, trainer: Trainer, classifier: LightningModule, batch: SpikeBatch, batch_idx: int, loader_idx: int) -> None:
+        round_size = batch_size_of(trainer, batch, loader_idx) * trainer.world_size
+        if self._wanted(trainer, batch_idx * round_size, round_size) == 0:
+            return
+        began = time.perf_counter()
+        first = batch_idx * round_size + trainer.global_rank * (round_size // trainer.world_size)
+        meeting = Meeting()
+        try:
+            if count := self._wanted(trainer, first, len(batch.labels)):
+                context = self._context(trainer, classifier, first, len(batch.labels), meeting)
+                with undisturbed(classifier):
+                    values = self.measure(context, batch.first(count).clone())
+                self._values.append((first, {name: value.detach().cpu().expand(count) for name, value in values.items()}))
+            meeting.leave()
+        except StoppedElsewhereError as stopped:
+            raise stopped.error from None
+        except InputError as error:
+            meeting.fail(InputError(f"probes.{self.name}: {error}"), error)
+        except Exception as error:  # noqa: BLE001  # whatever stops one process must be told to the others
+            meeting.fail(RuntimeError(f"probe {self.name!r} ({type(self).__name__}) failed: {error}"), error)
+        self._seconds += time.perf_counter() - began
+
+    def _context(self, trainer: Trainer, classifier: LightningModule, first: int, size: int, meeting: Meeting) -> ProbeContext:
+        count = self._wanted(trainer, first, size)
+        partners = tuple(probe for probe in probes_of(trainer) if probe._wanted(trainer, first, size) == count)
+        data: Any = getattr(trainer, "datamodule", None)
+        # The same numbers at every epoch and in fit, validate and test: a curve moves only because the network does.
+        key = mix(getattr(data, "seed", 0), zlib.crc32(str(self.name).encode()), first)
+        generator = torch.Generator().manual_seed(key)
+        return ProbeContext(classifier, getattr(data, "spike_encoder", None), generator, first, partners, meeting, trainer.global_rank)
+
+    def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        values = dict(sorted(chain.from_iterable(everyone(self._values)), key=lambda item: item[0]))
+        if values:
+            names = next(iter(values.values()))
+            together = {name: torch.cat([batch[name] for batch in values.values()]) for name in names}
+            summary = {self.tag(name): value.float() for name, value in self.summarise(together).items()}
+            shown = {tag for tag in summary if tag.endswith("/accuracy")}
+            pl_module.log_dict({tag: value for tag, value in summary.items() if tag in shown}, prog_bar=True)
+            pl_module.log_dict({tag: value for tag, value in summary.items() if tag not in shown})
+        pl_module.log(f"time/{self.name}_seconds", self._seconds)
+        self._reset()
+
+
+def batch_size_of(trainer: Trainer, batch: SpikeBatch, loader_idx: int) -> int:
+    """Return how many images a full batch of this evaluation has; the batch at hand may be a short last one."""
+    loaders: Any = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
+    loader = loaders[loader_idx] if isinstance(loaders, list) else loaders
+    return getattr(loader, "batch_size", None) or len(batch.labels)
+
+
+def probes_of(trainer: Trainer) -> list[Probe]:
+    """Return the probes of a trainer, in the order in which they run."""
+    callbacks: list[Callback] = getattr(trainer, "callbacks", [])
+    return [callback for callback in callbacks if isinstance(callback, Probe)]
+
+
+@contextmanager
+def undisturbed(classifier: LightningModule) -> Iterator[None]:
+    """Turn gradients on, modules to eval mode and autocast off; afterwards put back every flag, buffer, ``.grad`` and random state.
+
+    Float32 matters: in half precision small gradients underflow and would be counted as sparsity.
+    """
+    device = classifier.device
+    buffers = [(buffer, buffer.clone()) for buffer in classifier.buffers()]
+    gradients = [(parameter, parameter.grad, parameter.requires_grad) for parameter in classifier.parameters()]
+    try:
+        for parameter, _, _ in gradients:
+            parameter.grad = None
+        with (
+            torch.random.fork_rng([device] if device.type == "cuda" else []),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast(device.type, enabled=False),
+            evaluating(classifier),
+            each_by_itself(classifier),
+        ):
+            yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        for parameter, gradient, required in gradients:
+            parameter.grad = gradient
+            parameter.requires_grad_(required)

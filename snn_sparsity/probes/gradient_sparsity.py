@@ -1,0 +1,72 @@
+"""Where gradients vanish: zeros and norm of the gradient at the input of every operation."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from snn_sparsity.measure.gradients import record_gradients
+from snn_sparsity.measure.operations import KINDS, Kind
+from snn_sparsity.probes.pass_probe import PassProbe, Values
+from snn_sparsity.validation import require_choice
+
+
+@dataclass(kw_only=True, eq=False)
+class GradientSparsity(PassProbe):
+    """Zeros and norm of the loss gradient at the input of every operation (the paper's Figures 1 and 3).
+
+    The gradient is that of an image's cross-entropy, taken at its spikes, and flows out of the operation alone.
+
+    | key | meaning | range |
+    |---|---|---|
+    | ``grad_zero/<kind>/<NN>_<module path>`` | share of entries that are exactly 0 in float32, mean over images | [0,1] |
+    | ``grad_norm/<kind>/<NN>_<module path>`` | L2 norm over all time steps, mean over images | nats per unit of input |
+    | ``grad_zero_mean/<kind>``, ``grad_norm_mean/<kind>`` | mean over the operations of a kind | |
+
+    The network's own input is the operation ``input/00_input``. ``_adversarial`` and ``_batchnorm_batch`` follow the first part of
+    a name where the setting is not the default.
+
+    Args:
+        kinds: Kinds of operations: conv, bn, neuron, pool, linear.
+
+    Raises:
+        InputError: For a value not allowed; in a run, if the network has no operation of these kinds.
+    """
+
+    kinds: tuple[Kind, ...] = KINDS
+
+    def __post_init__(self) -> None:
+        for kind in self.kinds:
+            require_choice("kinds", kind, KINDS)
+        super().__post_init__()
+
+    @contextmanager
+    def watching(self, network: nn.Module) -> Iterator[Callable[[], Values]]:
+        """Record every operation."""
+        with record_gradients(network, self.kinds) as record:
+            yield lambda: {
+                f"grad_{statistic}/{operation.tag}": value
+                for operation in record.operations
+                for statistic, value in zip(("zero", "norm"), record.values[operation.path], strict=True)
+            }
+
+    def summarise(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Average over images, then over the operations of a kind."""
+        return with_kind_means(super().summarise(values))
+
+
+def with_kind_means(means: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Add the mean over the operations of each kind: ``a/conv/01_x`` and ``a/conv/04_y`` give ``a_mean/conv``.
+
+    Example:
+        >>> with_kind_means({"a/conv/01_x": torch.tensor(1.0), "a/conv/04_y": torch.tensor(3.0)})["a_mean/conv"].item()
+        2.0
+    """
+    by_kind = defaultdict(list)
+    for name, mean in means.items():
+        statistic, *between, kind, _ = name.split("/")
+        by_kind["/".join([f"{statistic}_mean", *between, kind])].append(mean)
+    return means | {name: torch.stack(parts).mean() for name, parts in by_kind.items()}

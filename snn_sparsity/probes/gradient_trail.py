@@ -1,0 +1,152 @@
+"""The paper's section 5: do zeros of the input gradient go with zeros of weight gradients and of weights?"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from snn_sparsity.batch import SpikeBatch
+from snn_sparsity.measure.correlation import Correlation, partial, pearson, spearman
+from snn_sparsity.measure.gradients import record_gradients
+from snn_sparsity.measure.operations import Operation, operations
+from snn_sparsity.measure.reachability import reachability
+from snn_sparsity.probes.base import Probe, ProbeContext
+
+SMALL = 1e-6
+"""A weight is small below this share of the largest of its layer."""
+BATCH = "batch"
+SMALLEST_NORMAL = 0x00800000
+"""The bits of the smallest float32 that is no denormal, 2^-126."""
+
+
+@dataclass(kw_only=True, eq=False)
+class GradientTrail(Probe):
+    """Zeros of weight gradients, weights and input gradients of every layer with weights, and how they go together.
+
+    A layer is a convolution or linear layer. Shares of weights are given over all weights, and over those that can see the image
+    (``_reachable``: in SEW-ResNet18 at 32x32, 62 % of the parameters cannot, and a correlation over all would measure the architecture).
+
+    | key | meaning |
+    |---|---|
+    | ``trail_input_gradient_zero/<NN>_<path>`` | zeros of the gradient at the layer's input, mean over images |
+    | ``trail_weight_gradient_zero[_reachable]/<NN>_<path>`` | zeros of the gradient of its weights, of a batch's summed loss |
+    | ``trail_weight_zero[_reachable]/<NN>_<path>`` | weights that are exactly 0 |
+    | ``trail_weight_denormal[_reachable]/<NN>_<path>`` | weights that are denormal |
+    | ``trail_weight_small[_reachable]/<NN>_<path>`` | weights below 1e-6 of the layer's largest |
+    | ``trail_correlation/<method>_<over>_<value,low,high>/<pair>/<NN>_<path>`` | correlation and 95 % interval; NaN is undefined |
+
+    ``method`` is pearson, spearman, or partial (given the zeros of all later layers' weights: the paper's third bullet). ``over`` is
+    batches (of this epoch) or epochs (so far). ``pair`` is ``gradients`` (weight-gradient and input-gradient zeros) or ``weights``
+    (weight and input-gradient zeros); both use reachable weights.
+    """
+
+    _epochs: list[dict[str, float]] = field(default_factory=list, init=False, repr=False)
+
+    def measure(self, context: ProbeContext, batch: SpikeBatch) -> dict[str, Tensor]:
+        """Differentiate the batch's loss by its spikes and all weights at once."""
+        network: Any = context.classifier.network
+        layers = operations(network, ["conv", "linear"])
+        weights = [weight_of(layer) for layer in layers]
+        spikes = batch.spikes.requires_grad_()
+        with record_gradients(network, ["conv", "linear"]) as record:
+            loss = F.cross_entropy(context.classifier(spikes), batch.labels, reduction="sum")
+            _, *gradients = torch.autograd.grad(loss, [spikes, *weights])
+        reachable = reachability(network, image_size=(spikes.shape[-2], spikes.shape[-1]), channels=spikes.shape[2])
+        values = {BATCH: torch.tensor(float(context.first), dtype=torch.float64)}
+        for layer, weight, gradient in zip(layers, weights, gradients, strict=True):
+            values[f"trail_input_gradient_zero/{name_of(layer)}"] = record.values[layer.path][0].double()
+            for what, share in weight_shares(weight.detach(), gradient, reachable.get(layer.path)):
+                values[f"trail_{what}/{name_of(layer)}"] = share
+        return values
+
+    def summarise(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Average over images, and correlate over batches and over the epochs so far."""
+        # Values of a whole batch stand once for each of its images.
+        place = {float(first): index for index, first in reversed(list(enumerate(values.pop(BATCH).tolist())))}
+        owner = {name: self._per_batch(value, sorted(place.values())) for name, value in values.items()}
+        means = {name: float(value.mean()) for name, value in values.items()}
+        self._epochs.append(means)
+        series = {name: [epoch[name] for epoch in self._epochs if name in epoch] for name in means}
+        correlations = dict(self._correlate("batches", owner)) | dict(self._correlate("epochs", series))
+        return {name: torch.tensor(value, dtype=torch.float64) for name, value in (means | correlations).items()}
+
+    def tag(self, value_name: str) -> str:
+        """Return the name as it is: it names the layer, not the probe."""
+        return value_name
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the epochs so far, for checkpoints."""
+        return {"epochs": list(self._epochs)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the epochs of a checkpoint."""
+        self._epochs = list(state_dict["epochs"])
+
+    def _per_batch(self, value: Tensor, starts: list[int]) -> list[float]:
+        ends = [*starts[1:], len(value)]
+        return [float(value[start:end].mean()) for start, end in zip(starts, ends, strict=True)]
+
+    def _correlate(self, over: str, series: dict[str, list[float]]) -> Iterator[tuple[str, float]]:
+        prefix = "trail_input_gradient_zero/"
+        layers = [name.removeprefix(prefix) for name in series if name.startswith(prefix)]
+        for index, layer in enumerate(layers):
+            inputs = series[prefix + layer]
+            pairs = {
+                "gradients": series[f"trail_weight_gradient_zero_reachable/{layer}"],
+                "weights": series[f"trail_weight_zero_reachable/{layer}"],
+            }
+            for pair, others in pairs.items():
+                yield from _named("pearson", over, pair, layer, pearson(inputs, others))
+                yield from _named("spearman", over, pair, layer, spearman(inputs, others))
+            later = [series[f"trail_weight_zero_reachable/{name}"] for name in layers[index + 1 :]]
+            if later:
+                control = [sum(point) / len(later) for point in zip(*later, strict=True)]
+                yield from _named("partial", over, "gradients", layer, partial(inputs, pairs["gradients"], control))
+
+
+def weight_of(layer: Operation) -> nn.Parameter:
+    """Return the weight of a convolution or linear layer."""
+    weight = layer.module.weight
+    assert isinstance(weight, nn.Parameter)
+    return weight
+
+
+def name_of(layer: Operation) -> str:
+    """Return ``<NN>_<path>``."""
+    return f"{layer.depth:02d}_{layer.path}"
+
+
+def weight_shares(weight: Tensor, gradient: Tensor, reachable: Tensor | None) -> Iterator[tuple[str, Tensor]]:
+    """Yield the shares of zero gradients and of zero, denormal and small weights, over all weights and over reachable ones.
+
+    Args:
+        weight: Of any shape.
+        gradient: Of its shape.
+        reachable: Bool of its shape; None if all are.
+
+    Example:
+        >>> weight = torch.tensor([1.0, 1e-40, 0.0, 1e-7])
+        >>> {name: share.item() for name, share in weight_shares(weight, torch.tensor([1.0, 0.0, 0.0, 0.0]), None)
+        ...  if not name.endswith("reachable")}
+        {'weight_gradient_zero': 0.75, 'weight_zero': 0.25, 'weight_denormal': 0.25, 'weight_small': 0.75}
+    """
+    size = weight.abs()
+    # By their bits: where denormals are flushed, as in every run, a comparison takes them for zero.
+    magnitude = weight.float().contiguous().view(torch.int32) & 0x7FFFFFFF
+    masks = {
+        "weight_gradient_zero": gradient == 0,
+        "weight_zero": magnitude == 0,
+        "weight_denormal": (magnitude > 0) & (magnitude < SMALLEST_NORMAL),
+        "weight_small": size < SMALL * size.max(),
+    }
+    for name, mask in masks.items():
+        yield name, mask.double().mean()
+        yield f"{name}_reachable", (mask if reachable is None else mask[reachable.to(mask.device)]).double().mean()
+
+
+def _named(method: str, over: str, pair: str, layer: str, correlation: Correlation) -> Iterator[tuple[str, float]]:
+    for part, value in correlation._asdict().items():
+        yield f"trail_correlation/{method}_{over}_{part}/{pair}/{layer}", value

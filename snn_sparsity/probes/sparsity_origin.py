@@ -1,0 +1,148 @@
+"""Where the zeros of a gradient come from."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.pooling import _MaxPoolNd
+
+from snn_sparsity.measure.gradients import record_gradients
+from snn_sparsity.measure.operations import Operation, operations
+from snn_sparsity.measure.reachability import positions_read
+from snn_sparsity.measure.sparsity import zero_fraction
+from snn_sparsity.measure.windows import Window, selected, spikes_per_window, tie_shared_gradient
+from snn_sparsity.probes.gradient_sparsity import with_kind_means
+from snn_sparsity.probes.pass_probe import PassProbe, Values
+
+log = logging.getLogger(__name__)
+
+CAUSES = ("sample", "time_step", "channel", "unread", "unselected", "rest")
+
+
+@dataclass(kw_only=True, eq=False)
+class SparsityOrigin(PassProbe):
+    """Split the exact zeros of every operation's input gradient into causes that exclude one another, in this order.
+
+    ``sample``: the whole gradient of the image is zero (saturated loss). ``time_step``: everything at that step is. ``channel``:
+    everything of that channel is, at all steps (dead channels). ``unread``: positions that a strided operation never reads.
+    ``unselected``: positions that win no window of a max pooling; upstream of it, of neurons and BatchNorms, those whose every later
+    time step is such. ``rest``: none of these.
+
+    | key | meaning | range |
+    |---|---|---|
+    | ``zero_origin/<cause>/<kind>/<NN>_<module path>`` | share of all entries; the causes add up to ``grad_zero`` | [0,1] |
+    | ``zero_origin_mean/<cause>/<kind>`` | mean over the operations of a kind | [0,1] |
+    | ``pool_windows/<none,one,several>/<NN>_<path>`` | windows of a max pooling with no spike, one, several (ties) | [0,1] |
+    | ``pool_tie_shared_zero/<NN>_<path>`` | zeros at its input if tied maxima shared a window's gradient equally | [0,1] |
+
+    See :class:`PassProbe` for the arguments.
+    """
+
+    def on_fit_start(self, trainer: object, pl_module: nn.Module) -> None:
+        """Say what cannot be seen."""
+        if not any(isinstance(module, _MaxPoolNd) for module in pl_module.modules()):
+            log.warning("probe %r: the network has no max pooling; no window statistics are logged", self.name)
+
+    @contextmanager
+    def watching(self, network: nn.Module) -> Iterator[Callable[[], Values]]:
+        """Classify every operation's zeros, and look at the windows of max poolings."""
+        view = _View()
+        with ExitStack() as hooks:
+            for operation in operations(network):
+                if operation.kind in ("conv", "pool"):
+                    handle = operation.module.register_forward_hook(view.look(operation))
+                    hooks.callback(handle.remove)
+            with record_gradients(network, reduce=view.classify) as record:
+                yield (
+                    lambda: (
+                        view.values
+                        | {
+                            f"zero_origin/{cause}/{operation.tag}": share
+                            for operation in record.operations
+                            for cause, share in record.values[operation.path].items()
+                        }
+                    )
+                )
+
+    def summarise(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Average over images, then over the operations of a kind."""
+        means = super().summarise(values)
+        windows = {name: mean for name, mean in means.items() if name.startswith("pool_")}
+        return with_kind_means({name: mean for name, mean in means.items() if name not in windows}) | windows
+
+
+class _View:
+    """What one pass shows: masks live from the forward pass until the backward pass has gone by them."""
+
+    def __init__(self) -> None:
+        self.values: Values = {}
+        self._unread: dict[str, Tensor] = {}
+        self._unselected: dict[str, Tensor] = {}
+        self._blocked: Tensor | None = None
+
+    def look(self, operation: Operation) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        """Return a forward hook that notes what the operation reads and selects."""
+
+        def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            x = inputs[0].detach()
+            read = positions_read(module, x.shape[-2:])
+            if read is not None and not read.all():
+                self._unread[operation.path] = ~read.to(x.device)
+            if isinstance(module, _MaxPoolNd):
+                self._look_at_windows(operation, x, output, Window.of(module))
+
+        return note
+
+    def _look_at_windows(self, operation: Operation, x: Tensor, output: Tensor, window: Window) -> None:
+        self._unselected[operation.path] = ~selected(x, window)
+        spikes = spikes_per_window(x, window)
+        name = f"{operation.depth:02d}_{operation.path}"
+        for count, mask in (("none", spikes == 0), ("one", spikes == 1), ("several", spikes > 1)):
+            self.values[f"pool_windows/{count}/{name}"] = mask.float().transpose(0, 1).flatten(1).mean(1)
+
+        def share(gradient: Tensor) -> None:
+            shared = tie_shared_gradient(x, gradient, window)
+            self.values[f"pool_tie_shared_zero/{name}"] = zero_fraction(shared, batch_dim=1)
+
+        output.register_hook(share)
+
+    def classify(self, operation: Operation, gradient: Tensor) -> dict[str, Tensor]:
+        """Return the share of each cause per image, [N]; gradients come in the order of the backward pass."""
+        self._blocked = self._block(operation, gradient)
+        left = gradient == 0
+        shares = {}
+        for cause, mask in self._masks(operation, left):
+            hit = left if mask is None else left & mask
+            shares[cause] = hit.transpose(0, 1).flatten(1).float().mean(1)
+            left = left & ~hit
+        return shares
+
+    def _block(self, operation: Operation, gradient: Tensor) -> Tensor | None:
+        """Return where a max pooling downstream lets nothing through, as seen from this operation's input."""
+        if operation.path in self._unselected:
+            return self._unselected.pop(operation.path)
+        if self._blocked is None or self._blocked.shape != gradient.shape:
+            return None
+        if operation.kind == "neuron":
+            # An input acts on its own and all later steps: it is blocked only if all of them are.
+            return self._blocked.byte().flip(0).cummin(0).values.flip(0).bool()
+        return self._blocked if operation.kind == "bn" else None
+
+    def _masks(self, operation: Operation, zero: Tensor) -> Iterator[tuple[str, Tensor | None]]:
+        """Yield each cause with a mask that broadcasts to [T,N,...]; None for the rest."""
+        features = list(range(2, zero.ndim))
+        space = features[1:]
+        nowhere = torch.zeros((), dtype=torch.bool, device=zero.device)
+        yield "sample", _all(zero, [0, *features])
+        yield "time_step", _all(zero, features)
+        yield "channel", _all(zero, [0, *space])
+        yield "unread", self._unread.get(operation.path, nowhere)
+        yield "unselected", nowhere if self._blocked is None else self._blocked
+        yield "rest", None
+
+
+def _all(zero: Tensor, dims: list[int]) -> Tensor:
+    return zero.all(dim=tuple(dims), keepdim=True)

@@ -1,0 +1,62 @@
+"""How much of each neuron layer its surrogate gradient still sees."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from snn_sparsity.measure.operations import Operation, operations
+from snn_sparsity.measure.saturation import membrane_distance, unseen, vanishing_degree
+from snn_sparsity.probes.pass_probe import PassProbe, Values
+
+
+@dataclass(kw_only=True, eq=False)
+class SurrogateSaturation(PassProbe):
+    """Membrane distance, vanishing degree and firing of every neuron layer, over all neurons and time steps.
+
+    With d = u - V_th before the reset and surrogate sg: vanishing degree ``G(d) = integral of sg over [-|d|, |d|]``, for ATan
+    ``(2/pi) arctan(pi alpha |d| / 2)`` (arXiv 2512.22522): 0 where the surrogate passes gradients best, 1 where it passes none.
+
+    | key | meaning | range |
+    |---|---|---|
+    | ``surrogate_distance/<NN>_<path>`` | mean of abs(d) | thresholds, for V_th 1 |
+    | ``surrogate_unseen/<NN>_<path>`` | share with a slope below 1e-3 of the largest | [0,1] |
+    | ``surrogate_vanishing/<NN>_<path>`` | mean vanishing degree | [0,1] |
+    | ``surrogate_firing_rate/<NN>_<path>`` | spikes per neuron and time step | [0,1] |
+    | ``surrogate_silent/<NN>_<path>``, ``surrogate_always/<NN>_<path>`` | neurons that fire at no step, at every step | [0,1] |
+
+    See :class:`PassProbe` for the arguments.
+
+    Raises:
+        InputError: In a run, for a neuron that is not integrate-and-fire.
+    """
+
+    @contextmanager
+    def watching(self, network: nn.Module) -> Iterator[Callable[[], Values]]:
+        """Look at every neuron layer's input and output in the forward pass."""
+        values: Values = {}
+        with ExitStack() as hooks:
+            for operation in operations(network, ["neuron"]):
+                hooks.callback(operation.module.register_forward_hook(_look(operation, values)).remove)
+            yield lambda: values
+
+
+def _look(operation: Operation, values: Values) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        with torch.no_grad():
+            distance = membrane_distance(module, inputs[0].detach())
+            spikes = output.detach()
+            statistics = {
+                "distance": distance.abs(),
+                "unseen": unseen(module.surrogate_function, distance).float(),
+                "vanishing": vanishing_degree(module.surrogate_function, distance),
+                "firing_rate": spikes,
+                "silent": (spikes == 0).all(0, keepdim=True).float(),
+                "always": (spikes > 0).all(0, keepdim=True).float(),
+            }
+        for name, statistic in statistics.items():
+            values[f"surrogate_{name}/{operation.depth:02d}_{operation.path}"] = statistic.transpose(0, 1).flatten(1).mean(1)
+
+    return note

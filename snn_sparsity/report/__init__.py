@@ -1,6 +1,0 @@
-"""Figures of finished runs; nothing of training is imported here."""
-
-from snn_sparsity.report.figures import FIGURES, available, figure_of
-from snn_sparsity.report.runs import Run, read_run
-
-__all__ = ["FIGURES", "Run", "available", "figure_of", "read_run"]

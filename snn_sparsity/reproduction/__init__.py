@@ -1,0 +1,1 @@
+"""The paper's tables beside the runs, its claim put to the test, and the report of both."""

@@ -1,0 +1,166 @@
+"""The paper's claim, tested: do networks with more zeros in their gradients keep more accuracy under attack?"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from snn_sparsity.documents.cells import Cell, Table, words
+from snn_sparsity.figures.drawing import labelled, legend, panels
+from snn_sparsity.measure.correlation import Correlation, partial, pearson
+from snn_sparsity.reproduction.paper import DATASETS, network_name
+from snn_sparsity.reproduction.protocols import Attack, Protocol, attacks_of
+from snn_sparsity.reproduction.results import Result
+from snn_sparsity.reproduction.tradeoff import COLOURS
+from snn_sparsity.runs.curves import KINDS
+from snn_sparsity.runs.metrics import Number
+
+ZEROS = "grad_zero_mean/"
+
+
+class Point(NamedTuple):
+    """One epoch of one run.
+
+    Attributes:
+        result: The run.
+        zeros: Share of zeros in the input gradient, the mean over the operations of a kind.
+        attacked: Accuracy under attack.
+        clean: Accuracy without one.
+    """
+
+    result: Result
+    zeros: Number
+    attacked: Number
+    clean: Number
+
+
+class Series(NamedTuple):
+    """What is correlated: one attack and one kind of operation on one dataset, over runs and epochs.
+
+    Attributes:
+        dataset: The dataset.
+        attack: The attack.
+        kind: The kind of operation.
+        points: Runs and epochs that have all three numbers.
+    """
+
+    dataset: str
+    attack: Attack
+    kind: str
+    points: list[Point]
+
+    @property
+    def runs(self) -> int:
+        """Number of runs."""
+        return len({point.result.number for point in self.points})
+
+    @property
+    def over_epochs(self) -> Correlation:
+        """Correlation of zeros with accuracy under attack over all points."""
+        return pearson([point.zeros.value for point in self.points], [point.attacked.value for point in self.points])
+
+    @property
+    def given_clean(self) -> Correlation:
+        """The same once what clean accuracy explains is taken from both: a better network gains on both scales."""
+        return partial(*zip(*((point.zeros.value, point.attacked.value, point.clean.value) for point in self.points), strict=True))
+
+    @property
+    def over_runs(self) -> Correlation:
+        """Correlation over runs, each at its best epoch."""
+        best = [point for point in self.points if point.zeros.epoch == point.result.epoch and not point.result.tested]
+        return pearson([point.zeros.value for point in best], [point.attacked.value for point in best])
+
+
+def series_of(results: Sequence[Result], attacks: Sequence[Attack]) -> list[Series]:
+    """Return what can be correlated, by dataset, attack and kind of operation; runs that failed are left out."""
+    sound = [result for result in results if not result.failure]
+    datasets = sorted({result.record.dataset for result in sound})
+    found = [
+        Series(
+            dataset,
+            attack,
+            kind,
+            [point for result in sound if result.record.dataset == dataset for point in _points(result, attack, kind)],
+        )
+        for dataset in datasets
+        for attack in attacks
+        for kind in KINDS
+    ]
+    return [series for series in found if series.points]
+
+
+def claim_table(protocol: Protocol, series: Sequence[Series]) -> Table:
+    """Return the correlations with their 95 % intervals, and whether they are as the paper claims: above 0."""
+    header = ["dataset", "attack", "zeros at", "points", "runs", "r over runs and epochs", "as claimed?", "r given clean accuracy",
+              "r over runs, best epochs", "as claimed?"]  # fmt: skip
+    return Table(f"claim, {protocol.title}", header, [_line(each) for each in series])
+
+
+def claim(protocol: Protocol, series: Sequence[Series]) -> Figure:
+    """Draw accuracy under attack against zeros of the input gradient (%) on one dataset.
+
+    A row is an attack, a column a kind of operation, a colour a network; average pooling is hollow.
+    """
+    attacks, kinds = list(dict.fromkeys(each.attack for each in series)), list(dict.fromkeys(each.kind for each in series))
+    figure, axes = panels(len(attacks), len(kinds), 1.6 + 3.1 * len(attacks))
+    networks = sorted({point.result.record.setting for each in series for point in each.points})
+    colours = {setting: COLOURS[place % len(COLOURS)] for place, setting in enumerate(dict.fromkeys(each[:3] for each in networks))}
+    for each in series:
+        panel = axes[attacks.index(each.attack), kinds.index(each.kind)]
+        for setting in networks:
+            own = [point for point in each.points if point.result.record.setting == setting]
+            if own:
+                _scatter(panel, own, colours[setting[:3]])
+        panel.set_title(f"{each.kind}\nr = {_shown(each.over_epochs)}", fontsize=10)
+        panel.xaxis.set_tick_params(labelbottom=True)
+    for attack, row in zip(attacks, axes, strict=True):
+        row[0].set_ylabel(f"accuracy (%)\n{attack.label}", fontsize=10)
+    for panel in axes[-1]:
+        panel.set_xlabel("zeros (%)")
+    dataset = DATASETS.get(series[0].dataset, series[0].dataset)
+    figure.suptitle(f"{dataset}: accuracy under attack against zeros in the input gradient, over runs and epochs;\n{protocol.title}")
+    legend(figure, labelled(axes.flat), 4)
+    return figure
+
+
+def _scatter(axes: Axes, points: Sequence[Point], colour: str) -> None:
+    """Draw the epochs of the runs of one network."""
+    _, network, depth, pool = points[0].result.record.setting
+    zeros, attacked = [100 * point.zeros.value for point in points], [100 * point.attacked.value for point in points]
+    filled, marker = ("none", "s") if pool == "avg" else (colour, "o")
+    label = f"{network_name(network, depth)} {pool}"
+    axes.scatter(zeros, attacked, 20, marker=marker, facecolors=filled, edgecolors=colour, linewidths=0.8, label=label)
+
+
+def _points(result: Result, attack: Attack, kind: str) -> Iterator[Point]:
+    metrics = result.record.metrics
+    probe = next((name for name, each in attacks_of(result.record).items() if each == attack), None)
+    zeros, attacked, clean = metrics.get(ZEROS + kind, {}), metrics.get(f"{probe}/accuracy", {}), metrics.get("val/accuracy", {})
+    for epoch in sorted(zeros.keys() & attacked.keys() & clean.keys()):
+        yield Point(result, zeros[epoch], attacked[epoch], clean[epoch])
+
+
+def _line(series: Series) -> list[Cell]:
+    logged = f"{series.points[0].zeros.name}, {series.points[0].attacked.name}, {series.points[0].clean.name}"
+    source = f"{logged}: every epoch of {' '.join(dict.fromkeys(point.result.mark for point in series.points))}"
+    sourced = [Cell(_shown(value), (source,)) for value in (series.over_epochs, series.given_clean, series.over_runs)]
+    reads = words([_reads(series.over_epochs), _reads(series.over_runs)])
+    return [
+        *words([DATASETS.get(series.dataset, series.dataset), series.attack.label, series.kind, len(series.points), series.runs]),
+        *(sourced[0], reads[0], sourced[1], sourced[2], reads[1]),
+    ]
+
+
+def _shown(value: Correlation) -> str:
+    if math.isnan(value.value):
+        return "undefined"
+    return f"{value.value:+.2f} [{value.low:+.2f}, {value.high:+.2f}]"
+
+
+def _reads(value: Correlation) -> str:
+    """Say what the interval allows."""
+    if math.isnan(value.low):
+        return "undefined"
+    return "yes" if value.low > 0 else "no: the opposite" if value.high < 0 else "undecided"

@@ -1,0 +1,122 @@
+"""The paper's Tables 1 to 3, with the runs beside them."""
+
+from collections.abc import Iterator, Sequence
+
+from snn_sparsity.documents.cells import MISSING, Cell, Table, measured, words
+from snn_sparsity.reproduction.conditions import conditions
+from snn_sparsity.reproduction.paper import COLUMNS, DATASETS, PaperRow, max_pooled, network_name, paper, paper_rows
+from snn_sparsity.reproduction.protocols import PAPER, Attack
+from snn_sparsity.reproduction.results import Group, pairs_of
+from snn_sparsity.runs.metrics import Accuracy, arrow, signed
+
+TITLES = {"fgsm": "FGSM", "pgd": "PGD-7", "clean": "clean"}
+QUOTED = "quoted: the image is attacked"
+WHICH = ("dataset", "network", "runs", "not as in the paper")
+HOW = ("seeds", "epochs", "images", "attacked")
+SIGN = "the paper prints {}, its own numbers give {}"
+
+
+def paper_table(number: int, groups: Sequence[Group]) -> Table:
+    """Return Table 1, 2 or 3: the paper's accuracy, that of the runs (mean and standard deviation over seeds), the difference.
+
+    A row of the paper has a line for each group of runs that are its network, or one with gaps. Table 3's accuracies are followed
+    by the change from max pooling.
+
+    Args:
+        number: 1, 2 or 3.
+        groups: All groups; those of no row of the table are left out.
+    """
+    columns = [f"{TITLES[column]} {part}" for column in COLUMNS for part in ("paper", "here", "diff.")]
+    twins = {average.results[0].number: maximum for maximum, average in pairs_of(groups)}
+    lines = []
+    for place, row in enumerate(paper_rows(number), 1):
+        matching = [group for group in groups if not row.quoted and group.first.setting == row.setting]
+        lines += [_line(row, place, group, twins) for group in matching] or [_line(row, place, None, twins)]
+    return Table(f"Table {number}, {PAPER.title}", [*WHICH, *columns, *HOW], lines)
+
+
+def title(number: int) -> str:
+    """Return what a table of the paper is about."""
+    return f"Table {number}: {paper()['tables'][number]['title']}"
+
+
+def which(group: Group) -> list[Cell]:
+    """Return the cells that say what a line is about, and in what it is not the paper's."""
+    dataset, network, depth, pool = group.first.setting
+    return words([DATASETS.get(dataset, dataset), f"{network_name(network, depth)} {pool}", group.marks, conditions(group) or "-"])
+
+
+def how(group: Group) -> list[Cell]:
+    """Return the cells that say how a line's numbers came to be."""
+    epochs = sorted({result.record.epochs for result in group.results})
+    images = (group.results[0].clean_images, group.results[0].attacked_images)
+    return words([len(group.sound), ", ".join(map(str, epochs)), *("?" if count is None else f"{count:,}" for count in images)])
+
+
+def change(attack: Attack | None, group: Group, twin: Group) -> tuple[float, Accuracy, Accuracy] | None:
+    """Return the change of an accuracy from max to average pooling, in points, and the two accuracies; None where one is missing."""
+    ours, before = group.accuracy(attack), twin.accuracy(attack)
+    return None if ours is None or before is None else (ours.mean - before.mean, ours, before)
+
+
+def arrows(groups: Sequence[Group]) -> tuple[int, int]:
+    """Return how many of Table 3's arrows the runs have measured, and how many of these point as the paper's own numbers do."""
+    measured_changes = []
+    for maximum, average in pairs_of(groups):
+        for row in paper_rows(3):
+            if row.setting == average.first.setting:
+                for column in COLUMNS:
+                    found = change(_attack(average, column), average, maximum) if _has(average, column) else None
+                    if found is not None:
+                        measured_changes.append((found[0] > 0) == (_own_change(row, column) > 0))
+    return len(measured_changes), sum(measured_changes)
+
+
+def _line(row: PaperRow, place: int, group: Group | None, twins: dict[int, Group]) -> list[Cell]:
+    name = row.quoted or f"{network_name(row.network, row.depth)} {row.pool}"
+    cells = which(group) if group is not None else words([DATASETS[row.dataset], name, "-", QUOTED if row.quoted else "no run"])
+    for column in COLUMNS:
+        cells.append(Cell(_printed(row, column), (f"paper_tables.yaml, table {row.table}, row {place}",)))
+        cells += _ours(row, column, group, twins)
+    return [*cells, *(how(group) if group is not None else words("-" * len(HOW)))]
+
+
+def _ours(row: PaperRow, column: str, group: Group | None, twins: dict[int, Group]) -> Iterator[Cell]:
+    """Yield the cell of the runs' accuracy, and that of its difference from the paper's."""
+    if group is None or not _has(group, column):
+        yield from (MISSING, MISSING)
+        return
+    attack = _attack(group, column)
+    accuracy, twin = group.accuracy(attack), twins.get(group.results[0].number)
+    if accuracy is None:
+        yield from (Cell(group.cell(attack)), MISSING)
+        return
+    found = change(attack, group, twin) if twin is not None else None
+    if found is None:
+        yield measured(accuracy)
+    else:
+        yield Cell(f"{accuracy} ({arrow(found[0])})", (*found[1].numbers, *found[2].numbers))
+    yield Cell(signed(accuracy.mean - row.accuracy[column]), tuple(accuracy.numbers))
+
+
+def _attack(group: Group, column: str) -> Attack | None:
+    """Return the attack that is a column of the paper; None for the clean one."""
+    return next((attack for attack in group.attacks if attack.column == column), None)
+
+
+def _has(group: Group, column: str) -> bool:
+    return column == "clean" or _attack(group, column) is not None
+
+
+def _printed(row: PaperRow, column: str) -> str:
+    text = f"{row.accuracy[column]:.2f}"
+    if not row.printed:
+        return text
+    printed, own = row.printed[column], _own_change(row, column)
+    said = arrow(printed) if printed * own > 0 else SIGN.format(arrow(printed), arrow(own))
+    return f"{text} ({said})"
+
+
+def _own_change(row: PaperRow, column: str) -> float:
+    """Return the change from max pooling that the paper's accuracies give."""
+    return row.accuracy[column] - max_pooled(row).accuracy[column]

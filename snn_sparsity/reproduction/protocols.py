@@ -1,0 +1,98 @@
+"""What was attacked and how: protocols and attacks as the runs' settings tell them. Numbers of two protocols never share a column."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from snn_sparsity.reproduction.paper import paper
+from snn_sparsity.runs.records import ATTACKED, Record
+
+
+class Protocol(NamedTuple):
+    """What is changed, and what BatchNorm does while the change is crafted.
+
+    Attributes:
+        space: ``spikes`` or ``image``.
+        batch_norm: ``eval`` or ``batch``.
+    """
+
+    space: str
+    batch_norm: str
+
+    @property
+    def title(self) -> str:
+        """The protocol in words."""
+        names = {PAPER: "paper's protocol", STRICT: "strict protocol"}
+        what = "encoded spikes" if self.space == "spikes" else "pixels of the image"
+        return f"{names.get(self, 'another protocol')}: {what}, BatchNorm {self.batch_norm}"
+
+
+PAPER = Protocol(**paper()["protocol"])
+STRICT = Protocol("image", "eval")
+
+
+class Attack(NamedTuple):
+    """An attack with every setting it has.
+
+    Attributes:
+        protocol: What it attacks.
+        name: Its class.
+        settings: Name and value of each setting.
+    """
+
+    protocol: Protocol
+    name: str
+    settings: tuple[tuple[str, Any], ...]
+
+    @property
+    def label(self) -> str:
+        """Short name, with what is attacked: a column's title."""
+        steps = dict(self.settings).get("steps")
+        return f"{self.name}{f'-{steps}' if steps else ''} ({self.protocol.space}, BN {self.protocol.batch_norm})"
+
+    @property
+    def details(self) -> str:
+        """Every setting; eps and alpha as shares of 255 where they are such."""
+        return f"{self.name}({', '.join(f'{name}={_shown(value)}' for name, value in self.settings)})"
+
+    @property
+    def column(self) -> str:
+        """The paper's column (``fgsm`` or ``pgd``) that this attack is; empty if it is none of them."""
+        if self.protocol == PAPER:
+            for column, wanted in paper()["attacks"].items():
+                if all(_equal({"class": self.name, **dict(self.settings)}.get(name, value), value) for name, value in wanted.items()):
+                    return str(column)
+        return ""
+
+
+def attacks_of(record: Record) -> dict[str, Attack]:
+    """Return the attacks of a run by the name of their probe, those of the paper first, in the paper's order."""
+    found = {name: _attack(probe) for name, probe in record.probes.items() if probe["class"] == ATTACKED}
+    return dict(sorted(found.items(), key=lambda item: (order(item[1].protocol), item[1].column or "~", item[1].details)))
+
+
+def order(protocol: Protocol) -> tuple[bool, bool, Protocol]:
+    """Return what sorts protocols: the paper's, the strict one, others."""
+    return protocol != PAPER, protocol != STRICT, protocol
+
+
+def _attack(probe: Mapping[str, Any]) -> Attack:
+    attack = dict(probe["attack"])
+    name = attack.pop("class")
+    return Attack(Protocol(str(probe["space"]), str(probe["batch_norm"])), str(name), tuple((key, _frozen(attack[key])) for key in attack))
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else str(value) if isinstance(value, dict) else value
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float) and 0 < value < 1 and abs(255 * value - round(255 * value)) < 1e-6:
+        return f"{round(255 * value)}/255"
+    return str(value)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, float) and isinstance(other, float | int):
+        return math.isclose(one, other, rel_tol=1e-6)
+    return bool(one == other)

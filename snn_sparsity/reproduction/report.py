@@ -1,0 +1,192 @@
+"""The report on a set of runs: a page, its twin in Markdown, and every number as CSV. The same runs give the same bytes."""
+
+import csv
+import io
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from snn_sparsity.documents import page
+from snn_sparsity.documents.blocks import Block, Heading, Link, Picture, anchored_html, anchored_markdown, as_html, as_markdown
+from snn_sparsity.documents.cells import Table
+from snn_sparsity.figures.catalogue import available, figure_of
+from snn_sparsity.reproduction.claim import Series, claim, claim_table, series_of
+from snn_sparsity.reproduction.paper import DATASETS, network_name, paper
+from snn_sparsity.reproduction.paper_rows import arrows, paper_table, title
+from snn_sparsity.reproduction.protocols import PAPER, Attack, Protocol
+from snn_sparsity.reproduction.results import Group, Result, groups_of, pairs_of, protocols_of, results_of
+from snn_sparsity.reproduction.run_tables import audit_table, protocol_table, record_table, source_table
+from snn_sparsity.reproduction.tradeoff import curves, tradeoff
+from snn_sparsity.runs.metrics import Number
+from snn_sparsity.runs.records import Record
+
+TITLE = "Runs beside the paper"
+COLUMNS = ("table", "row", "column", "value", "sources")
+INTRODUCTION = (
+    f"The paper is {paper()['source']}; its numbers are those of its Tables 1 to 3. All others are read from the runs below: each stands "
+    "in a line of a metrics.csv, which the section of its run and report.csv name. Accuracies are shares of images in percent; over "
+    "several seeds their mean ± standard deviation. A run's numbers are those of its best epoch by clean accuracy, or of a test of its "
+    "best checkpoint on all test images."
+)
+BOUND = (
+    "Accuracy under attack is an upper bound: a stronger attack may lower it. What was done to encoded spikes and what was done to pixels "
+    "are different threat models, and never share a column."
+)
+QUOTED_ROWS = (
+    "Quoted rows are the paper's quotations from others (input discretisation, Hire-SNN, SNN-RAT, a vanilla VGG-11): there the image is "
+    "attacked, not the spikes. That is another threat model, so that the paper's comparison with them is none."
+)
+TWO_SIGNS = "Where the paper prints an arrow that its own accuracies contradict, both are given."
+DEPENDENT = (
+    "The paper claims that sparse gradients make a network robust: r above 0. Epochs of one run are not independent, so that the first "
+    "interval is too narrow; the one over runs, each at its best epoch, is fair but needs many runs. Both rise as training goes on: hence "
+    "r given clean accuracy, what is left once a straight line in clean accuracy is taken from both."
+)
+NO_AUDIT = "None of these runs was audited (snn-sparsity audit)."
+
+
+class Report:
+    """The report on some runs.
+
+    Args:
+        records: The runs.
+        folder: Where the report will lie: links lead from there.
+    """
+
+    def __init__(self, records: Sequence[Record], folder: Path) -> None:
+        self.folder = folder
+        self.results = results_of(records)
+        self.groups = groups_of(self.results)
+        self.protocols = protocols_of(self.groups)
+        self.series = {protocol: series_of(self.results, attacks) for protocol, attacks in self.protocols.items()}
+        self.blocks = list(self._blocks())
+
+    def html(self) -> str:
+        """Return one page with everything inside."""
+        return anchored_html(page.page(TITLE, [as_html(block) for block in self.blocks]))
+
+    def markdown(self) -> str:
+        """Return the same in Markdown; figures are files in ``figures/`` beside it."""
+        return anchored_markdown("\n\n".join([f"# {TITLE}", *map(as_markdown, self.blocks)]) + "\n")
+
+    def csv(self) -> str:
+        """Return every number that comes from a run or the paper, with its sources: paths from the report's folder on, and lines."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for table in (block for block in self.blocks if isinstance(block, Table)):
+            for row in table.rows:
+                label = ", ".join(cell.text for cell in row if not cell.sources and cell.text != "-")
+                for column, cell in zip(table.header, row, strict=True):
+                    if cell.sources:
+                        writer.writerow([table.name, label, column, cell.text, "; ".join(map(self._source, cell.sources))])
+        return text.getvalue()
+
+    def figures(self) -> dict[str, Figure]:
+        """Return the figures by name."""
+        return {block.name: block.figure for block in self.blocks if isinstance(block, Picture)}
+
+    def _blocks(self) -> Iterator[Block]:
+        yield INTRODUCTION
+        yield BOUND
+        yield from self._paper_tables()
+        yield from self._protocols()
+        yield from self._audits()
+        yield from self._claims()
+        yield from self._gradients()
+        yield from self._runs()
+
+    def _paper_tables(self) -> Iterator[Block]:
+        for number in paper()["tables"]:
+            yield Heading(f"{title(number)}. {PAPER.title[0].upper()}{PAPER.title[1:]}")
+            yield paper_table(number, self.groups)
+        yield QUOTED_ROWS
+        yield TWO_SIGNS
+        count, agreeing = arrows(self.groups)
+        yield f"Of Table 3's 18 arrows, these runs have measured {count}; {agreeing} of them point as the paper's own numbers do."
+
+    def _protocols(self) -> Iterator[Block]:
+        for protocol, attacks in self.protocols.items():
+            groups = [group for group in self.groups if any(attack in group.attacks for attack in attacks)]
+            name = f"{protocol.space}_{protocol.batch_norm}"
+            yield Heading(f"All runs, {protocol.title}")
+            yield "; ".join(f"{attack.label} is {attack.details}" for attack in attacks) + "."
+            yield protocol_table(protocol, attacks, self.groups)
+            yield _tradeoff(name, protocol, attacks, groups)
+            yield _curves(name, protocol, attacks, groups)
+
+    def _audits(self) -> Iterator[Block]:
+        yield Heading("Audits")
+        table = audit_table(self.results)
+        if table.rows:
+            yield "Each accuracy with its 95 % interval, from the audit.json of its run; what the words mean is in docs/audit.md."
+            yield table
+        else:
+            yield NO_AUDIT
+
+    def _claims(self) -> Iterator[Block]:
+        yield Heading("Do zeros in the gradient make robust?")
+        yield DEPENDENT
+        for protocol, series in self.series.items():
+            if series:
+                yield Heading(protocol.title[0].upper() + protocol.title[1:], 3)
+                yield claim_table(protocol, series)
+            for dataset in dict.fromkeys(each.dataset for each in series):
+                yield _claim(protocol, dataset, [each for each in series if each.dataset == dataset])
+
+    def _gradients(self) -> Iterator[Block]:
+        """Yield the paper's Figures 1 and 3 of each pair of groups, else of each group, by its first run."""
+        yield Heading("Figures 1 and 3: zeros and norms of the gradient at every operation")
+        pairs = [list(pair) for pair in pairs_of(self.groups)]
+        paired = {group.results[0].number for pair in pairs for group in pair}
+        found = False
+        for groups in [*pairs, *([group] for group in self.groups if group.results[0].number not in paired)]:
+            results = [result for group in groups for result in group.sound[:1] if "gradients" in available(result.record.run)]
+            if results:
+                found = True
+                yield _gradients(results)
+        if not found:
+            yield "No run has such metrics (the probe GradientSparsity)."
+
+    def _runs(self) -> Iterator[Block]:
+        yield Heading("Runs")
+        yield record_table(self.results)
+        attacks = [attack for same in self.protocols.values() for attack in same]
+        for result in self.results:
+            yield Heading(f"{result.mark} {result.record.name}", 3)
+            yield Link(f"{result.record.path.name}: the run's record", self._from_here(result.record.path / "run.json"))
+            yield source_table(result, attacks)
+
+    def _from_here(self, path: Path) -> str:
+        return Path(os.path.relpath(path.resolve(), self.folder.resolve())).as_posix()
+
+    def _source(self, source: Number | str) -> str:
+        return source if isinstance(source, str) else f"{self._from_here(source.file)}:{source.line}"
+
+
+def _tradeoff(name: str, protocol: Protocol, attacks: Sequence[Attack], groups: Sequence[Group]) -> Picture:
+    caption = f"Clean accuracy against accuracy under attack; arrows lead from max to average pooling; {protocol.title}"
+    return Picture(f"tradeoff_{name}", lambda: tradeoff(protocol, attacks, groups), caption)
+
+
+def _curves(name: str, protocol: Protocol, attacks: Sequence[Attack], groups: Sequence[Group]) -> Picture:
+    caption = f"Accuracy over the epochs, on the images that are judged at each epoch; dotted is the paper's; {protocol.title}"
+    return Picture(f"curves_{name}", lambda: curves(protocol, attacks, groups), caption)
+
+
+def _claim(protocol: Protocol, dataset: str, series: Sequence[Series]) -> Picture:
+    name = re.sub(r"\W+", "_", f"claim_{protocol.space}_{protocol.batch_norm}_{dataset}")
+    caption = f"{DATASETS.get(dataset, dataset)}: accuracy under attack against zeros in the gradient; {protocol.title}"
+    return Picture(name, lambda: claim(protocol, series), caption)
+
+
+def _gradients(results: Sequence[Result]) -> Picture:
+    _, network, depth, _ = results[0].record.setting
+    dataset = results[0].record.dataset
+    shown = ", ".join(f"{result.record.setting[3]} pooling {result.mark}" for result in results)
+    caption = f"{DATASETS.get(dataset, dataset)}, {network_name(network, depth)}: {shown}; clean spikes, BatchNorm eval"
+    runs = [result.record.run for result in results]
+    return Picture("gradients_" + "_".join(f"r{result.number}" for result in results), lambda: figure_of("gradients", runs), caption)

@@ -1,0 +1,175 @@
+"""What each run came to: its numbers at its best epoch, whether it failed, and the runs that differ in their seed alone."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from snn_sparsity.reproduction.protocols import Attack, Protocol, attacks_of, order
+from snn_sparsity.runs.metrics import Accuracy, Number
+from snn_sparsity.runs.records import Record
+
+LOSSES = ("train/loss_epoch", "val/loss", "val/accuracy")
+CLEAN = "clean"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run's numbers: of a test of its best checkpoint on all test images, where there is one, else of its best epoch.
+
+    Best is the epoch of the highest clean accuracy among those at which every attack was made, as the checkpoint is chosen.
+
+    Attributes:
+        number: By which the report calls the run, from 1.
+        record: The run.
+    """
+
+    number: int
+    record: Record
+
+    @property
+    def mark(self) -> str:
+        """``[R1]``: what stands in tables for the run."""
+        return f"[R{self.number}]"
+
+    @cached_property
+    def attacks(self) -> dict[Attack, str]:
+        """The probe of each attack."""
+        return {attack: name for name, attack in attacks_of(self._judged).items()}
+
+    @cached_property
+    def epoch(self) -> int | None:
+        """The best epoch, from 0; None if there is none."""
+        metrics = self._judged.metrics
+        curves = [metrics.get(self._clean, {}), *(metrics.get(f"{probe}/accuracy", {}) for probe in self.attacks.values())]
+        complete = set.intersection(*map(set, curves))
+        # The first of equals, as checkpoints are kept.
+        return max(sorted(complete), key=lambda epoch: curves[0][epoch].value, default=None)
+
+    @property
+    def clean(self) -> Number | None:
+        """Clean accuracy, in [0,1]."""
+        return None if self.epoch is None else self._judged.metrics[self._clean][self.epoch]
+
+    def attacked(self, attack: Attack) -> Number | None:
+        """Return the accuracy under an attack, in [0,1]; None if it was not made."""
+        if self.epoch is None or attack not in self.attacks:
+            return None
+        return self._judged.metrics[f"{self.attacks[attack]}/accuracy"][self.epoch]
+
+    @property
+    def clean_images(self) -> int | None:
+        """Number of images behind the clean accuracy."""
+        return self._judged.images("test" if self.tested else "validation")
+
+    @property
+    def attacked_images(self) -> int | None:
+        """Smallest number of images behind the accuracy under an attack."""
+        if self.clean_images is None or not self.attacks:
+            return None
+        limits = [None if self.tested else self.record.probes[probe].get("max_samples") for probe in self.attacks.values()]
+        return min(self.clean_images if limit is None else min(int(limit), self.clean_images) for limit in limits)
+
+    @property
+    def tested(self) -> bool:
+        """Whether the numbers are those of a test on all test images."""
+        return self.record.test is not None and self.record.test.record.get("status") == "finished"
+
+    @cached_property
+    def failure(self) -> str:
+        """Why the run failed; empty if it did not."""
+        names = [*LOSSES, *(f"{probe}/accuracy" for probe in attacks_of(self.record))]
+        broken = [number for name in names for number in self.record.metrics.get(name, {}).values() if not math.isfinite(number.value)]
+        if broken:
+            first = min(broken, key=lambda number: (number.epoch, number.line))
+            return f"{first.name} is {first.value} at epoch {first.epoch} (metrics.csv line {first.line})"
+        if self.record.record.get("status") == "failed":
+            return str(self.record.record.get("error", "it says no more"))
+        return "" if self.clean is not None or self.record.record.get("status") != "finished" else "no epoch has all its numbers"
+
+    @property
+    def _judged(self) -> Record:
+        return self.record.test if self.tested and self.record.test else self.record
+
+    @property
+    def _clean(self) -> str:
+        return "test/accuracy" if self.tested else "val/accuracy"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seed alone.
+
+    Attributes:
+        results: At least one.
+    """
+
+    results: Sequence[Result]
+
+    @property
+    def first(self) -> Record:
+        """The run that speaks for all."""
+        return self.results[0].record
+
+    @property
+    def sound(self) -> list[Result]:
+        """The runs that have numbers and did not fail."""
+        return [result for result in self.results if not result.failure and result.clean is not None]
+
+    @property
+    def attacks(self) -> list[Attack]:
+        """The attacks that were made on these runs."""
+        return list(dict.fromkeys(attack for result in self.results for attack in result.attacks))
+
+    @property
+    def marks(self) -> str:
+        """The marks of the runs."""
+        return " ".join(result.mark for result in self.results)
+
+    def accuracy(self, attack: Attack | None) -> Accuracy | None:
+        """Return the accuracy under an attack, or without one; None where no run has it."""
+        numbers = [result.clean if attack is None else result.attacked(attack) for result in self.sound]
+        given = [number for number in numbers if number is not None]
+        return Accuracy(given) if given else None
+
+    def cell(self, attack: Attack | None) -> str:
+        """Return the accuracy as a table shows it."""
+        accuracy = self.accuracy(attack)
+        if accuracy is not None:
+            return str(accuracy)
+        return "FAILED" if all(result.failure for result in self.results) else "-"
+
+
+def results_of(records: Sequence[Record]) -> list[Result]:
+    """Return the results of runs, numbered."""
+    return [Result(number, record) for number, record in enumerate(records, 1)]
+
+
+def groups_of(results: Sequence[Result]) -> list[Group]:
+    """Return the runs by everything but their seed, in the order of dataset, network, pooling (max first) and length."""
+    found: dict[str, list[Result]] = {}
+    for result in results:
+        found.setdefault(result.record.key(), []).append(result)
+    groups = [Group(sorted(same, key=lambda result: result.record.seed)) for same in found.values()]
+    return sorted(groups, key=_place)
+
+
+def _place(group: Group) -> tuple[str, str, int, bool, int, int]:
+    dataset, network, depth, pool = group.first.setting
+    return dataset, network, depth, pool != "max", -group.first.max_epochs, group.results[0].number
+
+
+def pairs_of(groups: Sequence[Group]) -> Iterator[tuple[Group, Group]]:
+    """Yield each group with max pooling and the one that differs from it in average pooling alone."""
+    average = {group.first.key(pool=False): group for group in groups if group.first.setting[3] == "avg"}
+    for group in groups:
+        other = average.get(group.first.key(pool=False))
+        if group.first.setting[3] == "max" and other is not None:
+            yield group, other
+
+
+def protocols_of(groups: Sequence[Group]) -> Mapping[Protocol, list[Attack]]:
+    """Return the attacks that were made in each protocol, the paper's protocol first."""
+    attacks = sorted({attack for group in groups for attack in group.attacks}, key=lambda each: (each.column or "~", each.details))
+    protocols = sorted({attack.protocol for attack in attacks}, key=order)
+    return {protocol: [attack for attack in attacks if attack.protocol == protocol] for protocol in protocols}

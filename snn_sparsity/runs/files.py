@@ -1,0 +1,100 @@
+"""Files that are whole or not there, or that one process holds."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from snn_sparsity.validation import InputError
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file to be written, in bytes, that takes its name only when all of it is on disk; what had that name stays until then.
+
+    Raises:
+        InputError: If it cannot be written, as on a full disk.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "new" / "a.txt"
+        >>> with whole_file(path) as file:
+        ...     _ = file.write(b"all of it")
+        >>> path.read_text(), [each.name for each in path.parent.iterdir()]
+        ('all of it', ['a.txt'])
+    """
+    # Beside it: only within one file system does a rename happen at once.
+    unfinished = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError as error:
+        raise unwritten(path, error) from error
+    finally:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file that takes its name only when it is whole.
+
+    Raises:
+        InputError: If it cannot be written.
+    """
+    with whole_file(path) as file:
+        file.write(text.encode())
+
+
+def hold(path: Path) -> int | None:
+    """Return a descriptor that holds a file for as long as it is open, or None if another process holds it.
+
+    The file is made where there is none, stays empty, and is left behind: it is the hold that counts, and that ends with the process.
+
+    Raises:
+        InputError: If it cannot be made.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a.lock"
+        >>> descriptor = hold(path)
+        >>> hold(path) is None, is_held(path)
+        (True, True)
+        >>> os.close(descriptor)
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise unwritten(path, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError:
+        # A file system without locks: nothing can be held there, and that is no reason to stop.
+        pass
+    return descriptor
+
+
+def is_held(path: Path) -> bool:
+    """Tell whether a process holds a file; several may ask at a time."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def unwritten(path: Path, error: OSError) -> InputError:
+    """Return the error to raise for a file that cannot be written."""
+    return InputError(f"{path} cannot be written: {error.strerror or error}")

@@ -1,0 +1,106 @@
+"""The checkpoints of a run: the best, the last and the one before it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+
+from snn_sparsity.runs.files import unwritten
+from snn_sparsity.training.checkpoint_files import LAST, PREVIOUS
+from snn_sparsity.training.tensorboard import flush
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keep ``best.ckpt``, the epoch of the highest clean accuracy in validation.
+
+    Args:
+        run_directory: Where it goes.
+    """
+
+    def __init__(self, run_directory: str) -> None:
+        super().__init__(run_directory, "best", monitor="val/accuracy", mode="max", enable_version_counter=False)
+        self.path = Path(run_directory).resolve() / "best.ckpt"
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what was best so far, wherever the run's directory was then; another run's best is not this one's."""
+        if self.path.is_file():
+            here = str(self.path)
+            scores = dict.fromkeys([here], state_dict["best_model_score"])
+            state_dict |= {"dirpath": self.dirpath, "best_model_path": here, "kth_best_model_path": here, "best_k_models": scores}
+        super().load_state_dict(state_dict)
+
+
+class LastCheckpoint(Checkpoint):
+    """Keep ``last.ckpt``, the state after the last whole epoch, and ``previous.ckpt``, the one before it.
+
+    Saved between two epochs, when the one behind is logged to its last value and nothing of the next has begun: a run that goes on
+    from there logs and trains as one that never stopped. Lightning's ModelCheckpoint saves inside the epoch, before its training
+    loss is logged. The state of PyTorch's random numbers is kept too, for networks that draw in training.
+
+    Args:
+        run_directory: Where the files go.
+    """
+
+    def __init__(self, run_directory: str) -> None:
+        self.path = Path(run_directory) / LAST
+        self.saved_at_step = 0
+        self._random: dict[str, torch.Tensor] = {}
+        self._restored = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the step and the random numbers' state."""
+        return {"step": self.saved_at_step, "random": self._random}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the step and, when the epoch starts, the random numbers' state."""
+        self.saved_at_step, self._random, self._restored = state_dict["step"], state_dict["random"], True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin an epoch at its beginning."""
+        epochs: Any = trainer.fit_loop.epoch_progress.total
+        if epochs.started == epochs.completed:
+            # Lightning would take the batches counted for the epoch behind as those of the epoch to come.
+            trainer.fit_loop.restarting = False
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, if there is an epoch behind."""
+        if self._restored:
+            self._set_random(pl_module.device)
+        self._save(trainer, pl_module.device)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the end."""
+        self._save(trainer, pl_module.device)
+
+    def _save(self, trainer: Trainer, device: torch.device) -> None:
+        step = trainer.global_step
+        if step == 0 or (step == self.saved_at_step and self.path.is_file()):
+            return
+        # What the checkpoint takes for logged must be on disk before it is.
+        flush(trainer)
+        self.saved_at_step, self._random = step, _random(device)
+        unnamed = self.path.with_suffix(".new")
+        trainer.save_checkpoint(unnamed, weights_only=False)
+        if trainer.is_global_zero:
+            self._make_last(unnamed)
+
+    def _make_last(self, checkpoint: Path) -> None:
+        try:
+            if self.path.is_file():
+                self.path.replace(self.path.with_name(PREVIOUS))
+            checkpoint.replace(self.path)
+        except OSError as error:
+            raise unwritten(self.path, error) from error
+
+    def _set_random(self, device: torch.device) -> None:
+        self._restored = False
+        torch.set_rng_state(self._random["cpu"])
+        if device.type == "cuda" and "cuda" in self._random:
+            torch.cuda.set_rng_state(self._random["cuda"], device)
+
+
+def _random(device: torch.device) -> dict[str, torch.Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    return state | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state

@@ -1,0 +1,191 @@
+"""What a run was made with, and whether it finished: ``run.json`` in the run directory."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_only
+from spikingjelly.logger import logger as spikingjelly_log
+
+import snn_sparsity
+from snn_sparsity.distributed import first_alone
+from snn_sparsity.probes.base import probes_of
+from snn_sparsity.runs.directory import LOCK, live
+from snn_sparsity.runs.files import hold, write_whole
+from snn_sparsity.runs.interrupts import Interrupted
+from snn_sparsity.validation import InputError
+
+PACKAGES = ("torch", "torchvision", "lightning", "spikingjelly", "torchmetrics", "jsonargparse", "tensorboard")
+
+
+class RunRecord(Callback):
+    """Write ``run.json``: command, status, git commit, versions, device, precision, SpikingJelly's kernel, data checksums, wall time.
+
+    ``status`` is ``running`` until the run ends, then ``finished``, ``interrupted`` (Ctrl-C, SIGTERM) or ``failed``: a killed run
+    never counts as finished. The resolved configuration lies beside it as ``config.yaml``. Of a run that went on in its directory,
+    ``earlier`` holds the records of the parts before, the first one first. While it trains, its process holds ``run.lock`` beside it.
+
+    Args:
+        run_directory: Where the file goes.
+    """
+
+    def __init__(self, run_directory: str) -> None:
+        self.path = Path(run_directory) / "run.json"
+        self.began = time.perf_counter()
+        self.record: dict[str, Any] = {}
+        self.kernels: list[str] = []
+        self.held: int | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take hold of the run that is to be trained.
+
+        Raises:
+            LiveRunError: If another process has.
+        """
+        if stage == "fit":
+            first_alone(trainer, self._hold)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the record of a fit; where there is one already, the run goes on.
+
+        Raises:
+            InputError: If the run would go on with other images, or more or fewer of them a step.
+        """
+        self._begin(trainer, pl_module, goes_on=True)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the record of a validation by itself."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._begin(trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the record of a test."""
+        self._begin(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Note why the run ended."""
+        stopped = isinstance(exception, Interrupted | KeyboardInterrupt)
+        # What cannot be written must not hide why the run ended: on a full disk the record goes on saying "running".
+        with suppress(InputError):
+            if self.record:
+                self._end(trainer, "interrupted" if stopped else "failed", error=f"{type(exception).__name__}: {exception}")
+        self._let_go()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the end."""
+        self._end(trainer, "finished")
+        self._let_go()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the end of a validation by itself."""
+        if self.record.get("command") == "validate":
+            self._end(trainer, "finished")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the end."""
+        self._end(trainer, "finished")
+
+    def _begin(self, trainer: Trainer, pl_module: LightningModule, goes_on: bool = False) -> None:
+        first_alone(trainer, lambda: self._write_first(trainer, pl_module, self._earlier() if goes_on else []))
+
+    def _write_first(self, trainer: Trainer, pl_module: LightningModule, earlier: list[dict[str, Any]]) -> None:
+        spikingjelly_log.enable("spikingjelly._ops")
+        spikingjelly_log.add(self._note_kernel, filter=lambda entry: entry["message"].startswith("ops "), format="{message}")
+        data: Any = getattr(trainer, "datamodule", None)
+        record = {
+            "command": trainer.state.fn.value if trainer.state.fn else None,
+            "status": "running",
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "arguments": sys.argv[1:],
+            **environment(pl_module.device),
+            "precision": trainer.precision,
+            "world_size": trainer.world_size,
+            "effective_batch_size": getattr(data, "batch_size", 0) * trainer.world_size * trainer.accumulate_grad_batches,
+            "data": {"name": type(data).__name__, "splits": data.identity() if hasattr(data, "identity") else {}},
+            "probes": {probe.name: probe.describe() for probe in probes_of(trainer)},
+            "earlier": earlier,
+        }
+        for name in ("effective_batch_size", "data") if earlier else ():
+            if earlier[-1].get(name) != record[name]:
+                raise InputError(f"{self.path.parent} cannot go on: {name} is not what {self.path.name} says, but {record[name]}")
+        self.record = record
+        self._write()
+
+    @rank_zero_only
+    def _end(self, trainer: Trainer, status: str, **more: str) -> None:
+        kept = {name: self.path.resolve().with_name(f"{name}.ckpt") for name in ("best", "last")}
+        self.record |= {
+            "status": status,
+            "wall_seconds": round(time.perf_counter() - self.began, 1),
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "spikingjelly_kernels": self.kernels,
+            **{f"{name}_checkpoint": str(path) if path.is_file() else "" for name, path in kept.items()},
+            **more,
+        }
+        self._write()
+
+    def _hold(self) -> None:
+        self.held = hold(self.path.with_name(LOCK))
+        if self.held is None:
+            raise live(self.path.parent)
+
+    def _let_go(self) -> None:
+        if self.held is not None:
+            os.close(self.held)
+            self.held = None
+
+    def _note_kernel(self, message: str) -> None:
+        self.kernels.append(str(message).strip())
+
+    def _earlier(self) -> list[dict[str, Any]]:
+        if not self.path.is_file():
+            return []
+        last: dict[str, Any] = json.loads(self.path.read_text())
+        return [*last.pop("earlier", []), last]
+
+    def _write(self) -> None:
+        write_whole(self.path, json.dumps(self.record, indent=2) + "\n")
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Return what a number was measured with: git commit, versions of packages, device."""
+    return {
+        "git_commit": _git_commit(),
+        "packages": {"snn_sparsity": snn_sparsity.__version__, "python": platform.python_version()}
+        | {name: version(name) for name in PACKAGES}
+        | {"torch": str(torch.__version__)},
+        "device": _device(device),
+    }
+
+
+def _device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.processor() or platform.machine()} ({os.cpu_count()} cores, {torch.get_num_threads()} threads)"
+
+
+def _git_commit() -> str | None:
+    """Return the commit of this package's checkout, with ``+`` if files differ from it; None outside a checkout."""
+    folder = Path(__file__).parent
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        return commit + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()

@@ -1,0 +1,47 @@
+"""One-line errors: what a user can get wrong (the name, the value given, what is allowed), and what can go wrong in a run."""
+
+from collections.abc import Iterable
+from math import inf
+
+LARGEST = {True: 2**53, False: 1.7e308}
+"""Whole numbers beyond it are no exact floats, and numbers beyond it no floats at all."""
+
+
+class InputError(ValueError):
+    """A mistake in what the user gave (an option, a file, a folder); the command line shows it in one line, exit code 2."""
+
+
+class RunError(RuntimeError):
+    """What ended a run through no mistake in what was given; the command line shows it in one line, exit code 1."""
+
+
+def require_choice(name: str, value: object, allowed: Iterable[object]) -> None:
+    """Raise InputError unless ``value`` is one of ``allowed``.
+
+    Example:
+        >>> require_choice("pool", "median", ("max", "avg"))
+        Traceback (most recent call last):
+        snn_sparsity.validation.InputError: pool='median' is not allowed: choose one of 'max', 'avg'
+    """
+    options = tuple(allowed)
+    if value not in options:
+        raise InputError(f"{name}={value!r} is not allowed: choose one of {', '.join(map(repr, options))}")
+
+
+def require_number(name: str, value: float, *, at_least: float = -inf, above: float = -inf,
+                   at_most: float = inf, whole: bool = False) -> None:  # fmt: skip
+    """Raise InputError unless ``value`` is a finite number in the range (and whole, where asked for).
+
+    Example:
+        >>> require_number("steps", 0, at_least=1, whole=True)
+        Traceback (most recent call last):
+        snn_sparsity.validation.InputError: steps=0 is not allowed: give a whole number of at least 1
+    """
+    number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    # Written so that NaN fails.
+    if number and at_least <= value <= at_most and value > above and abs(value) <= LARGEST[whole]:
+        return
+    limits = [f"of at least {at_least}" if at_least > -inf else "", f"above {above}" if above > -inf else "",
+              f"of at most {at_most}" if at_most < inf else ""]  # fmt: skip
+    wanted = " and ".join(limit for limit in limits if limit)
+    raise InputError(f"{name}={value!r} is not allowed: give a {'whole ' if whole else ''}number {wanted}".rstrip())
