@@ -1,4 +1,4 @@
-"""The LightningModule around a spiking network: forward, loss, accuracy. It knows no attack."""
+"""The LightningModule around a spiking network: forward, loss, accuracy. What it is trained for is an objective."""
 
 from typing import Any, cast
 
@@ -13,24 +13,29 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.hyperparameters import objects_to_ignore
+from snn_sparsity.objectives import CrossEntropy, Objective, TrainingStep
 from snn_sparsity.validation import InputError, require_number
 
 MOST_BETA = 1 - 2**-53
 """The largest float below 1: with 1 Adam would never forget."""
+PLAIN_PASSES = 2
+"""Forward and backward: the passes of plain training."""
 
 
 class SpikingClassifier(LightningModule):
-    """Classify by the time-mean of a spiking network's outputs, trained with Adam on their cross-entropy.
+    """Classify by the time-mean of a spiking network's outputs, trained with Adam.
 
     Defaults are the paper's (its section 4.1); weight decay 1e-3 is in the authors' code, not in the paper.
 
-    Logged: ``train/loss`` (nats, per step and epoch), ``val/loss``, ``val/accuracy``, ``test/loss``, ``test/accuracy`` (share in [0,1]).
+    Logged: ``train/loss`` (nats, per step and epoch), what the objective says, ``val/loss``, ``val/accuracy``, ``test/loss``,
+    ``test/accuracy`` (share in [0,1]).
 
     Args:
         network: Maps spikes [T,N,C,H,W] to outputs [T,N,K].
         lr: Adam's learning rate, above 0.
         betas: Adam's two decay rates.
         weight_decay: L2 decay added to the gradient, at least 0.
+        objective: What a training step minimises; null is plain cross-entropy.
 
     Raises:
         InputError: For a number outside its range, or a network without ``num_classes``.
@@ -41,7 +46,14 @@ class SpikingClassifier(LightningModule):
         torch.Size([2, 10])
     """
 
-    def __init__(self, network: nn.Module, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), weight_decay: float = 1e-3) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 1e-3,
+        objective: Objective | None = None,
+    ) -> None:
         super().__init__()
         require_number("lr", lr, above=0)
         if not isinstance(betas, list | tuple) or len(betas) != 2:
@@ -49,8 +61,8 @@ class SpikingClassifier(LightningModule):
         for beta in betas:
             require_number("betas", beta, at_least=0, at_most=MOST_BETA)
         require_number("weight_decay", weight_decay, at_least=0)
-        self.save_hyperparameters(ignore=objects_to_ignore("network"))
-        self.network = network
+        self.save_hyperparameters(ignore=objects_to_ignore("network", "objective"))
+        self.network, self.objective = network, objective or CrossEntropy()
         self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
         num_classes: Any = getattr(network, "num_classes", None)
         if num_classes is None:
@@ -67,10 +79,21 @@ class SpikingClassifier(LightningModule):
         return logits
 
     def training_step(self, batch: SpikeBatch, batch_idx: int) -> Tensor:
-        """Return the mean cross-entropy of a batch."""
-        loss = F.cross_entropy(self(batch.spikes), batch.labels)
+        """Return the objective of a batch, and log what it says."""
+        loss, logged = self.objective(self.training_state(batch, batch_idx))
         self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch.labels), sync_dist=True)
+        passes = sum(self.objective.passes)
+        if passes != PLAIN_PASSES:
+            self.log("passes", passes, prog_bar=True, logger=False)
+        for name, value in logged.items():
+            self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=len(batch.labels), sync_dist=True)
         return loss
+
+    def training_state(self, batch: SpikeBatch, batch_idx: int) -> TrainingStep:
+        """Return what the objective sees of a batch."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        key = (getattr(data, "seed", 0), self.current_epoch)
+        return TrainingStep(self, batch, getattr(data, "spike_encoder", None), key, batch_idx, self.global_rank, self.trainer.world_size)
 
     def validation_step(self, batch: SpikeBatch, batch_idx: int) -> None:
         """Log loss and accuracy on the validation set."""

@@ -11,11 +11,11 @@ ROOT = Path(snn_sparsity.__file__).parent
 
 FLOORS = [
     {"__init__", "validation", "randomness", "batch", "hyperparameters"},
-    {"runs", "measure", "configs", "encoders", "networks", "distributed", "classifier"},
+    {"runs", "measure", "configs", "encoders", "networks", "distributed"},
     {"figures", "data", "gradient_rules", "sweep"},
     {"documents", "attacks"},
-    {"reproduction", "probes", "audit"},
-    {"report"},
+    {"reproduction", "probes", "audit", "objectives"},
+    {"report", "classifier"},
     {"training"},
     {"commands"},
     {"__main__"},

@@ -113,6 +113,7 @@ class RunRecord(Callback):
             "world_size": trainer.world_size,
             "effective_batch_size": getattr(data, "batch_size", 0) * trainer.world_size * trainer.accumulate_grad_batches,
             "data": {"name": type(data).__name__, "splits": data.identity() if hasattr(data, "identity") else {}},
+            **_objective(pl_module),
             "probes": {probe.name: probe.describe() for probe in probes_of(trainer)},
             "earlier": earlier,
         }
@@ -157,6 +158,12 @@ class RunRecord(Callback):
 
     def _write(self) -> None:
         write_whole(self.path, json.dumps(self.record, indent=2) + "\n")
+
+
+def _objective(pl_module: Any) -> dict[str, Any]:
+    """Return what the run is trained for, and the passes of all time steps that each batch takes."""
+    objective = getattr(pl_module, "objective", None)
+    return {} if objective is None else {"objective": str(objective), "passes": objective.passes._asdict()}
 
 
 def environment(device: torch.device) -> dict[str, Any]:
