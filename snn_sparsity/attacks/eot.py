@@ -56,7 +56,7 @@ def of_random_code(attack: Attack, draws: int) -> Attack:
     Example:
         >>> from snn_sparsity.attacks.fgsm import FGSM
         >>> str(of_random_code(FGSM(), 10)), str(of_random_code(EOT(FGSM(), draws=5), 10))
-        ('EOT(eps=8/255, draws=10, attack=FGSM(eps=8/255))', 'EOT(eps=8/255, draws=5, attack=FGSM(eps=8/255))')
+        ('EOT(eps=8/255, attack=FGSM(eps=8/255), draws=10)', 'EOT(eps=8/255, attack=FGSM(eps=8/255), draws=5)')
     """
     inner: Any = attack
     while inner is not None:

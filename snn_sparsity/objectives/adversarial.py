@@ -71,4 +71,5 @@ class AdversarialTraining(Objective):
     def passes(self) -> Passes:
         """Those of the dearest attack, on the share that is attacked, and one of each."""
         dearest = max(self._attacks, key=lambda attack: sum(attack.passes)).passes
-        return Passes(*(1 + round(self.share * count, 2) for count in dearest))  # type: ignore[arg-type]
+        shares = (1 + self.share * count for count in dearest)
+        return Passes(*(int(share) if share.is_integer() else share for share in map(float, shares)))  # type: ignore[arg-type]
