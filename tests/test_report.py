@@ -205,7 +205,7 @@ def test_mistakes_get_one_line(capsys):
     (second / "run.json").write_text("{")
     assert "run.json cannot be read" in error(capsys, second)
     Path("taken").write_text("")
-    assert "--out taken" in error(capsys, first, "--out", "taken")
+    assert "png cannot be written: Not a directory" in error(capsys, first, "--out", "taken")
 
 
 @pytest.mark.parametrize("change", [{"seed": 2}, {"epochs": 5}, {"depth": 34}, {"pool": "avg"}, {"name": "cifar100"}, {"train_samples": 9}])

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from snn_sparsity.runs.files import whole_file
 from snn_sparsity.validation import InputError
 
 
@@ -77,13 +77,8 @@ def cached(path: Path, decode: Callable[[], Splits]) -> Splits:
             f"{path.parent} has no room for the decoded dataset ({needed / 2**20:.0f} MiB): set SNN_SPARSITY_CACHE to another directory"
         )
     content = {"splits": [tuple(part) for part in splits], "checksums": [part.checksum() for part in splits]}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with whole_file(path) as file:
+        torch.save(content, file)
     return splits
 
 
