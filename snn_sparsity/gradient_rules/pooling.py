@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snn_sparsity.gradient_rules.base import GradientRule, rerouted
-from snn_sparsity.measure.windows import Window, tie_shared_gradient
+from snn_sparsity.measure.windows import Window, tie_shared_gradient, unfolded
 from snn_sparsity.validation import InputError, require_choice, require_number
 
 Share = Literal["ties", "softmax", "uniform"]
@@ -68,13 +67,13 @@ class PoolGradient(GradientRule):
         if self.share == "ties":
             return tie_shared_gradient(x, gradient, window)
         with torch.enable_grad():
-            maps = x.detach().reshape(-1, 1, *x.shape[-2:]).requires_grad_()
-            columns = F.unfold(F.pad(maps, [window.padding] * 4, value=float("-inf")), window.kernel, stride=window.stride)
-        parts = self._parts(columns.detach()) * gradient.reshape(len(maps), 1, -1)
+            maps = x.detach().reshape(-1, *x.shape[-3:]).requires_grad_()
+            columns = unfolded(maps, window)
+        parts = self._parts(columns.detach()) * gradient.reshape(*columns.shape[:2], 1, -1)
         # Unfolding copies each position into its windows; its derivative adds their parts up again.
         return torch.autograd.grad(columns, maps, parts)[0].view_as(x)
 
     def _parts(self, columns: Tensor) -> Tensor:
         if self.share == "softmax":
-            return (columns / self.temperature).softmax(1)
-        return torch.full_like(columns, 1 / columns.shape[1])
+            return (columns / self.temperature).softmax(2)
+        return torch.full_like(columns, 1 / columns.shape[2])
