@@ -290,7 +290,9 @@ class TrainingCLI(LightningCLI):
         # A run that goes on has its layout already.
         always = [RunRecord(directory), *([] if self.goes_on_at else [TensorBoardLayout()]), Summary(directory)]
         checkpoints = self.subcommand == "fit" and trainer.get("enable_checkpointing") is not False
-        return [*always, BestCheckpoint(directory, self._get(self.config_init, "best")), LastCheckpoint(directory)] if checkpoints else always
+        return (
+            [*always, BestCheckpoint(directory, self._get(self.config_init, "best")), LastCheckpoint(directory)] if checkpoints else always
+        )
 
     def _loggers(self) -> list[Any] | bool:
         if self.subcommand not in self.leaves_a_run:

@@ -1,6 +1,6 @@
 """Which inputs a max pooling lets gradients through to, and what ties have to do with it."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,7 @@ class Window(NamedTuple):
             InputError: If it is not square, or dilated.
         """
         assert isinstance(module, (_MaxPoolNd, _AvgPoolNd))
-        settings = (module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1))
+        settings: tuple[Any, ...] = (module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1))
         sizes = [setting if isinstance(setting, int) else setting[0] for setting in settings]
         if any(not isinstance(setting, int) and len(set(setting)) > 1 for setting in settings) or sizes[3] != 1:
             raise InputError(f"{module} is not square: its windows cannot be told apart")

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,8 +31,8 @@ class GradientSparsity(PassProbe):
     Poolings are never averaged: at least 75 % zeros at the stem's max pooling and none at the final average pooling would make 38 %,
     which is no operation's. The kind ``surrogate`` is the gradient at the surrogate's input, ``dL/d(u[t] - V_th)``, once per time step:
     what a hook of the paper's code sees. It bears depth and path of its neuron, whose own input (``neuron``) also gathers what later
-    steps send back. The network's own input is the operation ``input/00_input``. ``_adversarial`` and ``_batchnorm_batch`` follow the first part of
-    a name where the setting is not the default.
+    steps send back. The network's own input is the operation ``input/00_input``. ``_adversarial`` and ``_batchnorm_batch`` follow
+    the first part of a name where the setting is not the default.
 
     Args:
         kinds: Kinds of operations: conv, bn, neuron, pool, linear, and surrogate. Neurons that call no surrogate of their own are left
@@ -53,10 +53,9 @@ class GradientSparsity(PassProbe):
     def watching(self, network: nn.Module) -> Iterator[Callable[[], Values]]:
         """Record every operation."""
         kinds = [kind for kind in KINDS if kind in self.kinds]
-        with (
-            record_gradients(network, kinds) if kinds else nullcontext() as record,
-            record_surrogates(network) if SURROGATE in self.kinds else nullcontext([]) as surrogates,
-        ):
+        with ExitStack() as hooks:
+            record = hooks.enter_context(record_gradients(network, kinds)) if kinds else None
+            surrogates = hooks.enter_context(record_surrogates(network)) if SURROGATE in self.kinds else []
 
             def found() -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
                 if record is not None:
@@ -64,7 +63,9 @@ class GradientSparsity(PassProbe):
                 yield from ((each.tag, each.values) for each in surrogates if each.values is not None)
 
             yield lambda: {
-                f"grad_{statistic}/{tag}": value for tag, values in found() for statistic, value in zip(("zero", "norm"), values, strict=True)
+                f"grad_{statistic}/{tag}": value
+                for tag, values in found()
+                for statistic, value in zip(("zero", "norm"), values, strict=True)
             }
 
     def summarise(self, values: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -12,8 +12,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
 from snn_sparsity.measure.operations import INPUT, KINDS
-from snn_sparsity.measure.surrogates import SURROGATE
 from snn_sparsity.measure.reachability import describe_reachability
+from snn_sparsity.measure.surrogates import SURROGATE
 from snn_sparsity.probes.adversarial_accuracy import AdversarialAccuracy
 from snn_sparsity.probes.base import probes_of
 from snn_sparsity.validation import InputError
