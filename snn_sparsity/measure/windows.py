@@ -1,7 +1,7 @@
 """Geometry of kernels: what each window of a convolution or pooling reads, and whom a max pooling lets gradients through to."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -108,13 +108,13 @@ class Window(NamedTuple):
 
     @classmethod
     def of(cls, module: nn.Module) -> "Window":
-        """Return the window of a max pooling.
+        """Return the window of a max or average pooling.
 
         Raises:
             InputError: If it is not square, or dilated.
         """
-        assert isinstance(module, _MaxPoolNd)
-        settings = (module.kernel_size, module.stride, module.padding, module.dilation)
+        assert isinstance(module, (_MaxPoolNd, _AvgPoolNd))
+        settings: tuple[Any, ...] = (module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1))
         sizes = [setting if isinstance(setting, int) else setting[0] for setting in settings]
         if any(not isinstance(setting, int) and len(set(setting)) > 1 for setting in settings) or sizes[3] != 1:
             raise InputError(f"{module} is not square: its windows cannot be told apart")
