@@ -1,5 +1,6 @@
 """The LightningModule around a spiking network: forward, loss, accuracy. What it is trained for is an objective."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -12,6 +13,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from snn_sparsity.batch import SpikeBatch
+from snn_sparsity.gradient_rules.base import GradientRule
 from snn_sparsity.hyperparameters import objects_to_ignore
 from snn_sparsity.objectives import CrossEntropy, Objective, TrainingStep
 from snn_sparsity.validation import InputError, require_number
@@ -36,9 +38,11 @@ class SpikingClassifier(LightningModule):
         betas: Adam's two decay rates.
         weight_decay: L2 decay added to the gradient, at least 0.
         objective: What a training step minimises; null is plain cross-entropy.
+        backward: Backward rule of training steps, such as ``PoolGradient("uniform")``; null is the network's own derivative. Logits
+            do not change by it, nor does what validation, probes and attacks see.
 
     Raises:
-        InputError: For a number outside its range, or a network without ``num_classes``.
+        InputError: For a number outside its range, a network without ``num_classes``, or one that the rule cannot handle.
 
     Example:
         >>> from snn_sparsity.networks import SEWResNet
@@ -53,6 +57,7 @@ class SpikingClassifier(LightningModule):
         betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 1e-3,
         objective: Objective | None = None,
+        backward: GradientRule | None = None,
     ) -> None:
         super().__init__()
         require_number("lr", lr, above=0)
@@ -61,9 +66,13 @@ class SpikingClassifier(LightningModule):
         for beta in betas:
             require_number("betas", beta, at_least=0, at_most=MOST_BETA)
         require_number("weight_decay", weight_decay, at_least=0)
-        self.save_hyperparameters(ignore=objects_to_ignore("network", "objective"))
+        self.save_hyperparameters(ignore=objects_to_ignore("network", "objective", "backward"))
         self.network, self.objective = network, objective or CrossEntropy()
         self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
+        # Lightning has a method of the other name.
+        self.backward_rule = backward
+        with self._training_derivative():
+            pass  # refused here, not in the first step
         num_classes: Any = getattr(network, "num_classes", None)
         if num_classes is None:
             raise InputError(f"network {type(network).__name__} has no attribute num_classes")
@@ -91,9 +100,21 @@ class SpikingClassifier(LightningModule):
 
     def training_state(self, batch: SpikeBatch, batch_idx: int) -> TrainingStep:
         """Return what the objective sees of a batch."""
-        data: Any = getattr(self.trainer, "datamodule", None)
-        key = (getattr(data, "seed", 0), self.current_epoch)
-        return TrainingStep(self, batch, getattr(data, "spike_encoder", None), key, batch_idx, self.global_rank, self.trainer.world_size)
+        trainer: Any = self._trainer  # none, where a step is asked for by hand
+        data: Any = getattr(trainer, "datamodule", None)
+        return TrainingStep(
+            self,
+            batch,
+            getattr(data, "spike_encoder", None),
+            key=(getattr(data, "seed", 0), self.current_epoch),
+            number=batch_idx,
+            rank=self.global_rank,
+            world_size=getattr(trainer, "world_size", 1),
+            derivative=self._training_derivative,
+        )
+
+    def _training_derivative(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.backward_rule is None else self.backward_rule.applied(self.network)
 
     def validation_step(self, batch: SpikeBatch, batch_idx: int) -> None:
         """Log loss and accuracy on the validation set."""

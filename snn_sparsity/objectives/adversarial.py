@@ -56,7 +56,7 @@ class AdversarialTraining(Objective):
         """Attack the batch and return the cross-entropy of what comes of it; ``train/accuracy`` is that on it."""
         attack = self._drawn(step.draw(CHOICE))
         spikes = step.batch.spikes if attack is None else step.attacked(attack, self.space, step.first(self.share))
-        logits, labels = step.classifier(spikes), step.batch.labels
+        logits, labels = step.logits(spikes), step.batch.labels
         return Outcome(F.cross_entropy(logits, labels), {"accuracy": (logits.argmax(1) == labels).float().mean()})
 
     def _drawn(self, number: float) -> Attack | None:

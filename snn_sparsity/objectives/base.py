@@ -1,6 +1,8 @@
 """The contract between a training step and what it minimises."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -41,6 +43,7 @@ class TrainingStep(NamedTuple):
         number: The batch's number in its epoch.
         rank: This process.
         world_size: Number of processes.
+        derivative: What holds while a pass that is trained runs forward: a backward rule, or nothing.
     """
 
     classifier: nn.Module
@@ -50,11 +53,18 @@ class TrainingStep(NamedTuple):
     number: int = 0
     rank: int = 0
     world_size: int = 1
+    derivative: Callable[[], AbstractContextManager[None]] = nullcontext
 
     @property
     def images(self) -> Tensor:
         """[N,C,H,W] in [0,1], in the precision of the spikes."""
         return self.batch.images.to(self.batch.spikes.dtype) / 255
+
+    def logits(self, spikes: Tensor) -> Tensor:
+        """Return the logits [N,K] of a pass that is trained."""
+        with self.derivative():
+            logits: Tensor = self.classifier(spikes)
+        return logits
 
     def generator(self, purpose: int) -> torch.Generator:
         """Return fresh random numbers of this process."""

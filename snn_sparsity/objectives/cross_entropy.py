@@ -19,7 +19,7 @@ class CrossEntropy(Objective):
 
     def __call__(self, step: TrainingStep) -> Outcome:
         """Return the cross-entropy of the batch."""
-        return Outcome(F.cross_entropy(step.classifier(step.batch.spikes), step.batch.labels))
+        return Outcome(F.cross_entropy(step.logits(step.batch.spikes), step.batch.labels))
 
     @property
     def passes(self) -> Passes:

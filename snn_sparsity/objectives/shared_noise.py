@@ -55,7 +55,7 @@ class SharedNoise(Objective):
         spikes = step.shown(x)
         if len(spikes) % self.periods:
             raise InputError(f"model.objective: periods={self.periods} does not divide the {len(spikes)} time steps of the code")
-        logits = step.classifier(spikes.chunk(self.periods)[period])
+        logits = step.logits(spikes.chunk(self.periods)[period])
         return Outcome(F.cross_entropy(logits, step.batch.labels), {"noise": noise.abs().mean()})
 
     @property

@@ -48,13 +48,13 @@ class SparseGradient(Objective):
         if self.attack is not None:
             x = self.attack(step.target("image"), x, labels, step.generator(CRAFT))
         if not self.weight:
-            return Outcome(F.cross_entropy(step.classifier(step.shown(x)), labels))
+            return Outcome(F.cross_entropy(step.logits(step.shown(x)), labels))
         x = x.detach().requires_grad_()
-        logits = step.classifier(step.shown(x))
+        logits = step.logits(step.shown(x))
         rival = runner_up(logits, labels)
         first = probability(logits, labels, rival)
         (gradient,) = torch.autograd.grad(first.sum(), x, retain_graph=True)
-        second = probability(step.classifier(step.shown(x.detach() + self.h * gradient.sign())), labels, rival)
+        second = probability(step.logits(step.shown(x.detach() + self.h * gradient.sign())), labels, rival)
         penalty = ((second - first) / self.h).square().mean()
         logged = {"penalty": penalty.detach(), "gradient_zeros": (gradient == 0).to(penalty).mean()}
         return Outcome(F.cross_entropy(logits, labels) + self.weight * penalty, logged)

@@ -45,7 +45,7 @@ class TRADES(Objective):
     def __call__(self, step: TrainingStep) -> Outcome:
         """Return the loss; ``train/divergence`` is the KL divergence, in nats."""
         x_adv = self._craft(step)
-        logits, attacked = step.classifier(step.batch.spikes), step.classifier(step.shown(x_adv))
+        logits, attacked = step.logits(step.batch.spikes), step.logits(step.shown(x_adv))
         divergence = kl_divergence(attacked, logits).mean()
         return Outcome(F.cross_entropy(logits, step.batch.labels) + self.beta * divergence, {"divergence": divergence.detach()})
 
