@@ -4,7 +4,7 @@ import logging
 import tempfile
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from snn_sparsity.commands.parsing import NamedConfig, TrainingParser, condense,
 from snn_sparsity.commands.refusals import in_one_line, leaving_nothing, require_schedule
 from snn_sparsity.configs import shipped
 from snn_sparsity.data import SpikeDataModule
+from snn_sparsity.optimisation import Interval, MakeOptimizer, MakeScheduler
 from snn_sparsity.probes.base import Probe
 from snn_sparsity.runs.directory import CONFIG, LOCK, is_finished, live, own_run, require_place, run_directory, runs_beside
 from snn_sparsity.runs.files import is_held, write_whole
@@ -41,6 +42,12 @@ PAPER_SEED = 3407
 ELSEWHERE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.default_root_dir",
              "trainer.enable_progress_bar", "trainer.enable_model_summary", "data.init_args.root")  # fmt: skip
 """Settings that say where and on what a run is made: it may go on with others."""
+OPTIMISATION: Sequence[tuple[str, Any, str]] = (
+    ("optimizer", MakeOptimizer | None, "Any optimiser of PyTorch by name, with its own numbers; null is Adam with those of --model."),
+    ("lr_scheduler", MakeScheduler | None, "Any learning-rate schedule of PyTorch by name; null is none."),
+    ("lr_scheduler_interval", Interval, "What the schedule counts: epochs or steps."),
+)
+"""What LightningCLI calls so; the model gets them."""
 
 
 def run(arguments: list[str]) -> int:
@@ -128,6 +135,9 @@ class TrainingCLI(LightningCLI):
             default={},
             help="Probes by name; the name is the first part of what they log. null switches one off, or all.",
         )
+        for name, kind, meaning in OPTIMISATION:
+            parser.add_argument(f"--{name}", type=kind, default="epoch" if kind is Interval else None, help=meaning)
+            parser.link_arguments(name, f"model.{name}")
         parser.link_arguments("data.num_classes", "model.network.init_args.num_classes", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=_whole_seed)
 

@@ -69,7 +69,7 @@ def _settings(result: Result) -> Iterator[str]:
         "encoder": record.data.get("encoder") or {},
         "data": {**record.data, "batch_size": record.record.get("effective_batch_size", record.data.get("batch_size"))},
     }
-    others = []
+    others = [f"{name} {value['class']}" for name, value in record.optimisation.items() if isinstance(value, dict)]
     for part, settings in paper()["settings"].items():
         for name, said in settings.items():
             wanted = said.get(network["class"]) if isinstance(said, dict) else said

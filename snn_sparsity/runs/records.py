@@ -104,6 +104,13 @@ class Record:
         return {name: _flat(probe) for name, probe in (self.config.get("probes") or {}).items() if probe}
 
     @property
+    def optimisation(self) -> dict[str, Any]:
+        """What trains the network in place of the paper's Adam without a schedule; empty if nothing does."""
+        given = {name: self.config.get(name) for name in ("optimizer", "lr_scheduler")}
+        others = {name: _flat(value) for name, value in given.items() if value}
+        return others | ({"lr_scheduler_interval": self.config.get("lr_scheduler_interval")} if "lr_scheduler" in others else {})
+
+    @property
     def max_epochs(self) -> int:
         """Epochs asked for."""
         return int(self.config["trainer"]["max_epochs"])
@@ -122,7 +129,7 @@ class Record:
         """Return everything that makes a run what it is but its seed, as text; without the pooling, where it is to be compared."""
         network = {name: value for name, value in self.network.items() if pool or name != "pool"}
         model = {name: value for name, value in self.config["model"].items() if name != "network"}
-        schedule = {name: self.config["trainer"].get(name) for name in SCHEDULE}
+        schedule = {name: self.config["trainer"].get(name) for name in SCHEDULE} | self.optimisation
         attacks = {name: probe for name, probe in self.probes.items() if probe["class"] == ATTACKED}
         settings = _settled([network, model, self.data, self.dataset, schedule, attacks])
         return json.dumps(settings, sort_keys=True, default=str)

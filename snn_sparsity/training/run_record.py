@@ -110,6 +110,7 @@ class RunRecord(Callback):
             "arguments": sys.argv[1:],
             **environment(pl_module.device),
             "precision": trainer.precision,
+            "optimizer": str(optimisation) if (optimisation := getattr(pl_module, "optimisation", None)) else "",
             "world_size": trainer.world_size,
             "effective_batch_size": getattr(data, "batch_size", 0) * trainer.world_size * trainer.accumulate_grad_batches,
             "data": {"name": type(data).__name__, "splits": data.identity() if hasattr(data, "identity") else {}},
