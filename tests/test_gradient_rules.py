@@ -415,7 +415,8 @@ def pulled_back(node, x, weights):
         (neuron.IFNode(), [4.0, -2.0, 1.0], 0.5),
         (neuron.IFNode(), [-1.0, 0.5, 0.0], 0.0),
         (neuron.IFNode(), [2.0, 2.0, 2.5], 0.0),
-        (neuron.IFNode(), [0.0, 0.0, 0.0], 0.5),
+        # 0 is the end of the slow rise (0.2) and the beginning of the fast one: the authors' code adds both.
+        (neuron.IFNode(), [0.0, 0.0, 0.0], 0.7),
         # V_th 4: slope 1/8.
         (neuron.IFNode(v_threshold=4.0), [7.0, 7.0, 7.0], 0.125),
         # A quarter leaks away: 0.2 up to 1/4, then (1 - 0.05) / 1.75.
