@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 import yaml
 from jsonargparse import ActionConfigFile, Namespace
+from jsonargparse.typing import register_type
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -37,6 +38,9 @@ from snn_sparsity.training.stopping import StopTogether
 from snn_sparsity.training.sync_batchnorm import MultiStepSyncBatchNorm
 from snn_sparsity.training.tensorboard import TensorBoardLayout
 from snn_sparsity.validation import InputError
+
+# Averaging callbacks are given a device, and a run's config.yaml must hold it.
+register_type(torch.device, fail_already_registered=False)
 
 PAPER_SEED = 3407
 ELSEWHERE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.default_root_dir",

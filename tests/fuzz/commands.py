@@ -63,14 +63,15 @@ WORDED = [
     "--trainer.callbacks+", "--trainer.enable_checkpointing", "--trainer.gradient_clip_algorithm", "--trainer.deterministic",
     "--trainer.benchmark", "--trainer.inference_mode", "--trainer.use_distributed_sampler", "--trainer.profiler",
     "--trainer.detect_anomaly", "--trainer.barebones", "--trainer.plugins", "--trainer.sync_batchnorm", "--trainer.model_registry",
-    "--trainer.enable_autolog_hparams", "--trainer.max_epoch", "--modle.lr", "--x", "--optimizer", "--lr_scheduler", "--lr_scheduler_interval", "-x", "--print_config", "--help", "--data.root",
-    "--trainer",
+    "--trainer.enable_autolog_hparams", "--trainer.max_epoch", "--modle.lr", "--x", "-x", "--print_config", "--help", "--data.root",
+    "--trainer", "--optimizer", "--lr_scheduler", "--lr_scheduler_interval",
 ]  # fmt: skip
 PLACED = ["--config", "-c", "--ckpt_path", "--data.root", "--trainer.default_root_dir"]
 LIKELY = st.sampled_from([
     "EarlyStopping", "ModelCheckpoint", "TensorBoardLogger", "SEWResNet", "CIFARDataModule", "ImageFolderDataModule", "RateEncoder",
-    "SGD", "AdamW", "LBFGS", "StepLR", "OneCycleLR", "CosineAnnealingLR", "GradientTrail", "AdversarialAccuracy", "APGD", "Square", "Noise", "PGD", "gpu", "tpu", "16-mixed", "warn", "simple", "dlr",
+    "GradientTrail", "AdversarialAccuracy", "APGD", "Square", "Noise", "PGD", "gpu", "tpu", "16-mixed", "warn", "simple", "dlr",
     "image", "spikes", "batch", "Transfer", "SpikeDataModule", "DirectEncoder", "CodeBookAscent", "VulnerabilityRatio",
+    "SGD", "AdamW", "LBFGS", "StepLR", "OneCycleLR", "CosineAnnealingLR",
 ])  # fmt: skip
 OPTIONS = (
     st.tuples(st.sampled_from(NUMERIC), NUMBERS)
