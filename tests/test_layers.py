@@ -12,8 +12,8 @@ ROOT = Path(snn_sparsity.__file__).parent
 FLOORS = [
     {"__init__", "validation", "randomness", "batch", "hyperparameters"},
     {"runs", "measure", "configs", "encoders", "networks", "distributed", "optimisation"},
-    {"figures", "data", "gradient_rules", "sweep", "classifier"},
-    {"documents", "attacks"},
+    {"figures", "data", "gradient_rules", "sweep"},
+    {"documents", "attacks", "classifier"},
     {"reproduction", "probes", "audit"},
     {"report"},
     {"training"},

@@ -172,7 +172,7 @@ def test_the_averaged_network_is_kept_with_its_batch_statistics():
     assert kept["state_dict"]["network.bn1.running_mean"].count_nonzero() == 8
     average = kept["callbacks"]["StochasticWeightAveraging"]["average_model_state"]
     assert torch.equal(kept["state_dict"]["network.conv1.weight"], average["network.conv1.weight"])
-    callback = yaml.safe_load((RUN / "config.yaml").read_text())["trainer"]["callbacks"]
+    (callback,) = yaml.safe_load((RUN / "config.yaml").read_text())["trainer"]["callbacks"]
     assert callback["init_args"]["device"] == "cpu"
 
 

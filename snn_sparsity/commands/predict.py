@@ -10,12 +10,11 @@ from typing import ClassVar
 import torch
 from lightning import LightningModule, Trainer
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.commands.train import TrainingCLI, quieten
 from snn_sparsity.data import SpikeDataModule
-from snn_sparsity.data.image_folder import image_files, read_image, require_inside
+from snn_sparsity.data.image_files import LOOKED_FOR, Background, contents, read_image, require_inside, tell_left_out
 from snn_sparsity.randomness import stream
 from snn_sparsity.training.checkpoint_files import read_checkpoint
 from snn_sparsity.validation import InputError
@@ -66,7 +65,9 @@ class PredictionTrainer(Trainer):
         model.load_state_dict(read_checkpoint(ckpt_path)["state_dict"])
         model.to(self.strategy.root_device).eval()
         rows, names = [], datamodule.class_names
-        for files, pixels in numbered_images(datamodule) if images is None else folder_images(Path(images)):
+        # Transparent images show what they showed in training.
+        background: Background = getattr(datamodule, "background", "white")
+        for files, pixels in numbered_images(datamodule) if images is None else folder_images(Path(images), background):
             likeliest = classify(model, datamodule, pixels).max(1)
             for file, index, probability in zip(files, likeliest.indices.tolist(), likeliest.values.tolist(), strict=True):
                 rows.append((file, names[index], f"{probability:.6f}"))
@@ -83,19 +84,22 @@ class PredictionCLI(TrainingCLI):
     methods: ClassVar[Mapping[str, set[str]]] = {"predict": {"model", "datamodule"}}
 
 
-def folder_images(folder: Path) -> Iterator[tuple[list[str], Tensor]]:
+def folder_images(folder: Path, background: Background = "white") -> Iterator[tuple[list[str], Tensor]]:
     """Yield the images in a folder and below it in batches: paths from the folder on, sorted, and pixels [N,3,32,32] uint8.
 
     Raises:
         InputError: If there are none, or one that cannot be read, naming it.
     """
-    files = sorted(image_files(folder))
+    found = contents(folder)
+    tell_left_out(folder, "hidden or left behind by programs", found.left_behind)
+    tell_left_out(folder, f"of other endings ({LOOKED_FOR})", found.others)
+    files = sorted(found.images)
     if not files:
-        raise InputError(f"--images {folder}: no images there (looked for {', '.join(IMG_EXTENSIONS)})")
+        raise InputError(f"--images {folder}: no images there ({LOOKED_FOR})")
     require_inside(folder, files)
     for first in range(0, len(files), BATCH):
         some = files[first : first + BATCH]
-        yield [path.relative_to(folder).as_posix() for path in some], torch.stack([read_image(path) for path in some])
+        yield [path.relative_to(folder).as_posix() for path in some], torch.stack([read_image(path, background) for path in some])
 
 
 def numbered_images(datamodule: SpikeDataModule) -> Iterator[tuple[list[str], Tensor]]:
