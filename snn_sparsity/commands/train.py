@@ -39,7 +39,7 @@ from snn_sparsity.validation import InputError
 
 PAPER_SEED = 3407
 ELSEWHERE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.default_root_dir",
-             "trainer.enable_progress_bar", "trainer.enable_model_summary", "data.init_args.root")  # fmt: skip
+             "trainer.enable_progress_bar", "trainer.enable_model_summary", "data.init_args.root", "data.init_args.path")  # fmt: skip
 """Settings that say where and on what a run is made: it may go on with others."""
 
 

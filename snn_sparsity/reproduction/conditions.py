@@ -58,6 +58,10 @@ def _uncertainty(images: int | None) -> str:
 def _pixels(result: Result) -> Iterator[str]:
     if not result.record.original_pixels:
         yield "OTHER PIXELS: a folder of images (JPEG)"
+    found = result.record.recognised
+    for what, words in (("jpeg", "JPEG versions"), ("unknown", "not known")):
+        if found.get(what):
+            yield f"SOME IMAGES: {found[what]:,} of {found['images']:,} are {words}"
 
 
 def _settings(result: Result) -> Iterator[str]:
