@@ -66,7 +66,11 @@ def _profile(axes: Axes, run: Run, statistic: str) -> None:
 
 def zeros_over_epochs(runs: Sequence[Run]) -> Figure:
     """Draw zeros (%) of the input gradient as a heat map, depth by epoch, a panel a run; grey is what was not measured."""
-    listed = [run.operations("grad_zero/") for run in runs]
+    listed = [
+        # A surrogate has the depth of its neuron.
+        {name: operation for name, operation in run.operations("grad_zero/").items() if operation.kind != "surrogate"}
+        for run in runs
+    ]
     epochs = sorted({epoch for run, names in zip(runs, listed, strict=True) for name in names for epoch in run.values[name]})
     depths = 1 + max(operation.depth for names in listed for operation in names.values())
     figure, axes = panels(1, len(runs), 7.5)

@@ -1,11 +1,11 @@
 """Which inputs a max pooling lets gradients through to, and what ties have to do with it."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.pooling import _MaxPoolNd
+from torch.nn.modules.pooling import _AvgPoolNd, _MaxPoolNd
 
 from snn_sparsity.validation import InputError
 
@@ -25,13 +25,13 @@ class Window(NamedTuple):
 
     @classmethod
     def of(cls, module: nn.Module) -> "Window":
-        """Return the window of a max pooling.
+        """Return the window of a max or average pooling.
 
         Raises:
             InputError: If it is not square, or dilated.
         """
-        assert isinstance(module, _MaxPoolNd)
-        settings = (module.kernel_size, module.stride, module.padding, module.dilation)
+        assert isinstance(module, (_MaxPoolNd, _AvgPoolNd))
+        settings: tuple[Any, ...] = (module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1))
         sizes = [setting if isinstance(setting, int) else setting[0] for setting in settings]
         if any(not isinstance(setting, int) and len(set(setting)) > 1 for setting in settings) or sizes[3] != 1:
             raise InputError(f"{module} is not square: its windows cannot be told apart")

@@ -34,7 +34,7 @@ class SparsityOrigin(PassProbe):
     | key | meaning | range |
     |---|---|---|
     | ``zero_origin/<cause>/<kind>/<NN>_<module path>`` | share of all entries; the causes add up to ``grad_zero`` | [0,1] |
-    | ``zero_origin_mean/<cause>/<kind>`` | mean over the operations of a kind | [0,1] |
+    | ``zero_origin_mean/<cause>/<kind>`` | mean over the operations of a kind but ``pool`` | [0,1] |
     | ``pool_windows/<none,one,several>/<NN>_<path>`` | windows of a max pooling with no spike, one, several (ties) | [0,1] |
     | ``pool_tie_shared_zero/<NN>_<path>`` | zeros at its input if tied maxima shared a window's gradient equally | [0,1] |
 

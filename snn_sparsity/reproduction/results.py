@@ -17,7 +17,8 @@ CLEAN = "clean"
 class Result:
     """A run's numbers: of a test of its best checkpoint on all test images, where there is one, else of its best epoch.
 
-    Best is the epoch of the highest clean accuracy among those at which every attack was made, as the checkpoint is chosen.
+    Best is the epoch of the highest clean accuracy, or of the lowest loss, as the run's checkpoint was chosen (``best`` in its
+    configuration), among those at which every attack was made.
 
     Attributes:
         number: By which the report calls the run, from 1.
@@ -42,9 +43,11 @@ class Result:
         """The best epoch, from 0; None if there is none."""
         metrics = self._judged.metrics
         curves = [metrics.get(self._clean, {}), *(metrics.get(f"{probe}/accuracy", {}) for probe in self.attacks.values())]
-        complete = set.intersection(*map(set, curves))
+        by = str(self.record.config.get("best", "accuracy"))
+        judge, sign = metrics.get(self._clean.replace("accuracy", by), {}), -1 if by == "loss" else 1
+        complete = set.intersection(*map(set, [*curves, judge]))
         # The first of equals, as checkpoints are kept.
-        return max(sorted(complete), key=lambda epoch: curves[0][epoch].value, default=None)
+        return max(sorted(complete), key=lambda epoch: sign * judge[epoch].value, default=None)
 
     @property
     def clean(self) -> Number | None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from snn_sparsity.runs.metrics import Metrics, read_numbers
 from snn_sparsity.validation import InputError
 
-KINDS = ("input", "conv", "bn", "neuron", "pool", "linear")
+KINDS = ("input", "conv", "bn", "neuron", "surrogate", "pool", "linear")
 """Kinds of operations in the order in which figures show them; ``input`` is the network's own."""
 OPERATION = rf"(?:({'|'.join(KINDS)})/)?(\d+)_(.+)"
 """How a logged name ends that is about one operation; some statistics leave the kind out."""
