@@ -1,6 +1,8 @@
 """Archives of one's own: read right, refused in one line, recognised by their content."""
 
+import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,12 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning import Trainer
 
+from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.data import ArrayDataModule, ImageSet, Splits, recognition
 from snn_sparsity.data.recognition import fingerprints, recognise
+from snn_sparsity.encoders import PhaseEncoder
 from snn_sparsity.training.run_record import images_of
 from snn_sparsity.validation import InputError
 from tests.conftest import SHARED
+from tests.tiny import TinyNetwork
 
 rng = np.random.default_rng(0)
 IMAGES = {"train_images": rng.integers(0, 256, (6, 3, 32, 32), np.uint8), "test_images": rng.integers(0, 256, (4, 3, 32, 32), np.uint8)}
@@ -193,3 +199,22 @@ def test_cifar_s_own_pixels_are_recognised_under_any_name(tmp_path):
     original, jpeg = recognition._table()
     assert np.array_equal(original, np.sort(np.concatenate([one[flag] for one, flag in zip(every, flags, strict=True)])))
     assert np.array_equal(jpeg, np.sort(np.concatenate([one[~flag] for one, flag in zip(every, flags, strict=True)])))
+
+
+# A dataset of one's own ----------------------------------------------------------------------------------------------------
+
+
+def test_the_documented_datamodule_of_one_s_own_trains(trainer_options, tmp_path):
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    (tmp_path / "stripes_of_the_page.py").write_text(example)
+    spec = importlib.util.spec_from_file_location("stripes_of_the_page", tmp_path / "stripes_of_the_page.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    data = module.Stripes(count=16, encoder=PhaseEncoder(num_steps=2), validation=0.25)
+    trainer = Trainer(max_epochs=1, **trainer_options)
+    trainer.fit(SpikingClassifier(TinyNetwork(data.num_classes)), datamodule=data)
+    (metrics,) = trainer.test(trainer.lightning_module, datamodule=data, verbose=False)
+    assert "test/accuracy" in metrics
+    assert data.split("train").labels.bincount().min() > 0
