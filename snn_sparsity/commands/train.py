@@ -26,13 +26,14 @@ from snn_sparsity.optimisation import Interval, MakeOptimizer, MakeScheduler
 from snn_sparsity.probes.base import Probe
 from snn_sparsity.runs.directory import CONFIG, LOCK, is_finished, live, own_run, require_place, run_directory, runs_beside
 from snn_sparsity.runs.files import is_held, write_whole
+from snn_sparsity.runs.metrics import forget_from
 from snn_sparsity.training.checkpoint_files import WholeCheckpointIO, last_whole, read_checkpoint
 from snn_sparsity.training.checkpoints import BestBy, BestCheckpoint, LastCheckpoint
 from snn_sparsity.training.dead_layers import DeadLayers
 from snn_sparsity.training.end_table import Summary
 from snn_sparsity.training.finite_check import FiniteCheck
 from snn_sparsity.training.memory import require_memory, step_bytes
-from snn_sparsity.training.metrics_logger import MetricsCSV, forget_from
+from snn_sparsity.training.metrics_logger import MetricsCSV
 from snn_sparsity.training.run_record import RunRecord
 from snn_sparsity.training.stopping import StopTogether
 from snn_sparsity.training.sync_batchnorm import MultiStepSyncBatchNorm
@@ -44,7 +45,7 @@ register_type(torch.device, fail_already_registered=False)
 
 PAPER_SEED = 3407
 ELSEWHERE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.default_root_dir",
-             "trainer.enable_progress_bar", "trainer.enable_model_summary", "data.init_args.root")  # fmt: skip
+             "trainer.enable_progress_bar", "trainer.enable_model_summary", "data.init_args.root", "data.init_args.path")  # fmt: skip
 """Settings that say where and on what a run is made: it may go on with others."""
 OPTIMISATION: Sequence[tuple[str, Any, str]] = (
     ("optimizer", MakeOptimizer | None, "Any optimiser of PyTorch by name, with its own numbers; null is Adam with those of --model."),

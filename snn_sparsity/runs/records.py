@@ -77,7 +77,7 @@ class Record:
     def dataset(self) -> str:
         """``cifar10``, ``cifar100``, ``digits``, or what else it is.
 
-        A folder of images is a dataset of the paper if its name begins with that of the dataset.
+        A folder of images is a dataset of the paper if its name begins with that of the dataset; an archive of arrays, if its content is.
         """
         if self.data["class"] == "CIFARDataModule":
             return str(self.data["name"])
@@ -85,11 +85,19 @@ class Record:
             folder = Path(str(self.data["root"])).name
             match = re.match(r"cifar-?(100|10)(?!\d)", folder.lower())
             return f"cifar{match[1]}" if match else f"folder {folder}"
+        if self.data["class"] == "ArrayDataModule":
+            return str(self.recognised.get("dataset", f"arrays {Path(str(self.data['path'])).stem}"))
         return str(self.data["class"]).removesuffix("DataModule").lower()
 
     @property
+    def recognised(self) -> Mapping[str, Any]:
+        """What the content of the images says of them: ``dataset``, ``images``, ``jpeg``, ``unknown``; empty where it says nothing."""
+        found: Mapping[str, Any] = self.record.get("data", {}).get("recognised") or {}
+        return found
+
+    @property
     def original_pixels(self) -> bool:
-        """Whether the images are the dataset's own, not files that were compressed or resized."""
+        """Whether the images are the dataset's own, not files that were compressed or resized; see ``recognised`` for single ones."""
         return self.data["class"] != "ImageFolderDataModule"
 
     @property
