@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
 from io import TextIOWrapper
@@ -62,11 +63,11 @@ def _run(arguments: list[str]) -> int:
     if isinstance(sys.stdout, TextIOWrapper):
         # A file's name may hold what cannot be printed; it is no reason to stop.
         sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        given = parse(arguments)
-    except SystemExit as end:
-        # Help and version end so.
-        return int(end.code or 0)
+    if arguments[:1] in ([], ["-h"], ["--help"], ["--version"]):
+        with suppress(SystemExit):
+            parse(arguments)
+        return 0
+    given = parse(arguments)
     _require_spikingjelly_2()
     # A console script does not look for modules where it is started; a user's own probe lies there.
     if os.getcwd() not in sys.path:

@@ -10,12 +10,11 @@ from pathlib import Path
 import torch
 from lightning import LightningModule
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.commands.train import network_of
 from snn_sparsity.data import SpikeDataModule
-from snn_sparsity.data.image_folder import image_files, read_image, require_inside
+from snn_sparsity.data.image_files import LOOKED_FOR, Background, contents, read_image, require_inside, tell_left_out
 from snn_sparsity.randomness import stream
 from snn_sparsity.validation import InputError
 
@@ -29,7 +28,9 @@ def run(given: Namespace) -> int:
     _require_writable(target)
     made = network_of(given)
     rows, names = [], made.datamodule.class_names
-    for files, pixels in numbered_images(made.datamodule) if given.images is None else folder_images(Path(given.images)):
+    # Transparent pixels are seen as they were in training.
+    background: Background = getattr(made.datamodule, "background", "white")
+    for files, pixels in numbered_images(made.datamodule) if given.images is None else folder_images(Path(given.images), background):
         likeliest = classify(made.model, made.datamodule, pixels).max(1)
         for file, index, probability in zip(files, likeliest.indices.tolist(), likeliest.values.tolist(), strict=True):
             rows.append((file, names[index], f"{probability:.6f}"))
@@ -52,19 +53,22 @@ def _require_writable(target: Path) -> None:
         raise InputError(f"--out {target} cannot be written to")
 
 
-def folder_images(folder: Path) -> Iterator[tuple[list[str], Tensor]]:
+def folder_images(folder: Path, background: Background = "white") -> Iterator[tuple[list[str], Tensor]]:
     """Yield the images in a folder and below it in batches: paths from the folder on, sorted, and pixels [N,3,32,32] uint8.
 
     Raises:
         InputError: If there are none, or one that cannot be read, naming it.
     """
-    files = sorted(image_files(folder))
+    found = contents(folder)
+    tell_left_out(folder, "hidden or left behind by programs", found.left_behind)
+    tell_left_out(folder, f"of other endings ({LOOKED_FOR})", found.others)
+    files = sorted(found.images)
     if not files:
-        raise InputError(f"--images {folder}: no images there (looked for {', '.join(IMG_EXTENSIONS)})")
+        raise InputError(f"--images {folder}: no images there ({LOOKED_FOR})")
     require_inside(folder, files)
     for first in range(0, len(files), BATCH):
         some = files[first : first + BATCH]
-        yield [path.relative_to(folder).as_posix() for path in some], torch.stack([read_image(path) for path in some])
+        yield [path.relative_to(folder).as_posix() for path in some], torch.stack([read_image(path, background) for path in some])
 
 
 def numbered_images(datamodule: SpikeDataModule) -> Iterator[tuple[list[str], Tensor]]:

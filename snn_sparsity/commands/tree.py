@@ -61,9 +61,8 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     own, after = _split(arguments)
     given, more = tree.parser.parse_known_args([*own[:1], *_from_environment(own[0], environment), *own[1:]] if own else ["--help"])
     if more and not given.takes_more:
-        name = more[0].partition("=")[0]
         options = [option for action in tree.commands[given.command]._actions for option in action.option_strings]
-        raise InputError(f"{given.command}: unknown option {name}{did_you_mean(name, options)}; see snn-sparsity {given.command} --help")
+        tree.commands[given.command].error(f"unrecognized arguments: {' '.join(more)}{did_you_mean(more[0].partition('=')[0], options)}")
     given.more = [*more, *after]
     return given
 
@@ -75,7 +74,7 @@ def did_you_mean(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
         >>> did_you_mean("fti", ["fit", "test"]), did_you_mean("x", ["fit", "test"])
         (' (did you mean fit?)', '')
     """
-    found = get_close_matches(word, list(known), n=1)
+    found = get_close_matches(word, list(known), n=1, cutoff=0.7)
     return f" (did you mean {found[0]}?)" if found else ""
 
 
@@ -292,7 +291,10 @@ def _plot(tree: Tree) -> None:
     parser.add_argument("run", metavar="RUN", type=Path, help="a run's directory, such as runs/demo/seed_3407/0")
     parser.add_argument("other", metavar="RUN2", type=Path, nargs="?", help="a second run, shown beside the first")
     parser.add_argument(
-        "--figure", default="all", metavar="NAME", help="one figure by its name (default: all that the run has numbers for)"
+        "--figure",
+        default="all",
+        metavar="NAME",
+        help="gradients, zeros_over_epochs, origin, bound, trail, surrogate, or all that there are numbers for (default)",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the PNG files (default: figures/ in the first run)")
 

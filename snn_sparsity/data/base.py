@@ -63,6 +63,7 @@ class SpikeDataModule(LightningDataModule, ABC):
             raise InputError(f"validation={self.validation!r} is not allowed: give 'test' or a number between 0 and 1")
         self.save_hyperparameters(ignore=objects_to_ignore("encoder"))
         self.spike_encoder = self.encoder or PhaseEncoder()
+        self._loaded: Splits | None = None
         self._splits: dict[str, ImageSet] = {}
 
     @property
@@ -77,13 +78,19 @@ class SpikeDataModule(LightningDataModule, ABC):
 
     @abstractmethod
     def load(self) -> Splits:
-        """Return the official training and test sets; called after ``prepare_data`` on every rank."""
+        """Return the official training and test sets; called on one rank of a machine first, then on every other."""
+
+    def prepare_data(self) -> None:
+        """Load the dataset once, so that what must be downloaded or decoded is in the cache when other ranks ask for it."""
+        if not self._splits:
+            self._loaded = self.load()
 
     def setup(self, stage: str) -> None:
         """Load the dataset once and split it."""
         if self._splits:
             return
-        train, test = self.load()
+        train, test = self._loaded or self.load()
+        self._loaded = None
         order = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(HOLD_OUT_SEED))
         test = test.select(torch.arange(len(test.labels))[: self.test_samples])
         if self.validation == "test":

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from snn_sparsity.documents.cells import Cell, Table, words
+from snn_sparsity.documents.blocks import Cell, Table, words
 from snn_sparsity.figures.drawing import labelled, legend, panels
 from snn_sparsity.measure.correlation import Correlation, partial, pearson
 from snn_sparsity.reproduction.paper import DATASETS, network_name
@@ -95,7 +95,7 @@ def claim_table(protocol: Protocol, series: Sequence[Series]) -> Table:
     """Return the correlations with their 95 % intervals, and whether they are as the paper claims: above 0."""
     header = ["dataset", "attack", "zeros at", "points", "runs", "r over runs and epochs", "as claimed?", "r given clean accuracy",
               "r over runs, best epochs", "as claimed?"]  # fmt: skip
-    return Table(f"claim, {protocol.title}", header, [_line(each) for each in series])
+    return Table(f"claim, {protocol.title}", header, [_line(each) for each in series], numbers=("points", "runs"))
 
 
 def claim(protocol: Protocol, series: Sequence[Series]) -> Figure:

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
-from snn_sparsity.documents.cells import MISSING, Cell, Table, measured, words
+from snn_sparsity.documents.blocks import MISSING, Cell, Link, Table, measured, words
 from snn_sparsity.reproduction.conditions import conditions
 from snn_sparsity.reproduction.paper import COLUMNS, DATASETS, PaperRow, max_pooled, network_name, paper, paper_rows
 from snn_sparsity.reproduction.protocols import PAPER, Attack
-from snn_sparsity.reproduction.results import Group, pairs_of
+from snn_sparsity.reproduction.results import Group, Result, pairs_of
 from snn_sparsity.runs.metrics import Accuracy, arrow, signed
 
 TITLES = {"fgsm": "FGSM", "pgd": "PGD-7", "clean": "clean"}
@@ -32,7 +32,7 @@ def paper_table(number: int, groups: Sequence[Group]) -> Table:
     for place, row in enumerate(paper_rows(number), 1):
         matching = [group for group in groups if not row.quoted and group.first.setting == row.setting]
         lines += [_line(row, place, group, twins) for group in matching] or [_line(row, place, None, twins)]
-    return Table(f"Table {number}, {PAPER.title}", [*WHICH, *columns, *HOW], lines)
+    return Table(f"Table {number}, {PAPER.title}", [*WHICH, *columns, *HOW], lines, numbers=(*columns, *HOW))
 
 
 def title(number: int) -> str:
@@ -43,7 +43,14 @@ def title(number: int) -> str:
 def which(group: Group) -> list[Cell]:
     """Return the cells that say what a line is about, and in what it is not the paper's."""
     dataset, network, depth, pool = group.first.setting
-    return words([DATASETS.get(dataset, dataset), f"{network_name(network, depth)} {pool}", group.marks, conditions(group) or "-"])
+    what, name, said = words([DATASETS.get(dataset, dataset), f"{network_name(network, depth)} {pool}", conditions(group) or "-"])
+    return [what, name, marked(group.results), said]
+
+
+def marked(results: Sequence[Result]) -> Cell:
+    """Return the cell that names runs; on a page it leads to them."""
+    links = tuple(Link(f"R{result.number}", f"#R{result.number}") for result in results)
+    return Cell(" ".join(result.mark for result in results), links=links)
 
 
 def how(group: Group) -> list[Cell]:

@@ -10,8 +10,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from snn_sparsity.documents import page
-from snn_sparsity.documents.blocks import Block, Heading, Link, Picture, anchored_html, anchored_markdown, as_html, as_markdown
-from snn_sparsity.documents.cells import Table
+from snn_sparsity.documents.blocks import Block, Heading, Link, Picture, Table
 from snn_sparsity.figures.catalogue import available, figure_of
 from snn_sparsity.reproduction.claim import Series, claim, claim_table, series_of
 from snn_sparsity.reproduction.paper import DATASETS, network_name, paper
@@ -66,11 +65,11 @@ class Report:
 
     def html(self) -> str:
         """Return one page with everything inside."""
-        return anchored_html(page.page(TITLE, [as_html(block) for block in self.blocks]))
+        return page.html(TITLE, self.blocks)
 
     def markdown(self) -> str:
         """Return the same in Markdown; figures are files in ``figures/`` beside it."""
-        return anchored_markdown("\n\n".join([f"# {TITLE}", *map(as_markdown, self.blocks)]) + "\n")
+        return page.markdown(TITLE, self.blocks, "figures")
 
     def csv(self) -> str:
         """Return every number that comes from a run or the paper, with its sources: paths from the report's folder on, and lines."""
@@ -156,7 +155,7 @@ class Report:
         yield record_table(self.results)
         attacks = [attack for same in self.protocols.values() for attack in same]
         for result in self.results:
-            yield Heading(f"{result.mark} {result.record.name}", 3)
+            yield Heading(f"R{result.number} {result.record.name}", 3, f"R{result.number}")
             yield Link(f"{result.record.path.name}: the run's record", self._from_here(result.record.path / "run.json"))
             yield source_table(result, attacks)
 
@@ -186,7 +185,7 @@ def _claim(protocol: Protocol, dataset: str, series: Sequence[Series]) -> Pictur
 def _gradients(results: Sequence[Result]) -> Picture:
     _, network, depth, _ = results[0].record.setting
     dataset = results[0].record.dataset
-    shown = ", ".join(f"{result.record.setting[3]} pooling {result.mark}" for result in results)
+    shown = ", ".join(f"{result.record.setting[3]} pooling R{result.number}" for result in results)
     caption = f"{DATASETS.get(dataset, dataset)}, {network_name(network, depth)}: {shown}; clean spikes, BatchNorm eval"
     runs = [result.record.run for result in results]
     return Picture("gradients_" + "_".join(f"r{result.number}" for result in results), lambda: figure_of("gradients", runs), caption)
