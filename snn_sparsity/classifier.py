@@ -1,5 +1,6 @@
 """The LightningModule around a spiking network: forward, loss, accuracy. It knows no attack."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -12,6 +13,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from snn_sparsity.batch import SpikeBatch
+from snn_sparsity.gradient_rules.base import GradientRule
 from snn_sparsity.hyperparameters import objects_to_ignore
 from snn_sparsity.validation import InputError, require_number
 
@@ -31,9 +33,11 @@ class SpikingClassifier(LightningModule):
         lr: Adam's learning rate, above 0.
         betas: Adam's two decay rates.
         weight_decay: L2 decay added to the gradient, at least 0.
+        backward: Backward rule of training steps, such as ``PoolGradient("uniform")``; null is the network's own derivative. Logits
+            do not change by it, nor does what validation, probes and attacks see.
 
     Raises:
-        InputError: For a number outside its range, or a network without ``num_classes``.
+        InputError: For a number outside its range, a network without ``num_classes``, or one that the rule cannot handle.
 
     Example:
         >>> from snn_sparsity.networks import SEWResNet
@@ -41,7 +45,14 @@ class SpikingClassifier(LightningModule):
         torch.Size([2, 10])
     """
 
-    def __init__(self, network: nn.Module, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), weight_decay: float = 1e-3) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 1e-3,
+        backward: GradientRule | None = None,
+    ) -> None:
         super().__init__()
         require_number("lr", lr, above=0)
         if not isinstance(betas, list | tuple) or len(betas) != 2:
@@ -49,9 +60,13 @@ class SpikingClassifier(LightningModule):
         for beta in betas:
             require_number("betas", beta, at_least=0, at_most=MOST_BETA)
         require_number("weight_decay", weight_decay, at_least=0)
-        self.save_hyperparameters(ignore=objects_to_ignore("network"))
+        self.save_hyperparameters(ignore=objects_to_ignore("network", "backward"))
         self.network = network
         self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
+        # Lightning has a method of the other name.
+        self.backward_rule = backward
+        with self._training_derivative():
+            pass  # refused here, not in the first step
         num_classes: Any = getattr(network, "num_classes", None)
         if num_classes is None:
             raise InputError(f"network {type(network).__name__} has no attribute num_classes")
@@ -68,9 +83,14 @@ class SpikingClassifier(LightningModule):
 
     def training_step(self, batch: SpikeBatch, batch_idx: int) -> Tensor:
         """Return the mean cross-entropy of a batch."""
-        loss = F.cross_entropy(self(batch.spikes), batch.labels)
+        with self._training_derivative():
+            logits = self(batch.spikes)
+        loss = F.cross_entropy(logits, batch.labels)
         self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch.labels), sync_dist=True)
         return loss
+
+    def _training_derivative(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.backward_rule is None else self.backward_rule.applied(self.network)
 
     def validation_step(self, batch: SpikeBatch, batch_idx: int) -> None:
         """Log loss and accuracy on the validation set."""

@@ -12,9 +12,9 @@ ROOT = Path(snn_sparsity.__file__).parent
 FLOORS = [
     {"__init__", "validation", "randomness", "batch", "hyperparameters"},
     {"units"},
-    {"runs", "measure", "configs", "encoders", "networks", "distributed", "classifier"},
+    {"runs", "measure", "configs", "encoders", "networks", "distributed"},
     {"figures", "data", "gradient_rules", "sweep"},
-    {"documents", "attacks"},
+    {"documents", "attacks", "classifier"},
     {"reproduction", "probes", "audit"},
     {"report"},
     {"training"},

@@ -21,7 +21,7 @@ from snn_sparsity.reproduction.claim import series_of
 from snn_sparsity.reproduction.conditions import conditions
 from snn_sparsity.reproduction.paper import COLUMNS, max_pooled, paper_rows
 from snn_sparsity.reproduction.paper_rows import arrows, paper_table
-from snn_sparsity.reproduction.protocols import PAPER, STRICT, Attack, attacks_of
+from snn_sparsity.reproduction.protocols import PAPER, STRICT, AttackSettings, attacks_of
 from snn_sparsity.reproduction.report import Report
 from snn_sparsity.reproduction.results import groups_of, pairs_of, protocols_of, results_of
 from snn_sparsity.reproduction.run_tables import audit_table, protocol_table, record_table
@@ -205,7 +205,7 @@ def test_mistakes_get_one_line(capsys):
     (second / "run.json").write_text("{")
     assert "run.json cannot be read" in error(capsys, second)
     Path("taken").write_text("")
-    assert "--out taken" in error(capsys, first, "--out", "taken")
+    assert "png cannot be written: Not a directory" in error(capsys, first, "--out", "taken")
 
 
 @pytest.mark.parametrize("change", [{"seed": 2}, {"epochs": 5}, {"depth": 34}, {"pool": "avg"}, {"name": "cifar100"}, {"train_samples": 9}])
@@ -662,7 +662,7 @@ assert not {"torch", "lightning", "matplotlib.pyplot"} & set(sys.modules)
 
 
 def test_an_attack_is_a_value():
-    one, other = (Attack(STRICT, "PGD", (("steps", 7),)) for _ in range(2))
+    one, other = (AttackSettings(STRICT, "PGD", (("steps", 7),)) for _ in range(2))
     assert one == other
     assert len({one, other}) == 1
 

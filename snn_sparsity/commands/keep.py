@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from snn_sparsity.reproduction.card import card
+from snn_sparsity.runs.files import write_whole
 from snn_sparsity.runs.records import Record, find_records, read_record
 from snn_sparsity.validation import InputError
 
@@ -44,7 +45,7 @@ def keep(record: Record, folder: Path) -> None:
     for name in KEPT:
         _copy(record.path / name, folder / name)
     export_weights(record, folder / "weights.safetensors")
-    (folder / "card.md").write_text(card(read_record(folder)), encoding="utf-8")
+    write_whole(folder / "card.md", card(read_record(folder)))
 
 
 def export_weights(record: Record, target: Path) -> None:
@@ -70,7 +71,7 @@ def _copy(source: Path, target: Path) -> None:
         return
     read = json.loads if source.suffix == ".json" else yaml.safe_load
     content = read(source.read_text(encoding="utf-8"))
-    target.write_text(WRITERS[source.suffix](_portable(content)), encoding="utf-8")
+    write_whole(target, WRITERS[source.suffix](_portable(content)))
 
 
 def _portable(value: Any) -> Any:

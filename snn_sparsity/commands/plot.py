@@ -1,6 +1,5 @@
 """``snn-sparsity plot``: draw the figures of one run, or of two beside each other."""
 
-import os
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,8 @@ from matplotlib.figure import Figure
 from snn_sparsity.figures.catalogue import FIGURES, common, figure_of
 from snn_sparsity.figures.drawing import STYLE
 from snn_sparsity.runs.curves import read_run
-from snn_sparsity.validation import InputError, require_choice
+from snn_sparsity.runs.files import whole_file
+from snn_sparsity.validation import require_choice
 
 
 def run(given: Namespace) -> int:
@@ -30,19 +30,7 @@ def save(figures: Mapping[str, Figure], folder: Path) -> Sequence[Path]:
     Raises:
         InputError: If the folder cannot be written to.
     """
-    paths = []
     for name, figure in figures.items():
-        path = folder / f"{name}.png"
-        unfinished = folder / f".{name}.{os.getpid()}.png"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with style.context(STYLE, after_reset=True):
-                figure.savefig(unfinished, metadata={"Software": None})
-            unfinished.replace(path)
-        except OSError as error:
-            raise InputError(f"--out {folder}: {path.name} cannot be written: {error.strerror or error}") from error
-        finally:
-            if folder.is_dir():
-                unfinished.unlink(missing_ok=True)
-        paths.append(path)
-    return paths
+        with style.context(STYLE, after_reset=True), whole_file(folder / f"{name}.png") as file:
+            figure.savefig(file, format="png", metadata={"Software": None})
+    return [folder / f"{name}.png" for name in figures]

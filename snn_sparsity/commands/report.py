@@ -4,8 +4,8 @@ from argparse import Namespace
 
 from snn_sparsity.commands.plot import save
 from snn_sparsity.reproduction.report import Report
+from snn_sparsity.runs.files import write_whole
 from snn_sparsity.runs.records import find_records
-from snn_sparsity.validation import InputError
 
 
 def run(given: Namespace) -> int:
@@ -14,11 +14,6 @@ def run(given: Namespace) -> int:
     contents = {"report.html": report.html(), "report.md": report.markdown(), "report.csv": report.csv()}
     save(report.figures(), given.out / "figures")
     for name, content in contents.items():
-        try:
-            # Figures would have made the folder, but a run without attacks has none.
-            given.out.mkdir(parents=True, exist_ok=True)
-            (given.out / name).write_text(content, encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"--out {given.out}: {name} cannot be written: {error.strerror or error}") from error
+        write_whole(given.out / name, content)
         print(given.out / name)
     return 0

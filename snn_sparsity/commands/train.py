@@ -24,13 +24,14 @@ from snn_sparsity.data import SpikeDataModule
 from snn_sparsity.probes.base import Probe
 from snn_sparsity.runs.directory import CONFIG, LOCK, is_finished, live, own_run, require_place, run_directory, runs_beside
 from snn_sparsity.runs.files import is_held, write_whole
+from snn_sparsity.runs.metrics import forget_from
 from snn_sparsity.training.checkpoint_files import WholeCheckpointIO, last_whole, read_checkpoint
-from snn_sparsity.training.checkpoints import BestCheckpoint, LastCheckpoint
+from snn_sparsity.training.checkpoints import BestBy, BestCheckpoint, LastCheckpoint
 from snn_sparsity.training.dead_layers import DeadLayers
 from snn_sparsity.training.end_table import Summary
 from snn_sparsity.training.finite_check import FiniteCheck
 from snn_sparsity.training.memory import require_memory, step_bytes
-from snn_sparsity.training.metrics_logger import MetricsCSV, forget_from
+from snn_sparsity.training.metrics_logger import MetricsCSV
 from snn_sparsity.training.run_record import RunRecord
 from snn_sparsity.training.stopping import StopTogether
 from snn_sparsity.training.sync_batchnorm import MultiStepSyncBatchNorm
@@ -140,6 +141,12 @@ class NetworkCLI(LightningCLI):
             type=dict[str, Probe | None] | None,
             default={},
             help="Probes by name; the name is the first part of what they log. null switches one off, or all.",
+        )
+        parser.add_argument(
+            "--best",
+            type=BestBy,
+            default="accuracy",
+            help="Of which epoch best.ckpt is: of the highest accuracy, or the lowest loss (as the paper's code does), in validation.",
         )
         parser.link_arguments("data.num_classes", "model.network.init_args.num_classes", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=_whole_seed)
@@ -323,7 +330,9 @@ class TrainingCLI(NetworkCLI):
         # A run that goes on has its layout already.
         always = [RunRecord(directory), *([] if self.goes_on_at else [TensorBoardLayout()]), Summary(directory)]
         checkpoints = self.subcommand == "fit" and trainer.get("enable_checkpointing") is not False
-        return [*always, BestCheckpoint(directory), LastCheckpoint(directory)] if checkpoints else always
+        return (
+            [*always, BestCheckpoint(directory, self._get(self.config_init, "best")), LastCheckpoint(directory)] if checkpoints else always
+        )
 
     def _loggers(self) -> list[Any]:
         parent, name = self.run_directory.parent, self.run_directory.name

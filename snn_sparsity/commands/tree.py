@@ -71,8 +71,8 @@ def did_you_mean(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
     """Return a question that names the known word most like a word, or nothing if none is.
 
     Example:
-        >>> did_you_mean("fti", ["fit", "test"]), did_you_mean("x", ["fit", "test"])
-        (' (did you mean fit?)', '')
+        >>> did_you_mean("sweeep", ["sweep", "test"]), did_you_mean("x", ["fit", "test"])
+        (' (did you mean sweep?)', '')
     """
     found = get_close_matches(word, list(known), n=1, cutoff=0.7)
     return f" (did you mean {found[0]}?)" if found else ""

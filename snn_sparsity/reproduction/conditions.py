@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from snn_sparsity.reproduction.paper import DATASETS, paper
-from snn_sparsity.reproduction.results import Group, Result
+from snn_sparsity.reproduction.results import Result, SeedGroup
 
 
-def conditions(group: Group) -> str:
+def conditions(group: SeedGroup) -> str:
     """Return in what these runs are not the paper's; empty if in nothing."""
     result = group.results[0]
     said = [*_failures(group), *_length(group)]
@@ -18,13 +18,13 @@ def conditions(group: Group) -> str:
     return "; ".join(said)
 
 
-def _failures(group: Group) -> Iterator[str]:
+def _failures(group: SeedGroup) -> Iterator[str]:
     for result in group.results:
         if result.failure:
             yield f"seed {result.record.seed} FAILED: {result.failure}"
 
 
-def _length(group: Group) -> Iterator[str]:
+def _length(group: SeedGroup) -> Iterator[str]:
     for result in group.results:
         record = result.record
         if not result.failure and (record.record.get("status") != "finished" or record.epochs < record.max_epochs):

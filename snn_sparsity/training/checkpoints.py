@@ -1,7 +1,7 @@
 """The checkpoints of a run: the best, the last and the one before it."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from lightning import LightningModule, Trainer
@@ -10,17 +10,28 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from snn_sparsity.runs.files import unwritten
 from snn_sparsity.training.checkpoint_files import LAST, PREVIOUS
 from snn_sparsity.training.tensorboard import flush
+from snn_sparsity.validation import require_choice
+
+BestBy = Literal["accuracy", "loss"]
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keep ``best.ckpt``, the epoch of the highest clean accuracy in validation.
+    """Keep ``best.ckpt``, the epoch of the highest clean accuracy in validation, or of the lowest loss, as the paper's code does.
+
+    Of equals it is the first.
 
     Args:
         run_directory: Where it goes.
+        by: ``accuracy`` or ``loss``.
+
+    Raises:
+        InputError: For anything else.
     """
 
-    def __init__(self, run_directory: str) -> None:
-        super().__init__(run_directory, "best", monitor="val/accuracy", mode="max", enable_version_counter=False)
+    def __init__(self, run_directory: str, by: BestBy = "accuracy") -> None:
+        require_choice("best", by, get_args(BestBy))
+        mode = "min" if by == "loss" else "max"
+        super().__init__(run_directory, "best", monitor=f"val/{by}", mode=mode, enable_version_counter=False)
         self.path = Path(run_directory).resolve() / "best.ckpt"
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
