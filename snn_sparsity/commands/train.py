@@ -5,12 +5,14 @@ import tempfile
 import threading
 import warnings
 from argparse import Namespace as CommandLine
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from jsonargparse import ActionConfigFile, Namespace
+from jsonargparse.typing import register_type
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -21,6 +23,7 @@ from snn_sparsity.commands.parsing import NamedConfig, TrainingParser, condense,
 from snn_sparsity.commands.refusals import in_one_line, leaving_nothing, require_schedule
 from snn_sparsity.configs import shipped
 from snn_sparsity.data import SpikeDataModule
+from snn_sparsity.optimisation import Interval, MakeOptimizer, MakeScheduler
 from snn_sparsity.probes.base import Probe
 from snn_sparsity.runs.directory import CONFIG, LOCK, is_finished, live, own_run, require_place, run_directory, runs_beside
 from snn_sparsity.runs.files import is_held, write_whole
@@ -38,11 +41,20 @@ from snn_sparsity.training.sync_batchnorm import MultiStepSyncBatchNorm
 from snn_sparsity.training.tensorboard import TensorBoardLayout
 from snn_sparsity.validation import InputError
 
+# Averaging callbacks are given a device, and a run's config.yaml must hold it.
+register_type(torch.device, fail_already_registered=False)
+
 PAPER_SEED = 3407
 PARSER: dict[str, Any] = {"allow_abbrev": False, "default_config_files": [str(shipped.PAPER)]}
 ELSEWHERE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.default_root_dir",
-             "trainer.enable_progress_bar", "trainer.enable_model_summary", "data.init_args.root")  # fmt: skip
+             "trainer.enable_progress_bar", "trainer.enable_model_summary", "data.init_args.root", "data.init_args.path")  # fmt: skip
 """Settings that say where and on what a run is made: it may go on with others."""
+OPTIMISATION: Sequence[tuple[str, Any, str]] = (
+    ("optimizer", MakeOptimizer | None, "Any optimiser of PyTorch by name, with its own numbers; null is Adam with those of --model."),
+    ("lr_scheduler", MakeScheduler | None, "Any learning-rate schedule of PyTorch by name; null is none."),
+    ("lr_scheduler_interval", Interval, "What the schedule counts: epochs or steps."),
+)
+"""What LightningCLI calls so; the model gets them."""
 
 
 def run(given: CommandLine) -> int:
@@ -142,6 +154,9 @@ class NetworkCLI(LightningCLI):
             default={},
             help="Probes by name; the name is the first part of what they log. null switches one off, or all.",
         )
+        for name, kind, meaning in OPTIMISATION:
+            parser.add_argument(f"--{name}", type=kind, default="epoch" if kind is Interval else None, help=meaning)
+            parser.link_arguments(name, f"model.{name}")
         parser.add_argument(
             "--best",
             type=BestBy,
