@@ -11,6 +11,7 @@ ROOT = Path(snn_sparsity.__file__).parent
 
 FLOORS = [
     {"__init__", "validation", "randomness", "batch", "hyperparameters"},
+    {"units"},
     {"runs", "measure", "configs", "encoders", "networks", "distributed", "optimisation"},
     {"figures", "data", "gradient_rules", "sweep"},
     {"documents", "attacks"},
