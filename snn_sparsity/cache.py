@@ -6,5 +6,6 @@ from pathlib import Path
 
 def cache_directory() -> Path:
     """Return where datasets and kernels are kept: ``$SNN_SPARSITY_CACHE``, or ``snn_sparsity`` in the user's cache directory."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "snn_sparsity"
-    return Path(os.environ.get("SNN_SPARSITY_CACHE", default))
+    if given := os.environ.get("SNN_SPARSITY_CACHE"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "snn_sparsity"

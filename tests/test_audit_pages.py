@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from snn_sparsity.documents import page
+from snn_sparsity.documents.blocks import Bullets, Card, Cell, Heading, Link, Picture, Table, words
 from snn_sparsity.figures.drawing import BLUE, ORANGE
 from snn_sparsity.report.audit import audit_html, audit_markdown, audit_table
 from snn_sparsity.report.audit_figures import accuracies, broken_samples, eps_sweep
@@ -142,70 +143,87 @@ def lines(axes, gid):
     return [drawn(line) for line in axes.get_lines() if line.get_gid() == gid]
 
 
+def table(header, rows, numbers=()):
+    return Table("t", header, [words(row) for row in rows], numbers)
+
+
+def picture(figure, caption="C"):
+    return Picture("p", lambda: figure, caption)
+
+
 def test_a_page_holds_its_parts_in_order():
-    text = page.page(
-        "T", [page.heading("H"), page.paragraph("P"), page.bullets(["B"]), page.card("L", "C", "S"), page.table(["h"], [["c"]])]
-    )
+    text = page.html("T", [Heading("H"), "P", Bullets(["B"]), Card("L", "C", "S"), table(["h"], [["c"]])])
     assert [part for part in Reader(text).text if part.strip()] == ["T", "T", "H", "P", "B", "L", "C", "S", "h", "c"]
     assert text.startswith("<!DOCTYPE html>")
 
 
 def test_a_page_needs_nothing_else():
-    picture = Figure(figsize=(1, 1))
-    reader = Reader(page.page("T", [page.figure(picture, "C")]))
+    reader = Reader(page.html("T", [picture(Figure(figsize=(1, 1)))]))
     assert not {"script", "link", "iframe", "object"} & set(reader.tags)
     assert [source.split(",")[0] for source in reader.sources] == ["data:image/png;base64"]
 
 
 def test_a_page_is_light_or_dark_and_fits_a_telephone():
-    text = page.page("T", [])
+    text = page.html("T", [table(["h"], [["c"]])])
     assert "@media (prefers-color-scheme: dark)" in text
     assert '<meta name="viewport" content="width=device-width' in text
-    assert page.table(["h"], [["c"]]).startswith('<div class="table"')
+    assert '<div class="table"' in text
     assert ".table { overflow-x: auto" in text
 
 
+@pytest.mark.parametrize("write", [page.html, page.markdown])
 @pytest.mark.parametrize(
-    "written",
+    "block",
     [
-        page.page(SCRIPT, []), page.heading(SCRIPT), page.paragraph(SCRIPT), page.bullets([SCRIPT]), page.card(SCRIPT, SCRIPT, SCRIPT),
-        page.link(SCRIPT, '"><script>'), page.table([SCRIPT], [[SCRIPT]]), page.figure(Figure(figsize=(1, 1)), SCRIPT + '">'),
-        page.markdown_table([SCRIPT], [[SCRIPT]]), page.markdown_text(SCRIPT),
+        SCRIPT, Heading(SCRIPT, 3, SCRIPT), Bullets([SCRIPT]), Card(SCRIPT, SCRIPT, SCRIPT), Link(SCRIPT, '"><script>'),
+        table([SCRIPT], [[SCRIPT]]), Table("t", ["h"], [[Cell("x", tone='"><script>', links=(Link(SCRIPT, "#a"),))]]),
+        picture(Figure(figsize=(1, 1)), SCRIPT + '">'),
     ],
+    ids=lambda block: type(block).__name__,
 )  # fmt: skip
-def test_every_text_is_escaped(written):
+def test_every_text_is_escaped(write, block):
+    written = write(SCRIPT, [block])
     assert "<script" not in written
     assert "&lt;script&gt;" in written
 
 
 def test_a_link_cannot_leave_its_attribute():
-    reader = Reader(page.link("a & b", 'x" onclick="evil'))
-    assert (reader.sources, reader.text) == (['x" onclick="evil'], ["a & b"])
+    reader = Reader(page.html("T", [Link("a & b", 'x" onclick="evil')]))
+    assert reader.sources == ['x" onclick="evil']
+    assert "a & b" in reader.text
+    assert page.markdown("T", [Link("run", "a b/<c>%.json")]).endswith("\n[run](<a b/%3Cc%3E%25.json>)\n")
 
 
 def test_names_that_utf8_cannot_hold_are_shown_with_a_mark():
-    assert page.paragraph("a\udc80b").encode() == b"<p>a?b</p>"
+    assert b"<p>a?b</p>" in page.html("T", ["a\udc80b"]).encode()
+    assert page.markdown("T", ["a\udc80b"]).encode().endswith(b"\na?b\n")
 
 
 def test_columns_of_numbers_are_flush_right_in_both_kinds_of_table():
-    rows = [["a", "12.5 %", "1e-05"], ["b1", "-", "3"]]
-    assert page.table(["n", "x", "y"], rows).count('class="number"') == 6
-    assert page.markdown_table(["n", "x", "y"], rows).splitlines()[1] == "|---|--:|--:|"
-    assert page.markdown_table(["n"], []) == "| n |\n|---|"
+    numbered = table(["n", "x", "y"], [["a", "12.5 %", "1e-05"], ["1", "-", "3"]], numbers=("x", "y"))
+    assert page.html("T", [numbered]).count('class="number"') == 6
+    assert page.markdown("T", [numbered]).splitlines()[3] == "|---|--:|--:|"
+    assert page.markdown("T", [table(["n"], [])]) == "# T\n\n| n |\n|---|\n"
+
+
+def test_cells_lead_somewhere_and_are_seen_at_a_glance():
+    block = Table("t", ["run"], [[Cell("[R1] [R2]", tone="bad", links=(Link("R1", "#R1"), Link("R2", "#R2")))]])
+    assert '<td class="bad"><a href="#R1">R1</a> <a href="#R2">R2</a></td>' in page.html("T", [block])
+    assert "| [R1](#R1) [R2](#R2) |" in page.markdown("T", [block])
 
 
 def test_a_row_of_another_length_is_an_error():
-    with pytest.raises(ValueError, match="zip"):
-        page.table(["a", "b"], [["1"]])
-    with pytest.raises(ValueError, match="zip"):
-        page.table(["a"], [["1"], ["1", "2"]])
+    with pytest.raises(ValueError, match="2 columns and a row of 1 cells"):
+        table(["a", "b"], [["1"]])
+    with pytest.raises(ValueError, match="row of 2"):
+        table(["a"], [["1"], ["1", "2"]])
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.lists(st.lists(st.text(st.characters(min_codepoint=32, max_codepoint=126)), min_size=2, max_size=2), max_size=3))
 def test_a_markdown_table_reads_back_as_it_was(rows):
     rows = [[" ".join(cell.split()) or "x" for cell in row] for row in rows]
-    _, _, *written = page.markdown_table(["h", "i"], rows).splitlines()
+    written = page.markdown("T", [table(["h", "i"], rows)]).splitlines()[4:]
     assert [cells(line) for line in written] == rows
 
 
@@ -213,7 +231,7 @@ def test_a_markdown_table_reads_back_as_it_was(rows):
     "text", ["# no heading", "- no item", "1. no item", "*no emphasis*", "_no emphasis_", "`no code`", "[no](link)", "~~no~~"]
 )
 def test_markdown_text_begins_no_markup(text):
-    written = page.markdown_text(text)
+    written = page.markdown("T", [text]).splitlines()[-1]
     assert written != text
     assert re.sub(r"\\(.)", r"\1", written) == text
 
@@ -222,11 +240,11 @@ def test_markdown_text_begins_no_markup(text):
 def test_a_picture_is_the_same_bytes_each_time_and_shows_its_figure():
     def draw():
         figure = Figure(figsize=(2, 1), dpi=50, facecolor="red")
-        return page.figure(figure, "C")
+        return page.html("T", [Picture("p", lambda: figure, "C")])
 
     assert draw() == draw()
-    picture = Image.open(io.BytesIO(base64.b64decode(re.search('base64,([^"]*)', draw())[1])))
-    assert (picture.size, picture.convert("RGB").getpixel((1, 1)), picture.info) == ((100, 50), (255, 0, 0), {})
+    shown = Image.open(io.BytesIO(base64.b64decode(re.search('base64,([^"]*)', draw())[1])))
+    assert (shown.size, shown.convert("RGB").getpixel((1, 1)), shown.info) == ((100, 50), (255, 0, 0), {})
 
 
 def test_attack_rows_by_hand():
@@ -359,7 +377,7 @@ def test_dollars_in_names_are_no_formula():
     audit = sample()
     audit["protocols"]["image"]["attacks"][0]["name"] = r"$\frac{a$"
     figure = broken_samples(judged([audit])["image"])
-    page.figure(figure, "")
+    page.html("T", [picture(figure)])
     assert figure.axes[0].get_yticklabels()[1].get_text() == r"$\frac{a$"
 
 

@@ -18,11 +18,11 @@ import yaml
 from snn_sparsity.commands.main import main
 from snn_sparsity.configs import shipped
 from snn_sparsity.runs.files import hold
+from snn_sparsity.runs.metrics import epochs_logged, forget_from
 from snn_sparsity.sweep.grid import chosen, epochs_asked, names, part, read_grid
 from snn_sparsity.sweep.progress import Progress, time_left
-from snn_sparsity.sweep.state import Place, clear, epochs_logged, next_command, runs_of
+from snn_sparsity.sweep.state import Place, clear, next_command, runs_of
 from snn_sparsity.sweep.workers import LOCK
-from snn_sparsity.training.metrics_logger import forget_from
 from snn_sparsity.validation import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -248,7 +248,7 @@ def test_options_become_arguments(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--grid nope", "--grid nope is no file and no grid: choose one of cpu, digits, paper"),
+        ("--grid nope", "--grid nope is no file and no grid: choose one of causal, causal_cpu, cpu, digits, paper, weight_decay"),
         ("--grid list.yaml", "list.yaml is no mapping"),
         ("--grid odd.yaml", "the group 'a' must have a list of 'configs'"),
         ("--grid unknown.yaml", "vgg is no file and no shipped configuration"),
@@ -276,7 +276,7 @@ def test_a_grid_that_cannot_be_read():
     Path("broken.yaml").write_text("a: [")
     with pytest.raises(InputError, match=r"broken\.yaml cannot be read"):
         read_grid("broken.yaml", [1])
-    assert names() == ["cpu", "digits", "paper"]
+    assert names() == ["causal", "causal_cpu", "cpu", "digits", "paper", "weight_decay"]
 
 
 def test_a_lock_is_held_as_long_as_the_run_lives(tmp_path):

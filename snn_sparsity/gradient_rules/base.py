@@ -11,9 +11,10 @@ from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 
 from snn_sparsity.measure.operations import operations
+from snn_sparsity.networks.leaky import LeakyNode
 from snn_sparsity.validation import InputError
 
-NEURONS = (neuron.IFNode, neuron.LIFNode, neuron.ParametricLIFNode)
+NEURONS = (neuron.IFNode, neuron.LIFNode, neuron.ParametricLIFNode, LeakyNode)
 """What rules know: neurons that fire where their potential reaches the threshold."""
 Backward = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From a layer's input, its output and the gradient at its output to the gradient at its input."""
@@ -58,9 +59,9 @@ def spiking_neurons(network: nn.Module) -> list[nn.Module]:
         InputError: If there is none, or one that is not of ``NEURONS``, in multi-step mode.
 
     Example:
-        >>> spiking_neurons(neuron.IFNode(step_mode="s"))
+        >>> spiking_neurons(neuron.IFNode(step_mode="s"))  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        snn_sparsity.validation.InputError: neuron 'network' is IFNode in mode 's': rules know IFNode, LIFNode, ParametricLIFNode in 'm'
+        snn_sparsity.validation.InputError: neuron 'network' is IFNode in mode 's': rules know IFNode, LIFNode, ...
     """
     layers = operations(network, ["neuron"])
     for layer in layers:
@@ -74,8 +75,9 @@ def spiking_neurons(network: nn.Module) -> list[nn.Module]:
 
 def _takes_known_steps(node: nn.Module) -> bool:
     # A subclass may run its steps in another way; with other steps, such as one that fires integers, a rule would move logits.
-    step = "single_step_functional_forward"
-    return any(isinstance(node, kind) and getattr(type(node), step) is getattr(kind, step) for kind in NEURONS)
+    kind = next((kind for kind in NEURONS if isinstance(node, kind)), None)
+    steps = ("single_step_functional_forward", "single_step_forward")
+    return kind is not None and all(getattr(type(node), step, None) is getattr(kind, step, None) for step in steps)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 
 from snn_sparsity.gradient_rules.base import GradientRule, replaced, rerouted
+from snn_sparsity.networks.leaky import LeakyNode
 
 SLOW_RISE = 0.2
 
@@ -19,7 +20,8 @@ class RGA(GradientRule):
 
     The rate is taken to rise from 0 at m = 0 to 1 at m = 2 V_th, the integrate-and-fire neuron's in a line: ``h = 1/(2 V_th)`` for
     0 <= m <= 2 V_th, else 0. With a leak, ``u[t] = l u[t-1] + x[t]``, it rises by 0.2 per unit up to (1-l) V_th, where a constant
-    input first fires, and in a line from there. From Bu et al., CVPR 2023, and its code (V_th 1); the reset is to 0.
+    input first fires, and in a line from there; exactly there both slopes add, as in the code. From Bu et al., CVPR 2023, and its code
+    (V_th 1), which SR (Liu et al., ICML 2024) shares; the reset is to 0.
 
     Example:
         >>> node, x = neuron.IFNode(step_mode="m"), torch.tensor([[0.5, 5.0], [0.5, -1.0]], requires_grad=True)
@@ -53,14 +55,16 @@ def rate_slope(drive: Tensor, threshold: float, leak: float) -> Tensor:
     """
     knee = (1 - leak) * threshold
     steep = (1 - SLOW_RISE * knee) / (2 * threshold - knee)
-    slope = torch.full_like(drive, steep).masked_fill(drive < knee, SLOW_RISE)
-    return slope.masked_fill((drive < 0) | (drive > 2 * threshold), 0.0)
+    slow, fast = (drive >= 0) & (drive <= knee), (drive >= knee) & (drive <= 2 * threshold)
+    return SLOW_RISE * slow.to(drive) + steep * fast.to(drive)
 
 
 def _dynamics(node: Any) -> tuple[float, float]:
     """Return l and g of ``u[t] = l u[t-1] + g x[t]``."""
     if isinstance(node, neuron.IFNode):
         return 1.0, 1.0
+    if isinstance(node, LeakyNode):
+        return float(node.leak), 1.0
     lost = node.w.sigmoid().item() if isinstance(node, neuron.ParametricLIFNode) else 1 / node.tau
     return 1 - lost, lost if node.decay_input else 1.0
 

@@ -2,8 +2,11 @@
 
 from copy import deepcopy
 
+import torch.nn.functional as F
 from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
+
+from snn_sparsity.validation import require_number
 
 
 class ClippedRate(nn.Module):
@@ -13,15 +16,29 @@ class ClippedRate(nn.Module):
 
     Args:
         threshold: V_th, above 0.
+        levels: Round to this many levels above 0, with the gradient of what is rounded (SR's T=0 mode has 8); null is none.
+
+    Raises:
+        InputError: For levels below 1.
+
+    Example:
+        >>> import torch
+        >>> ClippedRate(1.0, levels=8)(torch.tensor([-1.0, 0.3, 2.0])).tolist()
+        [0.0, 0.25, 1.0]
     """
 
-    def __init__(self, threshold: float) -> None:
+    def __init__(self, threshold: float, levels: int | None = None) -> None:
         super().__init__()
-        self.threshold = threshold
+        if levels is not None:
+            require_number("levels", levels, at_least=1, whole=True)
+        self.threshold, self.levels = threshold, levels
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the rate, of the shape of x."""
-        return (x / self.threshold).clamp(0, 1)
+        rate = F.hardtanh(x / self.threshold, 0, 1)
+        if self.levels is None:
+            return rate
+        return rate + ((rate * self.levels).round() / self.levels - rate).detach()
 
 
 def rate_twin(network: nn.Module) -> nn.Module:

@@ -1,11 +1,12 @@
 """The documents of an audit: a page, its twin in Markdown, and the table at the end of the command. They judge nothing themselves."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
 from matplotlib import style
+from matplotlib.figure import Figure
 
 from snn_sparsity.documents import page
+from snn_sparsity.documents.blocks import Block, Bullets, Card, Cell, Heading, Picture, Table, words
 from snn_sparsity.figures.drawing import STYLE
 from snn_sparsity.report.audit_figures import accuracies, broken_samples, eps_sweep
 from snn_sparsity.report.audit_rows import (
@@ -37,29 +38,13 @@ COLUMNS = (
     "Accuracy alone is given where an attack was tried on every sample that is right without one. Passes: forward + backward. No gradient: "
     "samples whose whole gradient was zero at the start, and at any step."
 )
+TONES = {"fail": "bad", "failed": "bad", "vote": "bad", "warn": "doubt", "stopped": "doubt", "skipped": "faint", "not run": "faint"}
+"""How a status is seen at a glance."""
+LEVELS = "Accuracy, protocol by protocol, from no attack to the worst case over all attacks."
+SWEEP = "Worst case over all eps up to this one. It must reach 0 at 255, where any image is allowed."
 BARS = (
     "samples that each attack was given, and broke. Groups after the standard attacks are given what survives those; inside a group, "
     "each attack is given what the earlier ones left."
-)
-
-
-class _Writer(NamedTuple):
-    """How a document is written: each takes plain text."""
-
-    heading: Callable[[str, int], str]
-    paragraph: Callable[[str], str]
-    bullets: Callable[[Sequence[str]], str]
-    card: Callable[[str, str, str], str]
-    table: Callable[[Sequence[str], Sequence[Sequence[str]]], str]
-
-
-_HTML = _Writer(page.heading, page.paragraph, page.bullets, page.card, page.table)
-_MARKDOWN = _Writer(
-    heading=lambda text, level: f"{'#' * level} {page.markdown_text(text)}",
-    paragraph=page.markdown_text,
-    bullets=lambda items: "\n".join(f"- {page.markdown_text(item)}" for item in items),
-    card=lambda label, headline, text: f"**{page.markdown_text(label)}: {page.markdown_text(headline)}**. {page.markdown_text(text)}",
-    table=page.markdown_table,
 )
 
 
@@ -70,7 +55,7 @@ def audit_html(audits: Sequence[Audit]) -> str:
         audits: What ``audit.json`` holds, verdicts included; at least one.
     """
     with style.context(STYLE, after_reset=True):
-        return page.page(_title(audits), [*_head(audits, _HTML), *_overview(audits), *_body(audits, _HTML, pictures=True)])
+        return page.html(_title(audits), _blocks(audits))
 
 
 def audit_markdown(audits: Sequence[Audit]) -> str:
@@ -79,8 +64,7 @@ def audit_markdown(audits: Sequence[Audit]) -> str:
     Args:
         audits: What ``audit.json`` holds, verdicts included; at least one.
     """
-    parts = [_MARKDOWN.heading(_title(audits), 1), *_head(audits, _MARKDOWN), *_body(audits, _MARKDOWN, pictures=False)]
-    return "\n\n".join(parts) + "\n"
+    return page.markdown(_title(audits), _blocks(audits))
 
 
 def audit_table(audit: Audit) -> str:
@@ -114,53 +98,58 @@ def _title(audits: Sequence[Audit]) -> str:
     return "Audits side by side" if len(audits) > 1 else f"Audit of {audits[0]['settings']['checkpoint']}"
 
 
-def _head(audits: Sequence[Audit], writer: _Writer) -> Iterator[str]:
-    """Yield what must be read first: what is incomplete, the verdicts, the accuracies."""
-    yield from (writer.card(*caution) for caution in cautions(audits))
-    if len(audits) > 1:
-        yield writer.bullets([f"{mark}: {audit['settings']['checkpoint']}" for mark, audit in zip(marks(audits), audits, strict=True)])
-    cases = [case for same in judged(audits).values() for case in same]
-    yield from (writer.card(case.label, case.words, case.verdict["sentence"]) for case in cases)
-    yield writer.paragraph(HOW_TO_READ)
-    yield writer.heading("Accuracies", 2)
-    yield _table(writer, ACCURACIES, list(accuracy_rows(cases)))
-
-
-def _overview(audits: Sequence[Audit]) -> Iterator[str]:
+def _blocks(audits: Sequence[Audit]) -> Iterator[Block]:
+    """Yield what must be read first (what is incomplete, the verdicts, the accuracies), then the evidence, protocol by protocol."""
     cases = judged(audits)
-    yield page.figure(accuracies(cases), "Accuracy, protocol by protocol, from no attack to the worst case over all attacks.")
-    if sweep := eps_sweep(cases):
-        yield page.figure(sweep, "Worst case over all eps up to this one. It must reach 0 at 255, where any image is allowed.")
-
-
-def _body(audits: Sequence[Audit], writer: _Writer, *, pictures: bool) -> Iterator[str]:
-    """Yield the evidence, protocol by protocol, then what did not run and the settings."""
-    for same in judged(audits).values():
-        yield from _protocol(same, writer)
-        if pictures and (bars := broken_samples(same)):
-            yield page.figure(bars, f"{same[0].name}: {BARS}")
+    every = [case for same in cases.values() for case in same]
+    yield from (Card(*caution) for caution in cautions(audits))
+    if len(audits) > 1:
+        yield Bullets([f"{mark}: {audit['settings']['checkpoint']}" for mark, audit in zip(marks(audits), audits, strict=True)])
+    yield from (Card(case.label, case.words, case.verdict["sentence"]) for case in every)
+    yield HOW_TO_READ
+    yield Heading("Accuracies")
+    yield _table(ACCURACIES, list(accuracy_rows(every)), numbers=("samples",))
+    yield from _picture(
+        "accuracies", accuracies(cases), "Accuracy, protocol by protocol, from no attack to the worst case over all attacks."
+    )
+    yield from _picture(
+        "eps", eps_sweep(cases), "Worst case over all eps up to this one. It must reach 0 at 255, where any image is allowed."
+    )
+    for same in cases.values():
+        yield from _protocol(same)
+        yield from _picture("broken", broken_samples(same), f"{same[0].name}: {BARS}")
     missing = list(missing_rows(audits))
-    yield writer.heading("What did not run", 2)
-    yield _table(writer, ["audit", "what", "why"], missing) if missing else writer.paragraph("Nothing was left out.")
-    yield writer.heading("Settings", 2)
-    yield writer.table(["setting", *(mark or "value" for mark in marks(audits))], setting_rows(audits))
+    yield Heading("What did not run")
+    yield _table(["audit", "what", "why"], missing) if missing else "Nothing was left out."
+    yield Heading("Settings")
+    yield Table("settings", ["setting", *(mark or "value" for mark in marks(audits))], [words(row) for row in setting_rows(audits)])
 
 
-def _protocol(same: Sequence[Judged], writer: _Writer) -> Iterator[str]:
-    yield writer.heading(same[0].description, 2)
+def _picture(name: str, figure: Figure | None, caption: str) -> Iterator[Picture]:
+    if figure is not None:
+        yield Picture(name, lambda: figure, caption)
+
+
+def _protocol(same: Sequence[Judged]) -> Iterator[Block]:
+    yield Heading(same[0].description)
     for case in same:
-        yield writer.paragraph(f"{case.label}: {case.words}.")
-        yield writer.bullets([*between(case.verdict), *case.verdict["remarks"]])
-    yield writer.heading(f"Checks: {same[0].name}", 3)
-    yield writer.table(check_header(same), list(check_rows(same)))
-    yield writer.paragraph(STARS)
+        yield f"{case.label}: {case.words}."
+        yield Bullets([*between(case.verdict), *case.verdict["remarks"]])
+    yield Heading(f"Checks: {same[0].name}", 3)
+    yield Table("checks", check_header(same), [_toned(row) for row in check_rows(same)])
+    yield STARS
     for case in same:
-        yield writer.heading(f"Attacks: {case.label}", 3)
-        yield writer.table(ATTACKS, list(attack_rows(case)))
-    yield writer.paragraph(COLUMNS)
+        yield Heading(f"Attacks: {case.label}", 3)
+        yield Table("attacks", ATTACKS, [_toned(row) for row in attack_rows(case)], numbers=("attacked", "broke", "seconds"))
+    yield COLUMNS
 
 
-def _table(writer: _Writer, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _toned(row: Sequence[str]) -> list[Cell]:
+    """Return cells of which those that are a status are seen at a glance."""
+    return [Cell(text, tone=TONES.get(text, "")) for text in row]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[str] = ()) -> Table:
     """Leave out the column of audits where there is but one."""
     alone = not any(row[0] for row in rows)
-    return writer.table(header[alone:], [row[alone:] for row in rows])
+    return Table("", header[alone:], [words(row[alone:]) for row in rows], numbers)
