@@ -330,6 +330,24 @@ def test_other_pixels_say_so():
 
 
 @pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ({"jpeg": 93, "unknown": 0}, "SOME IMAGES: 93 of 60,000 are JPEG versions"),
+        ({"jpeg": 0, "unknown": 12}, "SOME IMAGES: 12 of 60,000 are not known"),
+        ({"jpeg": 0, "unknown": 0}, ""),
+        (None, ""),  # no dataset of the paper: there is nothing to differ from
+    ],
+)
+def test_an_archive_is_what_its_content_is(found, words):
+    run = config(name="-", kind="ArrayDataModule", path="/x/holiday.npz")
+    splits = {split: {"images": count} for split, count in IMAGES.items()}
+    known = {"recognised": {"dataset": "cifar10", "images": 60000, **found}} if found else {}
+    assert said(run, values=FULL, data={"splits": splits, **known}) == words
+    (record,) = find_records([Path("runs")])
+    assert record.dataset == ("cifar10" if found else "arrays holiday")
+
+
+@pytest.mark.parametrize(
     ("path", "value", "words"),
     [
         ("model.lr", 0.0005, "lr 0.0005, the paper 0.001"),

@@ -58,6 +58,10 @@ def _uncertainty(images: int | None) -> str:
 def _pixels(result: Result) -> Iterator[str]:
     if not result.record.original_pixels:
         yield "OTHER PIXELS: a folder of images (JPEG)"
+    found = result.record.recognised
+    for what, words in (("jpeg", "JPEG versions"), ("unknown", "not known")):
+        if found.get(what):
+            yield f"SOME IMAGES: {found[what]:,} of {found['images']:,} are {words}"
 
 
 def _settings(result: Result) -> Iterator[str]:
@@ -69,7 +73,7 @@ def _settings(result: Result) -> Iterator[str]:
         "encoder": record.data.get("encoder") or {},
         "data": {**record.data, "batch_size": record.record.get("effective_batch_size", record.data.get("batch_size"))},
     }
-    others = []
+    others = [f"{name} {value['class']}" for name, value in record.optimisation.items() if isinstance(value, dict)]
     for part, settings in paper()["settings"].items():
         for name, said in settings.items():
             wanted = said.get(network["class"]) if isinstance(said, dict) else said
