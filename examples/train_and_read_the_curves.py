@@ -45,6 +45,7 @@ for epoch, share in zip(epochs, accuracy, strict=True):
 # %%
 figure = figure_of("gradients", [run])
 figure.savefig(f"{RUN}/gradients.png")
-for kind in ("conv", "pool", "linear"):
-    _, shares = run.curve(f"grad_zero_mean/{kind}")
-    print(f"{kind:7} {100 * shares[-1]:5.1f} % zeros in the input gradient at the last epoch")
+for name, operation in run.operations("grad_zero/").items():
+    if operation.kind in ("input", "pool"):
+        _, shares = run.curve(name)
+        print(f"{operation.path:8} {100 * shares[-1]:5.1f} % zeros in the input gradient at the last epoch")
