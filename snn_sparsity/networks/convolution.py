@@ -9,7 +9,7 @@ from torch import Tensor
 
 from snn_sparsity.networks import sparse
 
-DENSE = 0.55
+DENSE = 0.5
 """The share of inputs that are not 0 from which on leaving out the others costs more than it saves."""
 SAMPLED = 16
 """Images whose inputs are counted to tell."""
@@ -105,12 +105,12 @@ class _Form(NamedTuple):
         images, inputs, rows, columns = x.shape
         kernel = down.end - down.first, right.end - right.first
         corner = padding[0] - down.first, padding[1] - right.first
-        shape = sparse.Shape(
-            images, rows, columns, inputs, down.outputs, right.outputs, len(weight), *kernel, *stride, *corner, weight[0, 0].numel() > 1
-        )
-        lists = sparse.can_convolve(shape, x.dtype) and _density(x) < DENSE
-        pixels = rows * columns
-        pairs = pixels <= FEW_PIXELS and pixels * down.outputs * right.outputs <= FEW_PAIRS
+        outputs = down.outputs, right.outputs, len(weight)
+        shape = sparse.Shape(images, rows, columns, inputs, *outputs, *kernel, *stride, *corner)
+        # A kernel of one pixel multiplies each input once: too little work to prepare.
+        several, pixels = weight[0, 0].numel() > 1, rows * columns
+        lists = several and sparse.can_convolve(shape, x.dtype) and _density(x) < DENSE
+        pairs = several and pixels <= FEW_PIXELS and pixels * down.outputs * right.outputs <= FEW_PAIRS
         return _Form(shape, slice(down.first, down.end), slice(right.first, right.end), stride, padding, lists, pairs)
 
     def convolve(self, x: Tensor, weight: Tensor) -> Tensor:

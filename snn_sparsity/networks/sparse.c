@@ -24,7 +24,7 @@ typedef real vector __attribute__((vector_size(BYTES), aligned(sizeof(real))));
 #define LANES (BYTES / (int)sizeof(real))
 #define WIDE (8 * LANES < 64 ? 8 * LANES : 64) /* outputs that eight registers, or 64 numbers, hold */
 #define NARROW 32
-#define SLICE 16 /* input channels whose lists and weights are used together */
+#define SLICE 16 /* input channels that are summed up by themselves */
 
 #define PIXELS 64 /* of a block of images: their inputs, outputs and a tap's weights fit into the first cache */
 #define GROUP 8   /* input channels whose gradients of weights are computed at a time */
@@ -32,7 +32,6 @@ typedef real vector __attribute__((vector_size(BYTES), aligned(sizeof(real))));
 typedef struct {
     integer images, rows, columns, inputs, out_rows, out_columns, outputs;
     integer kernel_rows, kernel_columns, row_stride, column_stride, top, left; /* top, left: padding */
-    integer apart; /* whether each slice of inputs is summed up by itself before it is added to the others */
 } Shape;
 
 static inline integer least(integer a, integer b) { return a < b ? a : b; }
@@ -81,17 +80,17 @@ static inline integer join(const Shape *s, const Listed *map, integer row, integ
     return count;
 }
 
-/* y[0..vectors * LANES) plus the sum of values times rows of weights, which begins at 0 or, if not `apart`, at y. */
+/* y[0..vectors * LANES) += the sum of values times rows of weights. */
 static inline __attribute__((always_inline)) void add_weights(
-    real *y, const channel *rows, const real *values, integer count, const real *w, integer outputs, int apart, const int vectors) {
+    real *y, const channel *rows, const real *values, integer count, const real *w, integer outputs, const int vectors) {
     vector sum[8];
-    for (int v = 0; v < vectors; v++) sum[v] = apart ? (vector){0} : *(vector *)(y + v * LANES);
+    for (int v = 0; v < vectors; v++) sum[v] = (vector){0};
     for (integer i = 0; i < count; i++) {
         const real *row = w + rows[i] * outputs;
         vector value = values[i] - (vector){0};
         for (int v = 0; v < vectors; v++) sum[v] += value * *(const vector *)(row + v * LANES);
     }
-    for (int v = 0; v < vectors; v++) *(vector *)(y + v * LANES) = apart ? *(vector *)(y + v * LANES) + sum[v] : sum[v];
+    for (int v = 0; v < vectors; v++) *(vector *)(y + v * LANES) += sum[v];
 }
 
 /* y = x * w with w [slices][kernel rows][kernel columns][SLICE][outputs]; inputs must be a multiple of SLICE, outputs one of NARROW. Sums are
@@ -120,8 +119,8 @@ int forward(const Shape *s, const real *x, const real *w, real *y, int threads) 
                     const real *weights = w + slice * longest * s->outputs;
                     integer from = 0;
                     for (; from + WIDE <= s->outputs; from += WIDE)
-                        add_weights(out + from, rows, values, count, weights + from, s->outputs, (int)s->apart, WIDE / LANES);
-                    if (from < s->outputs) add_weights(out + from, rows, values, count, weights + from, s->outputs, (int)s->apart, NARROW / LANES);
+                        add_weights(out + from, rows, values, count, weights + from, s->outputs, WIDE / LANES);
+                    if (from < s->outputs) add_weights(out + from, rows, values, count, weights + from, s->outputs, NARROW / LANES);
                 }
         }
         free(listed);

@@ -35,7 +35,6 @@ class Shape(NamedTuple):
         column_stride: Pixels between two outputs, to the right.
         top: Padding above; below is whatever the outputs need.
         left: Padding to the left.
-        apart: Whether each slice of inputs is summed up by itself before it is added to the others.
     """
 
     images: int
@@ -51,7 +50,6 @@ class Shape(NamedTuple):
     column_stride: int
     top: int
     left: int
-    apart: bool
 
 
 class _Shape(ctypes.Structure):
