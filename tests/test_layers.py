@@ -16,7 +16,7 @@ FLOORS = [
     {"documents", "attacks", "classifier"},
     {"reproduction", "probes", "audit"},
     {"report"},
-    {"training"},
+    {"training", "experiments"},
     {"commands"},
     {"__main__"},
 ]

@@ -23,6 +23,7 @@ COMMANDS = {
     "sweep": ("snn_sparsity.commands.sweep", "run a grid of configurations, datasets and seeds"),
     "report": ("snn_sparsity.commands.report", "put finished runs beside the paper: tables, figures, one page"),
     "keep": ("snn_sparsity.commands.keep", "copy what runs have to say, with a card each, to where it lasts"),
+    "experiment": ("snn_sparsity.commands.experiment", "put the paper's claims to the test: causal, trail"),
     "plot": ("snn_sparsity.commands.plot", "draw the figures of one or two runs"),
 }
 RUN_ERROR, USAGE_ERROR = 1, 2
@@ -32,6 +33,7 @@ GOES_ON = {
     "fit": ": with --resume the same command goes on",
     "audit": ": with --resume the same command goes on",
     "sweep": ": the same command goes on from here",
+    "experiment": ": the same command goes on from here",
 }
 """What to say to whoever stopped a command."""
 LONGEST_LINE = 1000
