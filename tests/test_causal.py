@@ -165,7 +165,7 @@ def test_the_command_measures_goes_on_and_draws_again(capsys, short):
     rule = ["--model.backward", "PoolGradient", "--model.backward.share"]
     for pool, share in (("max", []), ("avg", [*rule, "first"])):
         assert main(["fit", *tiny, "--model.network.init_args.pool", pool, *share]) == 0
-    command = ["experiment", "causal", "runs", "--samples", "8", "--out", "out", "--no_progress", "--cpu"]
+    command = ["experiment", "causal", "runs", "--samples", "8", "--out", "out", "--cpu"]
     assert main(command) == 0
     whole = {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}
     assert {path.name for path in whole} == {"causal.json", "measured.json", "index.html", "index.md", "causal.png"}

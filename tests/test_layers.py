@@ -11,7 +11,8 @@ ROOT = Path(snn_sparsity.__file__).parent
 
 FLOORS = [
     {"__init__", "validation", "randomness", "batch", "hyperparameters"},
-    {"runs", "measure", "configs", "encoders", "networks", "distributed"},
+    {"units"},
+    {"runs", "measure", "configs", "encoders", "networks", "distributed", "optimisation"},
     {"figures", "data", "gradient_rules", "sweep"},
     {"documents", "attacks", "classifier"},
     {"reproduction", "probes", "audit"},
@@ -21,7 +22,7 @@ FLOORS = [
     {"__main__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-WITH_LIGHTNING = {"hyperparameters", "distributed", "classifier", "data", "probes", "training", "commands"}
+WITH_LIGHTNING = {"hyperparameters", "distributed", "optimisation", "classifier", "data", "probes", "training", "commands"}
 """Everything else is used, and tested, without a Trainer."""
 
 

@@ -328,7 +328,7 @@ def test_help(capsys):
     with pytest.raises(SystemExit) as exit_code:
         main(["plot", "--help"])
     assert exit_code.value.code == 0
-    assert "zeros_over_epochs" in capsys.readouterr().out
+    assert set(FIGURES) <= set(capsys.readouterr().out.replace(",", " ").split())
 
 
 def test_plot_needs_no_torch(folder):
@@ -358,7 +358,9 @@ def test_bad_arguments(folder, tmp_path, capsys):
     assert "required: RUN" in error(capsys, tmp_path)
     assert "unrecognized arguments: third" in error(capsys, tmp_path, folder, folder, "third")
     assert "unrecognized arguments: --colour" in error(capsys, tmp_path, folder, "--colour")
-    assert "--out" in error(capsys, tmp_path, folder, "--out", folder / "metrics.csv")
+    assert "metrics.csv/bound.png cannot be written: File exists" in error(
+        capsys, tmp_path, folder, "--figure", "bound", "--out", folder / "metrics.csv"
+    )
 
 
 def test_folders_that_are_no_run(tmp_path, folder, capsys):

@@ -18,11 +18,11 @@ import yaml
 from snn_sparsity.commands.main import main
 from snn_sparsity.configs import shipped
 from snn_sparsity.runs.files import hold
+from snn_sparsity.runs.metrics import epochs_logged, forget_from
 from snn_sparsity.sweep.grid import chosen, epochs_asked, names, part, read_grid
 from snn_sparsity.sweep.progress import Progress, time_left
-from snn_sparsity.sweep.state import Place, clear, epochs_logged, next_command, runs_of
+from snn_sparsity.sweep.state import Place, clear, next_command, runs_of
 from snn_sparsity.sweep.workers import LOCK
-from snn_sparsity.training.metrics_logger import forget_from
 from snn_sparsity.validation import InputError
 
 ROOT = Path(__file__).parents[1]

@@ -4,9 +4,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from snn_sparsity.attacks.base import Attack, Passes, Space, Target
+from snn_sparsity.attacks.base import Attack, Passes, Target
+from snn_sparsity.attacks.targets import WrappedTarget
 from snn_sparsity.validation import require_number
 
 
@@ -50,7 +51,7 @@ class EOT(Attack):
         return Passes(*(self.draws * count for count in self.attack.passes))
 
 
-class Drawn:
+class Drawn(WrappedTarget):
     """A target asked M times at once; to an attack it looks like the target it wraps.
 
     Args:
@@ -59,10 +60,12 @@ class Drawn:
     """
 
     def __init__(self, target: Any, draws: int) -> None:
-        self.target = target
+        super().__init__(target)
         self.draws = draws
-        self.space: Space = target.space
-        self.bounds: tuple[float, float] = target.bounds
+
+    def around(self, target: Any) -> "Drawn":
+        """Return another target asked as often."""
+        return Drawn(target, self.draws)
 
     def logits(self, x: Tensor) -> Tensor:
         """Return all draws [M,N,K] where x requires a gradient, else their mean [N,K].
@@ -72,23 +75,3 @@ class Drawn:
         """
         draws = torch.stack([self.target.logits(x) for _ in range(self.draws)])
         return draws if x.requires_grad else draws.mean(0)
-
-    @property
-    def spikes(self) -> "Drawn":
-        """The same network, seen from its spikes."""
-        return Drawn(self.target.spikes, self.draws)
-
-    def smoothed(self, half_width: int) -> "Drawn":
-        """Return the target with another half-width of its code."""
-        return Drawn(self.target.smoothed(half_width), self.draws)
-
-    @property
-    def code_book(self) -> Tensor | None:
-        """[256,T], if the target has one."""
-        return getattr(self.target, "code_book", None)
-
-    @property
-    def network(self) -> nn.Module:
-        """The attacked module."""
-        network: nn.Module = self.target.network
-        return network

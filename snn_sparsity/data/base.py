@@ -11,6 +11,7 @@ from lightning import LightningDataModule
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.data.images import ImageSet, Splits
 from snn_sparsity.data.loader import EpochLoader, RawBatch
+from snn_sparsity.data.recognition import Recognised
 from snn_sparsity.encoders import Encoder, PhaseEncoder
 from snn_sparsity.hyperparameters import objects_to_ignore
 from snn_sparsity.randomness import stream
@@ -113,6 +114,11 @@ class SpikeDataModule(LightningDataModule, ABC):
     def identity(self) -> dict[str, Any]:
         """Return what identifies the data of a run: sizes and checksums of the splits."""
         return {name: {"images": len(part.labels), "sha256": part.checksum()} for name, part in self._splits.items()}
+
+    @property
+    def recognised(self) -> Recognised | None:
+        """Which known dataset the images are, where only their content can tell."""
+        return None
 
     def training_images(self, loader: EpochLoader, number: int) -> torch.Tensor:
         """Return the places, in the official training set, of the images in a batch of the loader's present epoch."""

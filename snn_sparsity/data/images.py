@@ -4,7 +4,6 @@ import hashlib
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +12,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from snn_sparsity.runs.files import whole_file
 from snn_sparsity.validation import InputError
 
 log = logging.getLogger(__name__)
@@ -125,8 +125,8 @@ def cached(path: Path, decode: Callable[[], Splits]) -> Splits:
     try:
         _keep(path, splits)
     # torch.save tells of a full disk by a RuntimeError.
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    except (OSError, RuntimeError, InputError) as error:
+        reason = getattr(error.__cause__ or error, "strerror", None) or str(error).partition("\n")[0]
         log.warning("The decoded dataset cannot be kept in %s (%s): it is decoded anew each time; SNN_SPARSITY_CACHE names another place",
                     path.parent, reason)  # fmt: skip
     return splits
@@ -138,13 +138,8 @@ def _keep(path: Path, splits: Splits) -> None:
     if shutil.disk_usage(path.parent).free < needed:
         raise OSError(f"no room for {needed / 2**20:.0f} MiB")
     content = {"splits": [tuple(part) for part in splits], "checksums": [part.checksum() for part in splits]}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with whole_file(path) as file:
+        torch.save(content, file)
 
 
 def _read(path: Path) -> Splits | None:

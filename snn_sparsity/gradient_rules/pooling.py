@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snn_sparsity.gradient_rules.base import GradientRule, rerouted
-from snn_sparsity.measure.windows import Window, tie_shared_gradient
+from snn_sparsity.measure.windows import Window, tie_shared_gradient, unfolded
 from snn_sparsity.validation import InputError, require_choice, require_number
 
 Share = Literal["own", "first", "random", "ties", "softmax", "uniform"]
@@ -100,17 +100,6 @@ class PoolGradient(GradientRule):
         draws = torch.rand(columns.shape[1:], generator=torch.Generator().manual_seed(self.seed)).to(columns.device)
         winners = draws.masked_fill(columns != columns.amax(2, keepdim=True), -1.0).argmax(2, keepdim=True)
         return torch.zeros_like(columns).scatter_(2, winners, 1.0)
-
-
-def unfolded(maps: Tensor, window: Window) -> Tensor:
-    """Return each window's inputs, [N,C,K,L]: K positions of L windows, -inf on the padding.
-
-    Example:
-        >>> unfolded(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), Window(2, 2, 0)).flatten().tolist()
-        [1.0, 2.0, 3.0, 4.0]
-    """
-    padded = F.pad(maps, [window.padding] * 4, value=float("-inf"))
-    return F.unfold(padded, window.kernel, stride=window.stride).unflatten(1, (maps.shape[1], -1))
 
 
 VIEWS: dict[Share, Callable[[Tensor, Window], Tensor]] = {

@@ -60,6 +60,7 @@ def record_surrogates(network: nn.Module) -> Iterator[list[SurrogateRecord]]:
         Two steps with reset left out of the backward pass: the loss sees the second spike alone. The surrogate of the first step gets
         nothing, the neuron's first input does, through the membrane.
 
+        >>> import torch
         >>> from snn_sparsity.networks import IFNeuron
         >>> node, x = IFNeuron().build(), torch.tensor([[[0.25]], [[0.25]]], requires_grad=True)
         >>> node.step_mode = "m"

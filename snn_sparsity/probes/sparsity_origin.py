@@ -11,9 +11,8 @@ from torch.nn.modules.pooling import _MaxPoolNd
 
 from snn_sparsity.measure.gradients import record_gradients
 from snn_sparsity.measure.operations import Operation, operations
-from snn_sparsity.measure.reachability import positions_read
 from snn_sparsity.measure.sparsity import zero_fraction
-from snn_sparsity.measure.windows import Window, selected, spikes_per_window, tie_shared_gradient
+from snn_sparsity.measure.windows import Window, positions_read, selected, spikes_per_window, tie_shared_gradient
 from snn_sparsity.probes.gradient_sparsity import with_kind_means
 from snn_sparsity.probes.pass_probe import PassProbe, Values
 

@@ -4,7 +4,7 @@ from snn_sparsity.documents import page
 from snn_sparsity.documents.blocks import Block, Table, words
 from snn_sparsity.reproduction.conditions import conditions
 from snn_sparsity.reproduction.protocols import attacks_of
-from snn_sparsity.reproduction.results import Group, results_of
+from snn_sparsity.reproduction.results import SeedGroup, results_of
 from snn_sparsity.reproduction.run_tables import record_table, source_table
 from snn_sparsity.runs.records import Record
 
@@ -14,7 +14,7 @@ def card(record: Record) -> str:
     (result,) = results_of([record])
     about = record_table([result])
     facts = [[title, cell.text] for title, cell in list(zip(about.header, about.rows[0], strict=True))[1:]]
-    facts += [["not as in the paper", conditions(Group([result])) or "nothing"]]
+    facts += [["not as in the paper", conditions(SeedGroup([result])) or "nothing"]]
     facts += [[f"images, {split}", f"{record.images(split) or 0:,}"] for split in ("train", "validation", "test")]
     attacks = list(attacks_of(record).values())
     blocks: list[Block] = [

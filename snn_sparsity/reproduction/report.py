@@ -15,8 +15,8 @@ from snn_sparsity.figures.catalogue import available, figure_of
 from snn_sparsity.reproduction.claim import Series, claim, claim_table, series_of
 from snn_sparsity.reproduction.paper import DATASETS, network_name, paper
 from snn_sparsity.reproduction.paper_rows import arrows, paper_table, title
-from snn_sparsity.reproduction.protocols import PAPER, Attack, Protocol
-from snn_sparsity.reproduction.results import Group, Result, groups_of, pairs_of, protocols_of, results_of
+from snn_sparsity.reproduction.protocols import PAPER, AttackSettings, Protocol
+from snn_sparsity.reproduction.results import Result, SeedGroup, groups_of, pairs_of, protocols_of, results_of
 from snn_sparsity.reproduction.run_tables import audit_table, protocol_table, record_table, source_table
 from snn_sparsity.reproduction.tradeoff import curves, tradeoff
 from snn_sparsity.runs.metrics import Number
@@ -166,12 +166,12 @@ class Report:
         return source if isinstance(source, str) else f"{self._from_here(source.file)}:{source.line}"
 
 
-def _tradeoff(name: str, protocol: Protocol, attacks: Sequence[Attack], groups: Sequence[Group]) -> Picture:
+def _tradeoff(name: str, protocol: Protocol, attacks: Sequence[AttackSettings], groups: Sequence[SeedGroup]) -> Picture:
     caption = f"Clean accuracy against accuracy under attack; arrows lead from max to average pooling; {protocol.title}"
     return Picture(f"tradeoff_{name}", lambda: tradeoff(protocol, attacks, groups), caption)
 
 
-def _curves(name: str, protocol: Protocol, attacks: Sequence[Attack], groups: Sequence[Group]) -> Picture:
+def _curves(name: str, protocol: Protocol, attacks: Sequence[AttackSettings], groups: Sequence[SeedGroup]) -> Picture:
     caption = f"Accuracy over the epochs, on the images that are judged at each epoch; dotted is the paper's; {protocol.title}"
     return Picture(f"curves_{name}", lambda: curves(protocol, attacks, groups), caption)
 

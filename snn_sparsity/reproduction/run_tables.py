@@ -6,14 +6,14 @@ from typing import Any
 from snn_sparsity.documents.blocks import Cell, Table, measured, words
 from snn_sparsity.reproduction.paper import DATASETS, network_name
 from snn_sparsity.reproduction.paper_rows import HOW, WHICH, change, how, marked, which
-from snn_sparsity.reproduction.protocols import Attack, Protocol
-from snn_sparsity.reproduction.results import Group, Result, pairs_of
+from snn_sparsity.reproduction.protocols import AttackSettings, Protocol
+from snn_sparsity.reproduction.results import Result, SeedGroup, pairs_of
 from snn_sparsity.runs.metrics import Number, arrow
 
 AUDITED = ("clean", "claim", "standard", "worst")
 
 
-def protocol_table(protocol: Protocol, attacks: Sequence[Attack], groups: Sequence[Group]) -> Table:
+def protocol_table(protocol: Protocol, attacks: Sequence[AttackSettings], groups: Sequence[SeedGroup]) -> Table:
     """Return all runs that were attacked in one protocol; an accuracy with average pooling is followed by the change from max pooling.
 
     Args:
@@ -23,7 +23,7 @@ def protocol_table(protocol: Protocol, attacks: Sequence[Attack], groups: Sequen
     """
     twins = {average.results[0].number: maximum for maximum, average in pairs_of(groups)}
     concerned = [group for group in groups if any(attack in group.attacks for attack in attacks)]
-    columns: list[Attack | None] = [None, *attacks]
+    columns: list[AttackSettings | None] = [None, *attacks]
     lines = []
     for group in concerned:
         cells = [_with_arrow(attack, group, twins.get(group.results[0].number)) for attack in columns]
@@ -49,14 +49,14 @@ def record_table(results: Sequence[Result]) -> Table:
     return Table("runs", header, lines, numbers=("seed", "seconds"))
 
 
-def source_table(result: Result, attacks: Sequence[Attack]) -> Table:
+def source_table(result: Result, attacks: Sequence[AttackSettings]) -> Table:
     """Return the numbers of a run that stand in tables, each with its line in metrics.csv."""
     numbers = [("clean", result.clean), *((attack.label, result.attacked(attack)) for attack in attacks)]
     lines = [_source_line(what, number) for what, number in numbers if number is not None]
     return Table(f"sources {result.mark}", ["number", "%", "logged as", "epoch", "file", "line"], lines, numbers=("%", "epoch", "line"))
 
 
-def _with_arrow(attack: Attack | None, group: Group, twin: Group | None) -> Cell:
+def _with_arrow(attack: AttackSettings | None, group: SeedGroup, twin: SeedGroup | None) -> Cell:
     accuracy = group.accuracy(attack)
     found = change(attack, group, twin) if twin is not None else None
     if accuracy is None or found is None:

@@ -16,7 +16,7 @@ OPERATION = rf"(?:({'|'.join(KINDS)})/)?(\d+)_(.+)"
 """How a logged name ends that is about one operation; some statistics leave the kind out."""
 
 
-class Operation(NamedTuple):
+class LoggedOperation(NamedTuple):
     """One operation as its name in the log tells it.
 
     Attributes:
@@ -63,15 +63,15 @@ class Run:
         curve = self.values.get(name, {})
         return sorted(curve), [curve[epoch] for epoch in sorted(curve)]
 
-    def operations(self, prefix: str) -> dict[str, Operation]:
+    def operations(self, prefix: str) -> dict[str, LoggedOperation]:
         """Return the names that are ``prefix`` and an operation, in the order of depth, with that operation.
 
         Example:
             >>> Run(Path("r"), "r", {"grad_zero/conv/01_conv1": {0: 0.5}}).operations("grad_zero/")
-            {'grad_zero/conv/01_conv1': Operation(depth=1, kind='conv', path='conv1')}
+            {'grad_zero/conv/01_conv1': LoggedOperation(depth=1, kind='conv', path='conv1')}
         """
         matches = {name: re.fullmatch(re.escape(prefix) + OPERATION, name) for name in self.values}
-        found = {name: Operation(int(match[2]), match[1] or "", match[3]) for name, match in matches.items() if match}
+        found = {name: LoggedOperation(int(match[2]), match[1] or "", match[3]) for name, match in matches.items() if match}
         return dict(sorted(found.items(), key=lambda item: item[1]))
 
     def last_epoch(self, prefix: str) -> int:

@@ -56,17 +56,17 @@ class LastCheckpoint(Checkpoint):
 
     def __init__(self, run_directory: str) -> None:
         self.path = Path(run_directory) / LAST
-        self.saved_at_step = 0
+        self.saved_at = (0, 0)
         self._random: dict[str, torch.Tensor] = {}
         self._restored = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the step and the random numbers' state."""
-        return {"step": self.saved_at_step, "random": self._random}
+        """Return the epoch, the step and the random numbers' state."""
+        return {"saved_at": self.saved_at, "random": self._random}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the step and, when the epoch starts, the random numbers' state."""
-        self.saved_at_step, self._random, self._restored = state_dict["step"], state_dict["random"], True
+        """Take up the place and, when the epoch starts, the random numbers' state."""
+        self.saved_at, self._random, self._restored = state_dict["saved_at"], state_dict["random"], True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin an epoch at its beginning."""
@@ -86,12 +86,13 @@ class LastCheckpoint(Checkpoint):
         self._save(trainer, pl_module.device)
 
     def _save(self, trainer: Trainer, device: torch.device) -> None:
-        step = trainer.global_step
-        if step == 0 or (step == self.saved_at_step and self.path.is_file()):
+        # The epoch too: one that averages weights or statistics takes no step.
+        now = (trainer.current_epoch, trainer.global_step)
+        if now == (0, 0) or (now == self.saved_at and self.path.is_file()):
             return
         # What the checkpoint takes for logged must be on disk before it is.
         flush(trainer)
-        self.saved_at_step, self._random = step, _random(device)
+        self.saved_at, self._random = now, _random(device)
         unnamed = self.path.with_suffix(".new")
         trainer.save_checkpoint(unnamed, weights_only=False)
         if trainer.is_global_zero:

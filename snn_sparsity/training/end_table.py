@@ -31,8 +31,10 @@ class Summary(Callback):
 
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say how much of the network no image can train."""
+        """Say what trains the network, and how much of it no image can train."""
         network: Any = pl_module.network
+        if optimisation := getattr(pl_module, "optimisation", None):
+            print(f"Optimizer: {optimisation}.", flush=True)
         with suppress(InputError):
             print(f"Reachability: {describe_reachability(network)}.", flush=True)
 
