@@ -17,7 +17,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from snn_sparsity import attacks, data, encoders, gradient_rules, networks, training  # noqa: F401  # named by their last names
+from snn_sparsity import attacks, data, encoders, gradient_rules, networks, objectives, training  # noqa: F401  # named by their last names
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.commands.parsing import NamedConfig, TrainingParser, condense, flat, parsed, settings_of
 from snn_sparsity.commands.refusals import in_one_line, leaving_nothing, require_schedule

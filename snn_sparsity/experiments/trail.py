@@ -268,7 +268,7 @@ def model_blocks() -> Iterator[Block]:
     yield (
         "Section 5 of the paper (arXiv 2509.23762) says that zeros of weights make zeros of the input gradient, and that these "
         "go with zeros of weight gradients. Within a training run most of that cannot be correlated: weights are constant in an epoch, "
-        "and exact zeros at inputs do not vary. Here what is said to be the cause is varied. Correlations that cannot exist are not offered."
+        "exact zeros at inputs do not vary. Here what is said to be the cause is varied. Correlations that cannot exist are not offered."
     )
     yield Heading("The paper's two-layer model, null shares drawn at random")
     yield (
