@@ -67,16 +67,18 @@ def test_foolbox_finds_the_same_points(name):
         model = foolbox.PyTorchModel(target.as_image_model(), bounds=(0, 1), device="cpu")
     fgsm, _, _ = foolbox.attacks.LinfFastGradientAttack()(model, IMAGES, labels, epsilons=8 / 255)
     assert torch.equal(fgsm, FGSM()(target, IMAGES, labels))
-    pgd, _, _ = foolbox.attacks.LinfPGD(abs_stepsize=0.01, steps=4, random_start=False)(model, IMAGES, labels, epsilons=8 / 255)
-    assert torch.equal(pgd, PGD(alpha=0.01, steps=4, random_start=False, keep="last")(target, IMAGES, labels))
+    # Powers of two, so that no order of additions rounds differently.
+    x = (256 * IMAGES).floor() / 256
+    pgd, _, _ = foolbox.attacks.LinfPGD(abs_stepsize=1 / 64, steps=4, random_start=False)(model, x, labels, epsilons=1 / 32)
+    assert torch.equal(pgd, PGD(eps=1 / 32, alpha=1 / 64, steps=4, random_start=False, keep="last")(target, x, labels))
 
 
 @pytest.mark.parametrize("name", ["direct", "plain"])
 def test_autoattack_runs_and_is_right_about_what_it_broke(name):
     target = TARGETS[name]()
     model, labels = target.as_image_model(), target.judge(IMAGES).argmax(1)
-    attack = AutoAttack(model, norm="Linf", eps=0.3, version="custom", attacks_to_run=["apgd-ce", "square"], device="cpu", verbose=False)
+    attack = AutoAttack(model, norm="Linf", eps=0.3, version="custom", attacks=["apgd-ce", "square"], seed=0)
     attack.apgd.n_iter, attack.square.n_queries = 10, 20
-    attacked = attack.run_standard_evaluation(IMAGES, labels, bs=6)
+    attacked = attack.run_standard_evaluation(IMAGES, labels)
     assert (attacked - IMAGES).abs().max() <= 0.3 + 1e-6
     assert (model(attacked).argmax(1) != labels).any()

@@ -1,7 +1,7 @@
 """Neurons in single-step mode that are handed a whole sequence would take its time steps for images."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -28,21 +28,10 @@ def each_step_seen(network: nn.Module, steps: int) -> Iterator[None]:
         return
     calls: Counter[str] = Counter()
     inside: list[str] = []
-
-    def enter(path: str) -> Any:
-        def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            calls[path] += 1
-            inside.append(path)
-
-        return note
-
-    def leave(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        inside.pop()
-
     with ExitStack() as hooks:
         for path, module in single.items():
-            hooks.callback(module.register_forward_pre_hook(enter(path)).remove)
-            hooks.callback(module.register_forward_hook(leave).remove)
+            hooks.callback(module.register_forward_pre_hook(_enter(path, calls, inside)).remove)
+            hooks.callback(module.register_forward_hook(lambda *_: inside.pop() and None).remove)
         try:
             yield
         except InputError:
@@ -54,6 +43,14 @@ def each_step_seen(network: nn.Module, steps: int) -> Iterator[None]:
     for path, module in single.items():
         if isinstance(module, base.MemoryModule) and calls[path] % steps:
             raise _refusal(path, module, steps)
+
+
+def _enter(path: str, calls: Counter[str], inside: list[str]) -> Callable[..., None]:
+    def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        calls[path] += 1
+        inside.append(path)
+
+    return note
 
 
 def _single_step(network: nn.Module) -> dict[str, nn.Module]:
