@@ -76,6 +76,7 @@ def _run(arguments: list[str]) -> int:
     check(given)
     module = import_module(given.module)
     flush_denormals()
+    keep_float32()
     exit_code: int = module.run(given)
     return exit_code
 
@@ -93,6 +94,12 @@ def flush_denormals() -> None:
     """
     if torch := sys.modules.get("torch"):
         torch.set_flush_denormal(True)
+
+
+def keep_float32() -> None:
+    """Let float32 be float32 on a GPU: PyTorch's convolutions would use TF32, of 10 bits, and its matrix products would not."""
+    if torch := sys.modules.get("torch"):
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def _require_spikingjelly_2() -> None:

@@ -130,7 +130,7 @@ class _Form(NamedTuple):
         return self._dense_gradient(g, x, weight, of_input=True)
 
     def _input_gradient_by_phases(self, g: Tensor, weight: Tensor) -> Tensor:
-        """Return the gradient of a stem's input: one convolution of g gives the four pixels of each 2x2 square, which are then put in place.
+        """Return the gradient of a stem's input: one convolution of g gives the four pixels of each 2x2 square as channels.
 
         Pixel ``2a + phase`` is joined to output ``a + offset`` by the tap ``phase + padding - 2 offset``.
         """

@@ -21,6 +21,7 @@ from spikingjelly.logger import logger as spikingjelly_log
 import snn_sparsity
 from snn_sparsity.data import SpikeDataModule
 from snn_sparsity.distributed import first_alone
+from snn_sparsity.networks.gpu import settle_kernels
 from snn_sparsity.probes.base import probes_of
 from snn_sparsity.runs.directory import LOCK, live
 from snn_sparsity.runs.files import hold, write_whole
@@ -49,11 +50,12 @@ class RunRecord(Callback):
         self.held: int | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take hold of the run that is to be trained.
+        """Try the GPU's kernel, and take hold of the run that is to be trained.
 
         Raises:
             LiveRunError: If another process has.
         """
+        settle_kernels(trainer.strategy.root_device)
         if stage == "fit":
             first_alone(trainer, self._hold)
 
@@ -184,6 +186,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         | {name: version(name) for name in PACKAGES}
         | {"torch": str(torch.__version__)},
         "device": _device(device),
+        "tf32": {"convolutions": torch.backends.cudnn.allow_tf32, "matrix_products": torch.backends.cuda.matmul.allow_tf32},
     }
 
 
