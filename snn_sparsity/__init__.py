@@ -16,9 +16,10 @@ __version__ = "0.1.0"
 
 EXPORTS = {
     "snn_sparsity.attacks": ("APGD", "BPDA", "EOT", "FGSM", "PGD", "SAPGD", "AnnealedPGD", "Attack", "CodeBookAscent", "Square"),
-    "snn_sparsity.attacks.targets": ("ImageTarget", "SpikeTarget"),
+    "snn_sparsity.attacks.targets": ("ImageTarget", "PlainTarget", "SpikeTarget"),
     "snn_sparsity.classifier": ("SpikingClassifier",),
-    "snn_sparsity.data": ("CIFARDataModule", "DigitsDataModule", "ImageFolderDataModule", "SpikeBatch", "SpikeDataModule"),
+    "snn_sparsity.data": ("ArrayDataModule", "CIFARDataModule", "DigitsDataModule", "ImageFolderDataModule", "SpikeBatch",
+                          "SpikeDataModule"),
     "snn_sparsity.data.images": ("ImageSet", "Splits"),
     "snn_sparsity.encoders": ("DirectEncoder", "Encoder", "LatencyEncoder", "PhaseEncoder", "QuantisedEncoder", "RateEncoder"),
     "snn_sparsity.encoders.base": ("PixelCode",),
