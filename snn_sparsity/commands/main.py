@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,6 +16,7 @@ from snn_sparsity.runs.interrupts import Interrupted, interruptible
 from snn_sparsity.validation import InputError, RunError
 
 RUN_ERROR, USAGE_ERROR = 1, 2
+BROKEN_PIPE = 128 + signal.SIGPIPE
 OUT_OF_REACH = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO,
                 errno.ELOOP, errno.ENAMETOOLONG}  # fmt: skip
 GOES_ON = {
@@ -101,5 +103,17 @@ def _require_spikingjelly_2() -> None:
 
 
 def console() -> None:
-    """Entry point of the console script."""
-    sys.exit(main())
+    """Entry point of the console script. A reader that goes away, as ``head`` does, ends it quietly."""
+    try:
+        try:
+            exit_code = main()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more when it exits.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            os.dup2(nowhere, stream.fileno())
+        exit_code = BROKEN_PIPE
+    sys.exit(exit_code)

@@ -8,14 +8,13 @@ import argparse
 import os
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
 from snn_sparsity import __version__
 from snn_sparsity.sweep.grid import names as grid_names
 from snn_sparsity.units import Levels
-from snn_sparsity.validation import InputError
+from snn_sparsity.validation import InputError, did_you_mean
 
 PREFIX = "SNN_SPARSITY"
 """First part of the name of an environment variable that gives an option: ``SNN_SPARSITY_FIT__TRAINER__MAX_EPOCHS``."""
@@ -67,17 +66,6 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     return given
 
 
-def did_you_mean(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    """Return a question that names the known word most like a word, or nothing if none is.
-
-    Example:
-        >>> did_you_mean("sweeep", ["sweep", "test"]), did_you_mean("x", ["fit", "test"])
-        (' (did you mean sweep?)', '')
-    """
-    found = get_close_matches(word, list(known), n=1, cutoff=0.7)
-    return f" (did you mean {found[0]}?)" if found else ""
-
-
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return what stands before and after ``--``; only a sweep has something to do with the second."""
     place = arguments.index("--") if arguments[:1] == ["sweep"] and "--" in arguments else len(arguments)
@@ -111,7 +99,7 @@ class Tree:
             prog="snn-sparsity", usage="snn-sparsity COMMAND [OPTIONS]", description=DESCRIPTION, epilog=FIRST_STEPS
         )
         self.parser.add_argument("--version", action="version", version=f"snn-sparsity {__version__}")
-        self._actions = self.parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+        self._actions = self.parser.add_subparsers(title="commands", prog="snn-sparsity", metavar="COMMAND", dest="command", required=True)
         self.commands: dict[str, OneLineParser] = {}
         for add in (_fit, _validate, _test, _predict, _audit, _configs, _sweep, _report, _keep, _plot):
             add(self)
