@@ -299,7 +299,7 @@ def test_the_probe_of_the_readme_runs_from_any_directory():
     [
         (["--model.network.pool", "median"], "--model.network.pool: Expected one of 'max', 'avg'. Got value: median"),
         (["--model.network.depth", "20"], "depth: Expected one of 18, 34, 50, 101, 152. Got value: 20"),
-                (["--data.name", "imagenet"], "--data.name: Expected one of 'cifar10', 'cifar100'. Got value: imagenet"),
+        (["--data.name", "imagenet"], "--data.name: Expected one of 'cifar10', 'cifar100'. Got value: imagenet"),
         (["--data.encoder", "MorseEncoder"], "--data.encoder"),
         (["--probes.pgd.space", "pixels"], "--probes.pgd.space: Expected one of 'image', 'spikes'. Got value: pixels"),
         (["--probes.pgd.attack.eps", "-1"], "--probes.pgd.attack.eps=-1.0 is not allowed: give a number of at least 0"),

@@ -20,7 +20,7 @@ def import_lightning() -> None:
 
     with suppress(Exception), _hidden(*NOT_FOR_METRICS):
         import torchmetrics  # noqa: F401
-    with suppress(Exception), _in_place_of("torch._dynamo", OptimizedModule=_OptimizedModule, disable=lambda function=None, **_: function):
+    with suppress(Exception), _in_place_of("torch._dynamo", OptimizedModule=_OptimizedModule, disable=_as_it_is):
         import lightning.pytorch.cli  # noqa: F401
     download = {"load_state_dict_from_url": torch.hub.load_state_dict_from_url}
     with (
@@ -48,7 +48,7 @@ def _hidden(*names: str) -> Iterator[None]:
         return found
 
     sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None is how Python is told that there is none
-    imports._version = version_of  # type: ignore[attr-defined]
+    imports._version = version_of  # type: ignore[assignment, attr-defined]
     try:
         yield
     finally:
@@ -76,6 +76,11 @@ def _in_place_of(name: str, **content: Any) -> Iterator[None]:
         sys.modules.pop(name, None)
         if parent and getattr(sys.modules.get(parent), last, None) is module:
             delattr(sys.modules[parent], last)
+
+
+def _as_it_is(function: Any = None, *_: object, **__: object) -> Any:
+    """Decorate a function with nothing: what is not compiled need not be kept from it."""
+    return _as_it_is if function is None else function
 
 
 class _Compiled(type):

@@ -10,6 +10,7 @@ from importlib import import_module
 from importlib.metadata import version
 from io import TextIOWrapper
 
+from snn_sparsity.commands.imports import import_lightning
 from snn_sparsity.commands.mistakes import check
 from snn_sparsity.commands.tree import parse
 from snn_sparsity.runs.interrupts import Interrupted, interruptible
@@ -75,6 +76,8 @@ def _run(arguments: list[str]) -> int:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     check(given)
+    if given.takes_more:
+        import_lightning()
     module = import_module(given.module)
     flush_denormals()
     exit_code: int = module.run(given)

@@ -18,6 +18,7 @@ NEEDS_A_CHECKPOINT = ("validate", "test", "predict", "audit")
 ROOTS = ("best", "ckpt_path", "config", "data", "help", "lr_scheduler", "lr_scheduler_interval", "model", "optimizer", "print_config",
          "probes", "resume", "seed_everything", "trainer", "verbose", "weights_only")  # fmt: skip
 """First parts of the names of all settings."""
+NO_OPTIONS = {"command", "module", "more", "takes_more"}
 FIXED = {"class_path", "init_args", "dict_kwargs"}
 
 Tree = dict[str, Any]
@@ -33,7 +34,7 @@ def check(given: Namespace) -> None:
         for source, tree in _sources(given.config, given.more):
             _merge(settings, tree)
             for name in tree.keys() - set(ROOTS):
-                raise InputError(f"{source}--{name}: unknown setting{did_you_mean(name, [*ROOTS, *vars(given)])}")
+                raise InputError(f"{source}--{name}: unknown setting{did_you_mean(name, {*ROOTS, *vars(given)} - NO_OPTIONS)}")
             _check_tree(tree, settings, source)
     except RecursionError as error:
         raise InputError("a configuration that holds itself is not allowed") from error
@@ -55,7 +56,8 @@ def as_given(message: str, configs: list[str], more: list[str]) -> str:
         return message
     path = found[1].replace(".init_args", "").split(".")
     values = {name: value for name, its in reversed(probes.items()) if (value := _at(its, path)) is not None}
-    name = next((name for name, value in values.items() if str(value) in message), next(iter(values), None))
+    said = (name for name, value in values.items() if repr(value) in message or message.endswith(f"Got value: {value}"))
+    name = next(said, next(iter(values), None))
     return message if name is None else f"--probes.{name}.{message.removeprefix('--probes.')}"
 
 
@@ -135,7 +137,7 @@ def _flat(value: Any) -> Any:
         return value
     inside = value.get("init_args")
     parts = {**{name: part for name, part in value.items() if name != "init_args"}, **(inside if isinstance(inside, dict) else {})}
-    return {str(name): _flat(part) for name, part in parts.items()}
+    return {str(name).removesuffix("+"): _flat(part) for name, part in parts.items()}
 
 
 def _merge(settings: Tree, tree: Tree) -> None:

@@ -1,10 +1,10 @@
 """What the training commands make of their arguments, configurations and checkpoints, with one line for each mistake."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from jsonargparse import ActionConfigFile, Namespace
+from jsonargparse import ActionConfigFile, Namespace, _typehints
 from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -16,6 +16,21 @@ from snn_sparsity.validation import InputError
 
 # In YAML a number stays one; a whole number of grey levels is written as people write it.
 register_type(Levels, serializer=lambda value: str(value) if "/" in str(value) else float(value), fail_already_registered=False)
+
+
+def _ours_first(resolve: Callable[[Any, str], str]) -> Callable[[Any, str], str]:
+    """Let a class's last name mean ours, where another library has one of that name too."""
+
+    def resolve_ours_first(kind: Any, name: str) -> str:
+        found = () if "." in name or not isinstance(kind, type) else _typehints.get_all_subclass_paths(kind)
+        ours = [path for path in found if path.startswith("snn_sparsity.") and path.endswith(f".{name}")]
+        return ours[0] if len(ours) == 1 else resolve(kind, name)
+
+    return resolve_ours_first
+
+
+if hasattr(_typehints, "get_all_subclass_paths") and hasattr(_typehints, "resolve_class_path_by_name"):
+    _typehints.resolve_class_path_by_name = _ours_first(_typehints.resolve_class_path_by_name)  # type: ignore[assignment]
 
 
 class NamedConfig(ActionConfigFile):

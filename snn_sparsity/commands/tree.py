@@ -6,6 +6,7 @@ people use; all others (``--model.*``, ``--data.*``, ``--trainer.*``, ``--probes
 
 import argparse
 import os
+import re
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -58,6 +59,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         known = ", ".join(tree.commands)
         raise InputError(f"unknown command {arguments[0]!r}{did_you_mean(arguments[0], tree.commands)}: choose one of {known}")
     own, after = _split(arguments)
+    own = _with_negative_values(own)
     given, more = tree.parser.parse_known_args([*own[:1], *_from_environment(own[0], environment), *own[1:]] if own else ["--help"])
     if more and not given.takes_more:
         options = [option for action in tree.commands[given.command]._actions for option in action.option_strings]
@@ -70,6 +72,17 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return what stands before and after ``--``; only a sweep has something to do with the second."""
     place = arguments.index("--") if arguments[:1] == ["sweep"] and "--" in arguments else len(arguments)
     return list(arguments[:place]), list(arguments[place + 1 :])
+
+
+def _with_negative_values(arguments: Sequence[str]) -> list[str]:
+    """Join each option with a value such as -8/255, which would be taken for an option."""
+    joined: list[str] = []
+    for word in arguments:
+        if joined and re.fullmatch(r"--[^=]+", joined[-1]) and re.match(r"-\.?\d", word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _from_environment(command: str, environment: Mapping[str, str]) -> list[str]:
