@@ -56,8 +56,9 @@ def as_given(message: str, configs: list[str], more: list[str]) -> str:
         return message
     path = found[1].replace(".init_args", "").split(".")
     values = {name: value for name, its in reversed(probes.items()) if (value := _at(its, path)) is not None}
-    said = (name for name, value in values.items() if repr(value) in message or message.endswith(f"Got value: {value}"))
-    name = next(said, next(iter(values), None))
+    said = re.search(r"Got value: (.*)$|: '([^']*)' is not", message)
+    text = said and (said[1] or said[2])
+    name = next((name for name, value in values.items() if str(value) == text), next(iter(values), None))
     return message if name is None else f"--probes.{name}.{message.removeprefix('--probes.')}"
 
 
