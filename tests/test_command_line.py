@@ -149,7 +149,7 @@ def test_arguments_after_the_dashes_are_those_of_fit():
         (["fit", "--config", "itself.yaml"], "holds itself"),
         (["fit", "--ckpt_path", "none"], "--ckpt_path none is no file"),
         (["validate"], "validate needs --ckpt_path: the checkpoint of a network"),
-        (["predict", "--ckpt_path", "wrong.yaml", "--images", "none"], "--images none is no folder"),
+        (["predict", "--ckpt_path", "wrong.yaml", "--images", "none"], "--images none: no images there, for it is no folder"),
         (["audit", "--ckpt_path", "wrong.yaml", "--transfer_from", "none"], "--transfer_from none is no file"),
         (["audit", "--ckpt_path", "wrong.yaml", "--bugdet", "quick"], "(did you mean budget?)"),
         (["sweep", "--grid", "diggits"], "--grid diggits is no file and no grid (did you mean digits?)"),
@@ -266,13 +266,13 @@ def test_a_fraction_is_a_number_and_is_written_as_one():
 
 def test_fractions_are_read_from_everywhere_and_kept(capsys):
     Path("radius.yaml").write_text("probes: {pgd: {init_args: {attack: {init_args: {eps: 4/255, alpha: 0.00392156862745098}}}}}\n")
-    given = ["--config", "demo", "--config", "radius.yaml", "--probes.fgsm.attack.eps", "2 / 255", "--probes.codebook.attack.eps=0.0314"]
+    pgd = resolved(capsys, "--config", "demo", "--config", "radius.yaml")["probes"]["pgd"]["init_args"]["attack"]["init_args"]
+    assert (pgd["eps"], pgd["alpha"]) == ("4/255", "1/255")
+    probes = resolved(capsys, "--probes.fgsm.attack.eps", "2 / 255", "--probes.codebook.attack.eps=0.0314")["probes"]
+    attacks = {name: probe["init_args"]["attack"]["init_args"] for name, probe in probes.items() if probe["init_args"].get("attack")}
+    assert (attacks["pgd"]["eps"], attacks["fgsm"]["eps"], attacks["codebook"]["eps"]) == ("8/255", "2/255", 0.0314)
     Path("ratio.yaml").write_text("probes: {ratio: {class_path: VulnerabilityRatio, init_args: {eps: 1/255}}}")
     assert resolved(capsys, "--config", "ratio.yaml")["probes"]["ratio"]["init_args"]["eps"] == "1/255"
-    probes = resolved(capsys, *given)["probes"]
-    attacks = {name: probe["init_args"]["attack"]["init_args"] for name, probe in probes.items() if "attack" in probe["init_args"]}
-    assert (attacks["pgd"]["eps"], attacks["pgd"]["alpha"], attacks["fgsm"]["eps"]) == ("4/255", "1/255", "2/255")
-    assert attacks["codebook"]["eps"] == 0.0314
     Path("again.yaml").write_text(yaml.safe_dump({"probes": probes}))
     assert resolved(capsys, "--config", "again.yaml")["probes"]["pgd"] == probes["pgd"]
 

@@ -78,7 +78,7 @@ def _check_files(given: Namespace) -> None:
             raise InputError(f"--{option} {path} is no file{_newest(given.config) if option == 'ckpt_path' else ''}")
     images = getattr(given, "images", None)
     if images is not None and not os.path.isdir(images):
-        raise InputError(f"--images {images} is no folder")
+        raise InputError(f"--images {images}: no images there, for it is no folder")
 
 
 def _newest(configs: list[str]) -> str:
