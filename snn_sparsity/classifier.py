@@ -1,4 +1,4 @@
-"""The LightningModule around a spiking network: forward, loss, accuracy. It knows no attack."""
+"""The LightningModule around a spiking network: forward, loss, accuracy. What it is trained for is an objective."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -16,11 +16,14 @@ from torchmetrics.classification import MulticlassAccuracy
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.gradient_rules.base import GradientRule
 from snn_sparsity.hyperparameters import objects_to_ignore
+from snn_sparsity.objectives import CrossEntropy, Objective, TrainingStep
 from snn_sparsity.optimisation import Interval, MakeOptimizer, MakeScheduler, Optimisation, paper_adam
 from snn_sparsity.validation import InputError, require_choice, require_number
 
 MOST_BETA = 1 - 2**-53
 """The largest float below 1: with 1 Adam would never forget."""
+PLAIN_PASSES = 2
+"""Forward and backward: the passes of plain training."""
 
 
 class SpikingClassifier(LightningModule):
@@ -31,13 +34,15 @@ class SpikingClassifier(LightningModule):
     A checkpoint goes on with the numbers of its optimiser and the state of its schedule. What is given otherwise than the checkpoint
     was made with is applied to it: see ``Optimisation.apply_changes``.
 
-    Logged: ``train/loss`` (nats, per step and epoch), ``val/loss``, ``val/accuracy``, ``test/loss``, ``test/accuracy`` (share in [0,1]).
+    Logged: ``train/loss`` (nats, per step and epoch), what the objective says, ``val/loss``, ``val/accuracy``, ``test/loss``,
+    ``test/accuracy`` (share in [0,1]).
 
     Args:
         network: Maps spikes [T,N,C,H,W] to outputs [T,N,K].
         lr: Adam's learning rate, above 0.
         betas: Adam's two decay rates.
         weight_decay: L2 decay added to Adam's gradient, at least 0.
+        objective: What a training step minimises; null is plain cross-entropy.
         backward: Backward rule of training steps, such as ``PoolGradient("uniform")``; null is the network's own derivative. Logits
             do not change by it, nor does what validation, probes and attacks see.
         optimizer: Makes another optimiser from the parameters, in place of Adam and its three numbers.
@@ -61,6 +66,7 @@ class SpikingClassifier(LightningModule):
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 1e-3,
+        objective: Objective | None = None,
         backward: GradientRule | None = None,
         optimizer: MakeOptimizer | None = None,
         lr_scheduler: MakeScheduler | None = None,
@@ -74,8 +80,8 @@ class SpikingClassifier(LightningModule):
             require_number("betas", beta, at_least=0, at_most=MOST_BETA)
         require_number("weight_decay", weight_decay, at_least=0)
         require_choice("lr_scheduler_interval", lr_scheduler_interval, ("epoch", "step"))
-        self.save_hyperparameters(ignore=objects_to_ignore("network", "backward", "optimizer", "lr_scheduler"))
-        self.network = network
+        self.save_hyperparameters(ignore=objects_to_ignore("network", "objective", "backward", "optimizer", "lr_scheduler"))
+        self.network, self.objective = network, objective or CrossEntropy()
         self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
         self.make_optimizer, self.make_scheduler, self.lr_scheduler_interval = optimizer, lr_scheduler, lr_scheduler_interval
         self.optimisation: Optimisation | None = None
@@ -99,12 +105,30 @@ class SpikingClassifier(LightningModule):
         return logits
 
     def training_step(self, batch: SpikeBatch, batch_idx: int) -> Tensor:
-        """Return the mean cross-entropy of a batch."""
-        with self._training_derivative():
-            logits = self(batch.spikes)
-        loss = F.cross_entropy(logits, batch.labels)
+        """Return the objective of a batch, and log what it says."""
+        loss, logged = self.objective(self.training_state(batch, batch_idx))
         self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch.labels), sync_dist=True)
+        passes = sum(self.objective.passes)
+        if passes != PLAIN_PASSES:
+            self.log("passes", passes, prog_bar=True, logger=False)
+        for name, value in logged.items():
+            self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=len(batch.labels), sync_dist=True)
         return loss
+
+    def training_state(self, batch: SpikeBatch, batch_idx: int) -> TrainingStep:
+        """Return what the objective sees of a batch."""
+        trainer: Any = self._trainer  # none, where a step is asked for by hand
+        data: Any = getattr(trainer, "datamodule", None)
+        return TrainingStep(
+            self,
+            batch,
+            getattr(data, "spike_encoder", None),
+            key=(getattr(data, "seed", 0), self.current_epoch),
+            number=batch_idx,
+            rank=self.global_rank,
+            world_size=getattr(trainer, "world_size", 1),
+            derivative=self._training_derivative,
+        )
 
     def _training_derivative(self) -> AbstractContextManager[None]:
         return nullcontext() if self.backward_rule is None else self.backward_rule.applied(self.network)

@@ -235,6 +235,8 @@ def test_every_shipped_configuration_runs(name):
     arguments = ["--data", "tests.tiny.TinyDataModule", "--data.batch_size", "2", "--data.encoder", "PhaseEncoder"]
     tiny = ["--data.encoder.num_steps", "2", "--trainer.fast_dev_run", "true", "--trainer.accelerator", "cpu"]
     attacks = ["--probes.pgd.attack.steps", "1", "--probes.codebook.attack.steps", "1"]
+    if "pgd: null" in (shipped.DIRECTORY / name).read_text():
+        attacks = []
     assert main(["fit", "--config", name, *arguments, *tiny, *attacks]) == 0
 
 

@@ -11,11 +11,12 @@ ROOT = Path(snn_sparsity.__file__).parent
 
 FLOORS = [
     {"__init__", "validation", "randomness", "batch", "hyperparameters"},
+    {"units"},
     {"runs", "measure", "configs", "encoders", "networks", "distributed", "optimisation"},
     {"figures", "data", "gradient_rules", "sweep"},
-    {"documents", "attacks", "classifier"},
-    {"reproduction", "probes", "audit"},
-    {"report"},
+    {"documents", "attacks"},
+    {"reproduction", "probes", "audit", "objectives"},
+    {"report", "classifier"},
     {"training"},
     {"commands"},
     {"__main__"},

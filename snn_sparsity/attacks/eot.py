@@ -13,7 +13,7 @@ from snn_sparsity.validation import require_number
 
 @dataclass(frozen=True)
 class EOT(Attack):
-    """EOT over transformation: run an attack on the mean of M draws of a random network (Athalye et al., arXiv 1802.00420).
+    """Expectation over transformation: run an attack on the mean of M draws of a random network (Athalye et al., arXiv 1802.00420).
 
     Its gradients are ``1/M sum_r grad loss(f_r(x))``; where it only looks, it sees the mean logits. A random network attacked
     without this may look robust because single gradients are noise. Draws of a random code come from the target's generator,
@@ -49,6 +49,22 @@ class EOT(Attack):
     def passes(self) -> Passes:
         """M times what the inner attack costs."""
         return Passes(*(self.draws * count for count in self.attack.passes))
+
+
+def of_random_code(attack: Attack, draws: int) -> Attack:
+    """Return the attack as it must be on a random code: on the mean over draws, unless it or an attack inside it says how many itself.
+
+    Example:
+        >>> from snn_sparsity.attacks.fgsm import FGSM
+        >>> str(of_random_code(FGSM(), 10)), str(of_random_code(EOT(FGSM(), draws=5), 10))
+        ('EOT(eps=8/255, attack=FGSM(eps=8/255), draws=10)', 'EOT(eps=8/255, attack=FGSM(eps=8/255), draws=5)')
+    """
+    inner: Any = attack
+    while inner is not None:
+        if isinstance(inner, EOT):
+            return attack
+        inner = getattr(inner, "attack", None)
+    return EOT(attack, draws, eps=attack.eps)
 
 
 class Drawn(WrappedTarget):

@@ -121,14 +121,15 @@ class ImageTarget:
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits [N,K] of images [N,C,H,W] in [0,1], as the attack sees them."""
-        return self.spikes.logits(self._encode(x))
+        return self.spikes.logits(self.encode(x))
 
     def judge(self, x: Tensor) -> Tensor:
         """Return the logits [N,K] that decide whether an attack has won: BatchNorm in eval mode, no gradient."""
         with torch.no_grad():
-            return self.spikes.judge(self._encode(x))
+            return self.spikes.judge(self.encode(x))
 
-    def _encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the spikes [N,T,C,H,W] of images, with the gradient that this target takes back to them."""
         if self._mean_code is None:
             return self.encoder(x, self.generator).transpose(0, 1)
         spikes = self.encoder(x.detach(), self.generator).transpose(0, 1)

@@ -1,77 +1,34 @@
 """``snn-sparsity audit``: is this robustness real?"""
 
-from collections.abc import Mapping
+from argparse import Namespace
 from copy import deepcopy
 from pathlib import Path
-from typing import ClassVar
 
-from lightning import LightningModule, Trainer
+from lightning import LightningModule
 
-from snn_sparsity.audit.battery import BudgetName
-from snn_sparsity.commands.one_line import OneLineParser
-from snn_sparsity.commands.train import TrainingCLI, quieten
-from snn_sparsity.data import SpikeDataModule
+from snn_sparsity.commands.train import network_of
 from snn_sparsity.report.audit import audit_table
 from snn_sparsity.training.checkpoint_files import read_checkpoint
-from snn_sparsity.training.robustness_audit import RobustnessAudit, Spaces, compare
+from snn_sparsity.training.robustness_audit import RobustnessAudit, compare
 from snn_sparsity.validation import InputError
 
 
-def run(arguments: list[str]) -> int:
-    """Run the command; ``arguments[0]`` is its name."""
-    if "--compare" in arguments:
-        return _compare(arguments[1:])
-    quieten()
-    AuditCLI([*arguments, "true"] if arguments[-1] == "--resume" else arguments)
+def run(given: Namespace) -> int:
+    """Attack a trained network with a battery of attacks and say how far its robustness can be believed, or compare such audits."""
+    if given.compare is not None:
+        return _compare(given)
+    made = network_of(given)
+    battery = RobustnessAudit(
+        budget=given.budget, samples=given.samples, space=given.space, eps=given.eps, batch_size=given.batch_size, resume=given.resume,
+        progress=made.trainer.progress_bar_callback is not None,
+    )  # fmt: skip
+    folder = Path(given.out) if given.out else Path(given.ckpt_path).parent / "audit"
+    made.datamodule.prepare_data()
+    made.datamodule.setup("fit")
+    audit = battery.conduct(made.model, made.datamodule, folder, given.ckpt_path, _second(made.model, given.transfer_from))
+    print(audit_table(audit))
+    print(f"\nWritten: {folder / 'audit.json'}, audit.md, audit.html")
     return 0
-
-
-class AuditTrainer(Trainer):
-    """A trainer that can audit."""
-
-    def audit(
-        self,
-        model: LightningModule,
-        datamodule: SpikeDataModule,
-        ckpt_path: str | None = None,
-        budget: BudgetName = "quick",
-        samples: int | None = None,
-        space: Spaces = "both",
-        eps: float = 8 / 255,
-        batch_size: int = 32,
-        resume: bool = False,
-        transfer_from: str | None = None,
-        out: str | None = None,
-    ) -> None:
-        """Attack a trained network with a battery of attacks and say how far its robustness can be believed.
-
-        Args:
-            model: The classifier.
-            datamodule: Its data.
-            ckpt_path: Checkpoint of the network; its settings come along.
-            budget: How much: quick (minutes on two cores), standard (hours), full (a GPU).
-            samples: Images, the first of the test set; null is 48, 256 or 1000, by the budget.
-            space: What is attacked: image, spikes (also in the paper's protocol) or both.
-            eps: Radius of the ball; 8/255 is 0.03137.
-            batch_size: Images attacked at a time.
-            resume: Go on with an audit that was stopped.
-            transfer_from: Weights of a second network of the same kind, to transfer attacks from.
-            out: Folder for audit.json, audit.md and audit.html; null is audit/ beside the checkpoint.
-        """
-        if ckpt_path is None:
-            raise InputError("audit needs --ckpt_path: the checkpoint to audit")
-        battery = RobustnessAudit(
-            budget=budget, samples=samples, space=space, eps=eps, batch_size=batch_size, resume=resume,
-            progress=self.progress_bar_callback is not None,
-        )  # fmt: skip
-        folder = Path(out) if out else Path(ckpt_path).parent / "audit"
-        datamodule.prepare_data()
-        datamodule.setup("fit")
-        model.load_state_dict(read_checkpoint(ckpt_path)["state_dict"])
-        model.to(self.strategy.root_device).eval()
-        audit = battery.conduct(model, datamodule, folder, ckpt_path, _second(model, transfer_from))
-        print(audit_table(audit))
-        print(f"\nWritten: {folder / 'audit.json'}, audit.md, audit.html")
 
 
 def _second(model: LightningModule, path: str | None) -> LightningModule | None:
@@ -86,20 +43,9 @@ def _second(model: LightningModule, path: str | None) -> LightningModule | None:
     return other
 
 
-class AuditCLI(TrainingCLI):
-    """The command line of ``audit``: that of ``test``, for another method."""
-
-    trainer_type = AuditTrainer
-    methods: ClassVar[Mapping[str, set[str]]] = {"audit": {"model", "datamodule"}}
-
-
-def _compare(arguments: list[str]) -> int:
-    parser = OneLineParser(prog="snn-sparsity audit", description="Put finished audits side by side.")
-    parser.add_argument("--compare", nargs="+", type=Path, required=True, metavar="AUDIT.JSON", help="audits to compare, at least two")
-    parser.add_argument("--out", type=Path, default=Path("comparison"), metavar="DIR", help="folder for audit.md and audit.html")
-    given = parser.parse_args(arguments)
+def _compare(given: Namespace) -> int:
     if len(given.compare) < 2:
         raise InputError("audit --compare needs at least two audit.json files")
-    for path in compare(given.compare, given.out):
+    for path in compare(given.compare, Path(given.out or "comparison")):
         print(path)
     return 0

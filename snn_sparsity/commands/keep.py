@@ -2,13 +2,13 @@
 
 import json
 import shutil
+from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from snn_sparsity.commands.one_line import OneLineParser
 from snn_sparsity.reproduction.card import card
 from snn_sparsity.runs.files import write_whole
 from snn_sparsity.runs.records import Record, find_records, read_record
@@ -22,9 +22,8 @@ WRITERS: Mapping[str, Callable[[Any], str]] = {
 }
 
 
-def run(arguments: list[str]) -> int:
-    """Run the command; ``arguments[0]`` is its name."""
-    given = _parser().parse_args(arguments[1:])
+def run(given: Namespace) -> int:
+    """Run the command."""
     for record in find_records(given.runs):
         folder = given.out / record.dataset.replace(" ", "_") / record.name
         if folder.exists():
@@ -81,10 +80,3 @@ def _portable(value: Any) -> Any:
     if isinstance(value, list):
         return [_portable(part) for part in value]
     return Path(value).name if isinstance(value, str) and value.startswith("/") else value
-
-
-def _parser() -> OneLineParser:
-    parser = OneLineParser(prog="snn-sparsity keep", description="Copy what runs have to say, and their weights, with a card each.")
-    parser.add_argument("runs", metavar="RUNS", type=Path, nargs="+", help="runs, or folders with runs somewhere below them")
-    parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="folder for <dataset>/<run>/ (default: results)")
-    return parser

@@ -67,7 +67,8 @@ class AttackSettings(NamedTuple):
 
 def attacks_of(record: Record) -> dict[str, AttackSettings]:
     """Return the attacks of a run by the name of their probe, those of the paper first, in the paper's order."""
-    found = {name: _attack(probe) for name, probe in record.probes.items() if probe["class"] == ATTACKED}
+    told = record.record.get("probes", {})
+    found = {name: _attack(probe, str(told.get(name))) for name, probe in record.probes.items() if probe["class"] == ATTACKED}
     return dict(sorted(found.items(), key=lambda item: (order(item[1].protocol), item[1].column or "~", item[1].details)))
 
 
@@ -76,9 +77,11 @@ def order(protocol: Protocol) -> tuple[bool, bool, Protocol]:
     return protocol != PAPER, protocol != STRICT, protocol
 
 
-def _attack(probe: Mapping[str, Any]) -> AttackSettings:
+def _attack(probe: Mapping[str, Any], told: str) -> AttackSettings:
     attack = dict(probe["attack"])
     name = attack.pop("class")
+    if name != "EOT" and "EOT(" in told:  # the code is random: how many draws each look was the mean of
+        attack["draws"] = probe["draws"]
     return AttackSettings(
         Protocol(str(probe["space"]), str(probe["batch_norm"])), str(name), tuple((key, _frozen(attack[key])) for key in attack)
     )

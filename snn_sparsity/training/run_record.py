@@ -115,6 +115,7 @@ class RunRecord(Callback):
             "world_size": trainer.world_size,
             "effective_batch_size": getattr(data, "batch_size", 0) * trainer.world_size * trainer.accumulate_grad_batches,
             "data": images_of(data),
+            **_objective(pl_module),
             "probes": {probe.name: probe.describe() for probe in probes_of(trainer)},
             "earlier": earlier,
         }
@@ -159,6 +160,12 @@ class RunRecord(Callback):
 
     def _write(self) -> None:
         write_whole(self.path, json.dumps(self.record, indent=2) + "\n")
+
+
+def _objective(pl_module: Any) -> dict[str, Any]:
+    """Return what the run is trained for, and the passes of all time steps that each batch takes."""
+    objective = getattr(pl_module, "objective", None)
+    return {} if objective is None else {"objective": str(objective), "passes": objective.passes._asdict()}
 
 
 def images_of(data: Any) -> dict[str, Any]:
