@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
 
 from snn_sparsity.runs.files import unwritten
 from snn_sparsity.training.checkpoint_files import LAST, PREVIOUS
@@ -52,12 +53,15 @@ class LastCheckpoint(Checkpoint):
     from there logs and trains as one that never stopped. Lightning's ModelCheckpoint saves inside the epoch, before its training
     loss is logged. The state of PyTorch's random numbers is kept too, for networks that draw in training.
 
+    When the run is finished ``previous.ckpt`` goes, which has served its purpose.
+
     Args:
         run_directory: Where the files go.
+        kept: Whether ``last.ckpt`` stays when the run is finished.
     """
 
-    def __init__(self, run_directory: str) -> None:
-        self.path = Path(run_directory) / LAST
+    def __init__(self, run_directory: str, kept: bool = True) -> None:
+        self.path, self.kept = Path(run_directory) / LAST, kept
         self.saved_at = (0, 0)
         self._random: dict[str, torch.Tensor] = {}
         self._restored = False
@@ -90,6 +94,12 @@ class LastCheckpoint(Checkpoint):
         """Save the end."""
         with _still_inside(trainer):
             self._save(trainer, pl_module.device)
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remove what a finished run needs no more."""
+        for path in (self.path.with_name(PREVIOUS), *([] if self.kept else [self.path])):
+            path.unlink(missing_ok=True)
 
     def _save(self, trainer: Trainer, device: torch.device) -> None:
         # The epoch too: one that averages weights or statistics takes no step.
