@@ -21,10 +21,13 @@ EXPORTS = {
     "snn_sparsity.data": ("CIFARDataModule", "DigitsDataModule", "ImageFolderDataModule", "SpikeBatch", "SpikeDataModule"),
     "snn_sparsity.data.images": ("ImageSet", "Splits"),
     "snn_sparsity.encoders": ("DirectEncoder", "Encoder", "LatencyEncoder", "PhaseEncoder", "RateEncoder"),
+    "snn_sparsity.encoders.base": ("PixelCode",),
+    "snn_sparsity.figures.catalogue": ("figure_of",),
     "snn_sparsity.networks": ("VGG", "IFNeuron", "LeakyNeuron", "SEWResNet", "SpikingResNet", "WideResNet"),
     "snn_sparsity.probes": ("AdversarialAccuracy", "GradientSparsity", "GradientTrail", "Probe", "SparsityOrigin",
                             "SurrogateSaturation", "SynapticOperations", "VulnerabilityRatio"),
     "snn_sparsity.runs.curves": ("read_run",),
+    "snn_sparsity.training.metrics_logger": ("MetricsCSV",),
     "snn_sparsity.validation": ("InputError",),
 }  # fmt: skip
 """Where each public name comes from."""

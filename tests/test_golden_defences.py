@@ -112,7 +112,7 @@ def test_rat_evaluated(name):
 @pytest.mark.parametrize("name", [*RAT, *FULL])
 def test_rat_seen_through_rates(name):
     case = Case(name)
-    classifier = classifier_of(case, neuron=STRICT)
+    classifier = classifier_of(case, neurons=STRICT)
     with BPTR().applied(classifier.network):
         logits, loss, gradient = gradient_of(classifier, case.x, case["labels"], case.meta["T"])
         if "fgsm_bptr" in case:
@@ -180,7 +180,7 @@ def test_sr_in_its_four_modes():
         "rate": (STRICT, RGA()),
     }
     for mode, (neuron, rule) in rules.items():
-        classifier = classifier_of(case, neuron=neuron)
+        classifier = classifier_of(case, neurons=neuron)
         if rule is None:
             logits, _, gradient = gradient_of(classifier, case.x, case["labels"], case.meta["T"])
         else:
@@ -221,7 +221,7 @@ def test_hire(name):
 
 
 def sharmin(case):
-    return classifier_of(case, neuron=SHARMIN, thresholds=case["thresholds"].tolist(), mean=None, std=None, bias=False, batch_norm=False)
+    return classifier_of(case, neurons=SHARMIN, thresholds=case["thresholds"].tolist(), mean=None, std=None, bias=False, batch_norm=False)
 
 
 def signed(trains, x):

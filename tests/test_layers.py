@@ -17,7 +17,7 @@ FLOORS = [
     {"documents", "attacks"},
     {"reproduction", "probes", "audit", "objectives"},
     {"report", "classifier"},
-    {"training"},
+    {"training", "experiments"},
     {"commands"},
     {"__main__"},
 ]

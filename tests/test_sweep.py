@@ -44,8 +44,10 @@ def test_the_paper_s_grid_is_its_fifteen_rows():
 
 
 def test_the_digits_are_all_nine_networks():
-    networks = {path.removesuffix(".yaml") for path in shipped.names()} - {"paper", "demo", "theory"}
-    assert {f"demo+{name}" for name in networks if name.startswith(("sew", "spiking"))} == {row.config for row in read_grid("digits", [1])}
+    networks = {path.removesuffix(".yaml") for path in shipped.names()}
+    assert {f"demo+{name}" for name in networks if re.fullmatch(r"(sew|spiking)\d+_(max|avg)pool", name)} == {
+        row.config for row in read_grid("digits", [1])
+    }
 
 
 @pytest.mark.parametrize(
@@ -65,6 +67,25 @@ def test_rows_are_settings_that_fit_accepts(row, capsys):
     assert (network["init_args"]["depth"], network["init_args"]["pool"]) == (int(depth), pool)
     assert config["seed_everything"] == 5
     assert config["trainer"]["max_epochs"] == epochs_asked(row)
+
+
+@pytest.mark.parametrize("row", [*read_grid("defences", [5])[::5], *read_grid("defences_cpu", [5])[1::2]], ids=lambda row: row.name)
+def test_rows_of_defences_are_settings_that_fit_accepts(row, capsys):
+    for split in ("train", "test"):
+        (Path("images") / split / "a").mkdir(parents=True)
+    images = ["--data.root", "images"] if row.grid == "defences_cpu" else []
+    with pytest.raises(SystemExit) as stop:
+        main([*row.settings, *images, "--print_config"])
+    assert stop.value.code == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    epochs = config["trainer"]["max_epochs"]
+    assert epochs == epochs_asked(row)
+    schedule = (config["lr_scheduler"] or {}).get("init_args", {})
+    assert schedule.get("T_max", epochs) == epochs, "the learning rate ends with the run"
+    data = config["data"]["init_args"]
+    if not row.config.startswith("sew"):
+        assert data["crop"] == 4, "another dataset keeps what the configuration says of the code and the crops"
+        assert data["encoder"]["class_path"].endswith("DirectEncoder" if "poisson" not in row.config else "QuantisedEncoder")
 
 
 def test_seeds_come_one_after_the_other():

@@ -1,7 +1,7 @@
 """BatchNorm over the batches of all processes, over time as over images."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +11,41 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from snn_sparsity.validation import InputError
+
+
+class OneValueError(InputError):
+    """A BatchNorm was to take the statistics of one value per channel: there are none."""
+
+
+@contextmanager
+def one_value_refused(network: nn.Module) -> Iterator[None]:
+    """Raise OneValueError, naming the module, where a BatchNorm would take statistics of one value per channel.
+
+    That is a batch of one image, with one time step and maps of 1x1. PyTorch ends there in an error that names no module.
+    """
+
+    def look(path: str) -> Any:
+        def note(module: _BatchNorm, inputs: tuple[Tensor, ...]) -> None:
+            together = isinstance(module, SyncBatchNorm2d) and not module.by_itself and torch.distributed.is_initialized()
+            uses_batch = module.training or module.running_mean is None
+            if uses_batch and not together and inputs[0].numel() == module.num_features:
+                raise OneValueError(one_value(path))
+
+        return note
+
+    with ExitStack() as hooks:
+        for path, module in network.named_modules():
+            if isinstance(module, _BatchNorm):
+                hooks.callback(module.register_forward_pre_hook(look(path)).remove)
+        yield
+
+
+def one_value(path: str) -> str:
+    """Return why a batch cannot go through a BatchNorm, and what helps."""
+    return (
+        f"BatchNorm {path!r} sees one value per channel, of which there is no variance: a batch of 1 image, 1 time step and a map of 1x1. "
+        "Give a batch size that leaves no single image at the end of an epoch, more time steps, or other numbers of images"
+    )
 
 
 class SyncBatchNorm2d(layer.BatchNorm2d):  # type: ignore[misc]  # SpikingJelly ships no types
@@ -28,6 +63,8 @@ class SyncBatchNorm2d(layer.BatchNorm2d):  # type: ignore[misc]  # SpikingJelly 
             return super().forward(x)
         # Half precision is too coarse for statistics, as in every BatchNorm.
         mean, variance, count = moments(x if x.element_size() >= 4 else x.float())
+        if count == 1:
+            raise OneValueError(one_value(type(self).__name__))
         if self.track_running_stats:
             self._track(mean.detach(), variance.detach() * count / (count - 1))
         scale = (variance + self.eps).rsqrt()

@@ -14,6 +14,7 @@ from snn_sparsity.measure.gradients import record_gradients
 from snn_sparsity.measure.operations import Operation, operations
 from snn_sparsity.measure.reachability import reachability
 from snn_sparsity.probes.base import Probe, ProbeContext
+from snn_sparsity.validation import InputError
 
 SMALL = 1e-6
 """A weight is small below this share of the largest of its layer."""
@@ -47,7 +48,9 @@ class GradientTrail(Probe):
 
     def measure(self, context: ProbeContext, batch: SpikeBatch) -> dict[str, Tensor]:
         """Differentiate the batch's loss by its spikes and all weights at once."""
-        network: Any = context.classifier.network
+        if context.plain:
+            raise InputError("GradientTrail needs batches of spikes, and these are plain images")
+        network = context.network
         layers = operations(network, ["conv", "linear"])
         weights = [weight_of(layer) for layer in layers]
         spikes = batch.spikes.requires_grad_()

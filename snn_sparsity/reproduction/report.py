@@ -5,6 +5,7 @@ import io
 import os
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -12,11 +13,11 @@ from matplotlib.figure import Figure
 from snn_sparsity.documents import page
 from snn_sparsity.documents.blocks import Block, Heading, Link, Picture, Table
 from snn_sparsity.figures.catalogue import available, figure_of
-from snn_sparsity.reproduction.claim import Series, claim, claim_table, series_of
+from snn_sparsity.reproduction.claim import claim, claim_table, series_of
 from snn_sparsity.reproduction.paper import DATASETS, network_name, paper
 from snn_sparsity.reproduction.paper_rows import arrows, paper_table, title
-from snn_sparsity.reproduction.protocols import PAPER, AttackSettings, Protocol
-from snn_sparsity.reproduction.results import Result, SeedGroup, groups_of, pairs_of, protocols_of, results_of
+from snn_sparsity.reproduction.protocols import PAPER
+from snn_sparsity.reproduction.results import Result, groups_of, pairs_of, protocols_of, results_of
 from snn_sparsity.reproduction.run_tables import audit_table, protocol_table, record_table, source_table
 from snn_sparsity.reproduction.tradeoff import curves, tradeoff
 from snn_sparsity.runs.metrics import Number
@@ -114,8 +115,10 @@ class Report:
             yield Heading(f"All runs, {protocol.title}")
             yield "; ".join(f"{attack.label} is {attack.details}" for attack in attacks) + "."
             yield protocol_table(protocol, attacks, self.groups)
-            yield _tradeoff(name, protocol, attacks, groups)
-            yield _curves(name, protocol, attacks, groups)
+            caption = f"Clean accuracy against accuracy under attack; arrows lead from max to average pooling; {protocol.title}"
+            yield Picture(f"tradeoff_{name}", partial(tradeoff, protocol, attacks, groups), caption)
+            caption = f"Accuracy over the epochs, on the images that are judged at each epoch; dotted is the paper's; {protocol.title}"
+            yield Picture(f"curves_{name}", partial(curves, protocol, attacks, groups), caption)
 
     def _audits(self) -> Iterator[Block]:
         yield Heading("Audits")
@@ -134,7 +137,10 @@ class Report:
                 yield Heading(protocol.title[0].upper() + protocol.title[1:], 3)
                 yield claim_table(protocol, series)
             for dataset in dict.fromkeys(each.dataset for each in series):
-                yield _claim(protocol, dataset, [each for each in series if each.dataset == dataset])
+                same = [each for each in series if each.dataset == dataset]
+                name = re.sub(r"\W+", "_", f"claim_{protocol.space}_{protocol.batch_norm}_{dataset}")
+                caption = f"{DATASETS.get(dataset, dataset)}: accuracy under attack against zeros in the gradient; {protocol.title}"
+                yield Picture(name, partial(claim, protocol, same), caption)
 
     def _gradients(self) -> Iterator[Block]:
         """Yield the paper's Figures 1 and 3 of each pair of groups, else of each group, by its first run."""
@@ -164,22 +170,6 @@ class Report:
 
     def _source(self, source: Number | str) -> str:
         return source if isinstance(source, str) else f"{self._from_here(source.file)}:{source.line}"
-
-
-def _tradeoff(name: str, protocol: Protocol, attacks: Sequence[AttackSettings], groups: Sequence[SeedGroup]) -> Picture:
-    caption = f"Clean accuracy against accuracy under attack; arrows lead from max to average pooling; {protocol.title}"
-    return Picture(f"tradeoff_{name}", lambda: tradeoff(protocol, attacks, groups), caption)
-
-
-def _curves(name: str, protocol: Protocol, attacks: Sequence[AttackSettings], groups: Sequence[SeedGroup]) -> Picture:
-    caption = f"Accuracy over the epochs, on the images that are judged at each epoch; dotted is the paper's; {protocol.title}"
-    return Picture(f"curves_{name}", lambda: curves(protocol, attacks, groups), caption)
-
-
-def _claim(protocol: Protocol, dataset: str, series: Sequence[Series]) -> Picture:
-    name = re.sub(r"\W+", "_", f"claim_{protocol.space}_{protocol.batch_norm}_{dataset}")
-    caption = f"{DATASETS.get(dataset, dataset)}: accuracy under attack against zeros in the gradient; {protocol.title}"
-    return Picture(name, lambda: claim(protocol, series), caption)
 
 
 def _gradients(results: Sequence[Result]) -> Picture:

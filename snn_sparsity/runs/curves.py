@@ -79,7 +79,7 @@ class Run:
         return max(max(curve) for name, curve in self.values.items() if name.startswith(prefix))
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: str | Path) -> Run:
     """Read a run's directory. Where a name was logged more than once for an epoch, the last row wins.
 
     Args:
@@ -88,6 +88,7 @@ def read_run(path: Path) -> Run:
     Raises:
         InputError: If it is no run, or a line of its metrics cannot be read.
     """
+    path = Path(path)
     file = path / "metrics.csv"
     if not os.path.isfile(file):
         raise InputError(f"{path} is no run: there is no {file}; give a folder such as runs/demo/seed_3407/0")
