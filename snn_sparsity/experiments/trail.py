@@ -257,7 +257,7 @@ def theorem(case: Case) -> dict[str, float]:
     probe = VulnerabilityRatio(draws=DRAWS)
     images = case.images[: case.batch_size].to(_device(case.classifier))
     labels = case.labels[: case.batch_size].to(images.device)
-    context: Any = ProbeContext(case.classifier, case.encoder, stream(0), 0, (probe,), Meeting(), 0)  # type: ignore[arg-type]
+    context: Any = ProbeContext(case.classifier, case.encoder, stream(0), 0, (probe,), Meeting(), 0)
     batch = SpikeBatch(_spikes(case, case.batch_size).detach(), labels, images)
     return {name: float(value) for name, value in probe.summarise(probe.measure(context, batch)).items()}
 

@@ -15,6 +15,7 @@ from snn_sparsity.documents.blocks import Block, Heading, Link, Picture, Table
 from snn_sparsity.figures.catalogue import available, figure_of
 from snn_sparsity.reproduction.claim import claim, claim_table, series_of
 from snn_sparsity.reproduction.paper import DATASETS, network_name, paper
+from snn_sparsity.reproduction.paper_figures import figure_numbers, zero_table, zeros_at_poolings
 from snn_sparsity.reproduction.paper_rows import arrows, paper_table, title
 from snn_sparsity.reproduction.protocols import PAPER
 from snn_sparsity.reproduction.results import Result, groups_of, pairs_of, protocols_of, results_of
@@ -44,6 +45,11 @@ DEPENDENT = (
     "The paper claims that sparse gradients make a network robust: r above 0. Epochs of one run are not independent, so that the first "
     "interval is too narrow; the one over runs, each at its best epoch, is fair but needs many runs. Both rise as training goes on: hence "
     "r given clean accuracy, what is left once a straight line in clean accuracy is taken from both."
+)
+FIGURES = (
+    "The paper draws these figures in BatchNorm's training mode (the published hooks need it), with a hook on modules without children: "
+    "neurons appear as their surrogates, once per time step. There BatchNorm hands the sums of its batch to every position and fills the "
+    "zeros that arrive from the pooling; in eval mode it does not. A mean over poolings of different kinds is no operation's share."
 )
 NO_AUDIT = "None of these runs was audited (snn-sparsity audit)."
 
@@ -145,6 +151,10 @@ class Report:
     def _gradients(self) -> Iterator[Block]:
         """Yield the paper's Figures 1 and 3 of each pair of groups, else of each group, by its first run."""
         yield Heading("Figures 1 and 3: zeros and norms of the gradient at every operation")
+        yield FIGURES
+        yield figure_numbers()
+        if any(zeros_at_poolings(result) for result in self.results):
+            yield zero_table(self.results)
         pairs = [list(pair) for pair in pairs_of(self.groups)]
         paired = {group.results[0].number for pair in pairs for group in pair}
         found = False
