@@ -10,6 +10,7 @@ from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from snn_sparsity.networks.normalisation import SpikeBatchNorm2d
 from snn_sparsity.validation import InputError
 
 
@@ -48,10 +49,10 @@ def one_value(path: str) -> str:
     )
 
 
-class SyncBatchNorm2d(layer.BatchNorm2d):  # type: ignore[misc]  # SpikingJelly ships no types
-    """SpikingJelly's ``BatchNorm2d``; in training its statistics are those of all processes' batches together.
+class SyncBatchNorm2d(SpikeBatchNorm2d):
+    """A ``BatchNorm2d``; in training its statistics are those of all processes' batches together.
 
-    On one process, in eval mode and inside :func:`each_by_itself` it is SpikingJelly's own. ``torch.nn.SyncBatchNorm`` knows no time
+    On one process, in eval mode and inside :func:`each_by_itself` it is its base class. ``torch.nn.SyncBatchNorm`` knows no time
     dimension and no CPU. State-dict names stay.
     """
 
@@ -99,8 +100,8 @@ def synchronise(network: nn.Module) -> None:
         InputError: For a BatchNorm of another kind, naming it.
     """
     for path, module in network.named_modules():
-        if type(module) is layer.BatchNorm2d:
-            module.__class__ = SyncBatchNorm2d
+        if type(module) in (layer.BatchNorm2d, SpikeBatchNorm2d):
+            module.otherwise, module.__class__ = type(module), SyncBatchNorm2d
         elif isinstance(module, _BatchNorm) and type(module) is not SyncBatchNorm2d:
             raise InputError(
                 f"trainer.sync_batchnorm=true is not allowed with this network: {path} is a {type(module).__name__}, and only "
@@ -112,7 +113,7 @@ def desynchronise(network: nn.Module) -> None:
     """Undo :func:`synchronise`."""
     for module in network.modules():
         if type(module) is SyncBatchNorm2d:
-            module.__class__ = layer.BatchNorm2d
+            module.__class__ = module.__dict__.pop("otherwise")
 
 
 @contextmanager
