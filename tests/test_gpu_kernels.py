@@ -9,7 +9,6 @@ import sys
 import pytest
 import torch
 
-from snn_sparsity.commands.main import keep_float32
 from snn_sparsity.networks import native
 from snn_sparsity.networks.gpu import KERNELS, settle_kernels
 
@@ -110,10 +109,3 @@ def test_a_kernel_that_runs_is_left_alone(selections, caplog):
     assert tried == [torch.device("cuda", 0)]
     assert {selection._requested for selection in selections} == {"auto"}
     assert caplog.messages == []
-
-
-def test_float32_is_float32_on_a_gpu():
-    torch.backends.cudnn.allow_tf32 = True
-    keep_float32()
-    assert not torch.backends.cudnn.allow_tf32
-    assert not torch.backends.cuda.matmul.allow_tf32

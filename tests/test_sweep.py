@@ -71,11 +71,9 @@ def test_rows_are_settings_that_fit_accepts(row, capsys):
 
 @pytest.mark.parametrize("row", [*read_grid("defences", [5])[::5], *read_grid("defences_cpu", [5])[1::2]], ids=lambda row: row.name)
 def test_rows_of_defences_are_settings_that_fit_accepts(row, capsys):
-    for split in ("train", "test"):
-        (Path("images") / split / "a").mkdir(parents=True)
-    images = ["--data.root", "images"] if row.grid == "defences_cpu" else []
+    archive = ["--data", "ArrayDataModule", "--data.path", "cifar10.npz"] if row.grid == "defences_cpu" else []
     with pytest.raises(SystemExit) as stop:
-        main([*row.settings, *images, "--print_config"])
+        main([*row.settings, *archive, "--print_config"])
     assert stop.value.code == 0
     config = yaml.safe_load(capsys.readouterr().out)
     epochs = config["trainer"]["max_epochs"]
@@ -269,7 +267,7 @@ def test_options_become_arguments(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--grid nope", "--grid nope is no file and no grid: choose one of causal, causal_cpu, cpu, digits, paper, weight_decay"),
+        ("--grid nope", f"--grid nope is no file and no grid: choose one of {', '.join(names())}"),
         ("--grid list.yaml", "list.yaml is no mapping"),
         ("--grid odd.yaml", "the group 'a' must have a list of 'configs'"),
         ("--grid unknown.yaml", "vgg is no file and no shipped configuration"),
@@ -297,7 +295,7 @@ def test_a_grid_that_cannot_be_read():
     Path("broken.yaml").write_text("a: [")
     with pytest.raises(InputError, match=r"broken\.yaml cannot be read"):
         read_grid("broken.yaml", [1])
-    assert names() == ["causal", "causal_cpu", "cpu", "digits", "paper", "weight_decay"]
+    assert names() == ["causal", "causal_cpu", "cpu", "defences", "defences_cpu", "digits", "paper", "weight_decay"]
 
 
 def test_a_lock_is_held_as_long_as_the_run_lives(tmp_path):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -9,12 +10,14 @@ from importlib import import_module
 from importlib.metadata import version
 from io import TextIOWrapper
 
+from snn_sparsity.commands.imports import import_lightning
 from snn_sparsity.commands.mistakes import check
 from snn_sparsity.commands.tree import parse
 from snn_sparsity.runs.interrupts import Interrupted, interruptible
 from snn_sparsity.validation import InputError, RunError
 
 RUN_ERROR, USAGE_ERROR = 1, 2
+BROKEN_PIPE = 128 + signal.SIGPIPE
 OUT_OF_REACH = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO,
                 errno.ELOOP, errno.ENAMETOOLONG}  # fmt: skip
 GOES_ON = {
@@ -74,9 +77,12 @@ def _run(arguments: list[str]) -> int:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     check(given)
+    if given.takes_more:
+        import_lightning()
     module = import_module(given.module)
-    flush_denormals()
-    keep_float32()
+    if "torch" in sys.modules:
+        # Before PyTorch starts its threads, if this command computes at all.
+        import_module("snn_sparsity.numerics").settle_numerics()
     exit_code: int = module.run(given)
     return exit_code
 
@@ -87,21 +93,6 @@ def _one_line(message: str) -> str:
     return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
 
 
-def flush_denormals() -> None:
-    """Let numbers below 1.2e-38 be zero in every thread, if this command computes: they are many times slower.
-
-    Adam with L2 decay drives weights there. It must come before PyTorch starts its threads, which inherit the setting.
-    """
-    if torch := sys.modules.get("torch"):
-        torch.set_flush_denormal(True)
-
-
-def keep_float32() -> None:
-    """Let float32 be float32 on a GPU: PyTorch's convolutions would use TF32, of 10 bits, and its matrix products would not."""
-    if torch := sys.modules.get("torch"):
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-
-
 def _require_spikingjelly_2() -> None:
     found = version("spikingjelly")
     if int(found.split(".")[0]) < 2:
@@ -109,5 +100,17 @@ def _require_spikingjelly_2() -> None:
 
 
 def console() -> None:
-    """Entry point of the console script."""
-    sys.exit(main())
+    """Entry point of the console script. A reader that goes away, as ``head`` does, ends it quietly."""
+    try:
+        try:
+            exit_code = main()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more when it exits.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            os.dup2(nowhere, stream.fileno())
+        exit_code = BROKEN_PIPE
+    sys.exit(exit_code)

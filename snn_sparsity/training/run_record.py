@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -22,6 +23,7 @@ import snn_sparsity
 from snn_sparsity.data import SpikeDataModule
 from snn_sparsity.distributed import first_alone
 from snn_sparsity.networks.gpu import settle_kernels
+from snn_sparsity.numerics import numerics
 from snn_sparsity.probes.base import probes_of
 from snn_sparsity.runs.directory import LOCK, live
 from snn_sparsity.runs.files import hold, write_whole
@@ -40,9 +42,11 @@ class RunRecord(Callback):
 
     Args:
         run_directory: Where the file goes.
+        checkpoints: Names of the checkpoints that stay when the run is finished.
     """
 
-    def __init__(self, run_directory: str) -> None:
+    def __init__(self, run_directory: str, checkpoints: Sequence[str] = ("best", "last")) -> None:
+        self.checkpoints = checkpoints
         self.path = Path(run_directory) / "run.json"
         self.began = time.perf_counter()
         self.record: dict[str, Any] = {}
@@ -78,7 +82,7 @@ class RunRecord(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Note why the run ended."""
-        stopped = isinstance(exception, Interrupted | KeyboardInterrupt)
+        stopped = isinstance(exception, Interrupted | KeyboardInterrupt | BrokenPipeError)
         # What cannot be written must not hide why the run ended: on a full disk the record goes on saying "running".
         with suppress(InputError):
             if self.record:
@@ -113,6 +117,7 @@ class RunRecord(Callback):
             "arguments": sys.argv[1:],
             **environment(pl_module.device),
             "precision": trainer.precision,
+            "numerics": numerics(),
             "optimizer": str(optimisation) if (optimisation := getattr(pl_module, "optimisation", None)) else "",
             "world_size": trainer.world_size,
             "effective_batch_size": getattr(data, "batch_size", 0) * trainer.world_size * trainer.accumulate_grad_batches,
@@ -129,7 +134,7 @@ class RunRecord(Callback):
 
     @rank_zero_only
     def _end(self, trainer: Trainer, status: str, **more: str) -> None:
-        kept = {name: self.path.resolve().with_name(f"{name}.ckpt") for name in ("best", "last")}
+        kept = {name: self.path.resolve().with_name(f"{name}.ckpt") for name in self.checkpoints}
         self.record |= {
             "status": status,
             "wall_seconds": round(time.perf_counter() - self.began, 1),
@@ -186,7 +191,6 @@ def environment(device: torch.device) -> dict[str, Any]:
         | {name: version(name) for name in PACKAGES}
         | {"torch": str(torch.__version__)},
         "device": _device(device),
-        "tf32": {"convolutions": torch.backends.cudnn.allow_tf32, "matrix_products": torch.backends.cuda.matmul.allow_tf32},
     }
 
 
