@@ -24,6 +24,7 @@ from snn_sparsity.probes.base import undisturbed
 from snn_sparsity.report.audit import audit_html, audit_markdown, audit_table
 from snn_sparsity.runs.files import write_whole
 from snn_sparsity.training.run_record import environment
+from snn_sparsity.units import Levels
 from snn_sparsity.validation import InputError, require_choice, require_number
 
 Spaces = Literal["image", "spikes", "both"]
@@ -55,7 +56,7 @@ class RobustnessAudit(Callback):
     budget: BudgetName = "quick"
     samples: int | None = None
     space: Spaces = "both"
-    eps: float = 8 / 255
+    eps: Levels | float = Levels(8 / 255)
     batch_size: int = 32
     resume: bool = False
     progress: bool = True
