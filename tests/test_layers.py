@@ -15,7 +15,6 @@ FLOORS = [
     {"figures", "data", "gradient_rules", "sweep"},
     {"documents", "attacks"},
     {"reproduction", "probes", "audit"},
-    {"report"},
     {"training"},
     {"commands"},
     {"__main__"},

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from snn_sparsity.attacks import PGD, CodeBookAscent, Noise
-from snn_sparsity.audit import planted as module
-from snn_sparsity.audit.conduct import Audit
-from snn_sparsity.audit.journal import Journal
-from snn_sparsity.audit.planted import Features, Planted, ReadOut, planted, separate
-from snn_sparsity.audit.subject import PROTOCOLS, Subject
+from snn_sparsity.audit.collect import planted as module
+from snn_sparsity.audit.collect.conduct import Audit
+from snn_sparsity.audit.collect.journal import Journal
+from snn_sparsity.audit.collect.planted import Features, Planted, ReadOut, planted, separate
+from snn_sparsity.audit.collect.subject import PROTOCOLS, Subject
 from snn_sparsity.validation import InputError
 from tests.test_audit import EPS, SMALL, needle, trained
 

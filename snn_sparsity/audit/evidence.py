@@ -15,7 +15,8 @@ Role = Literal["claim", "native", "reference", "arm", "radius", "extra"]
 """What an attack is evidence for.
 
 ``claim`` is the quoted attack, ``native`` the battery with the network's own gradient, an ``arm`` is compared with the ``reference`` (more
-restarts of the native attack) of its stream at equal cost, ``radius`` is the same attack in another ball, ``extra`` only counts towards the worst case.
+restarts of the native attack) of its stream at equal cost, ``radius`` is the same attack in another ball, ``extra`` only counts towards the
+worst case.
 """
 Family = Literal["none", "rules", "loss", "averaging", "no gradient", "transfer", "unbounded"]
 """What an arm does that the native attack does not."""

@@ -26,7 +26,6 @@ from snn_sparsity.encoders.direct import DirectEncoder
 from snn_sparsity.runs.files import write_whole
 from snn_sparsity.validation import InputError, require_choice, require_number
 
-
 Spaces = Literal["image", "spikes", "both", "paper", "all"]
 SPACES: dict[Spaces, list[str]] = {
     "image": ["image"],

@@ -10,7 +10,7 @@ from snn_sparsity.reproduction.protocols import Attack, Protocol
 from snn_sparsity.reproduction.results import Group, Result, pairs_of
 from snn_sparsity.runs.metrics import Number, arrow
 
-AUDITED = ("clean", "claim", "standard", "worst")
+AUDITED = ("clean", "quoted", "native", "worst")
 
 
 def protocol_table(protocol: Protocol, attacks: Sequence[Attack], groups: Sequence[Group]) -> Table:
@@ -35,10 +35,10 @@ def protocol_table(protocol: Protocol, attacks: Sequence[Attack], groups: Sequen
 def audit_table(results: Sequence[Result]) -> Table:
     """Return the verdict of each audit of a run, by protocol; the strict one first."""
     audits = [(result, result.record.audit) for result in results if result.record.audit]
-    lines = [_audit_line(result, name, audit) for result, audit in audits for name in audit.get("verdicts", {})]
+    lines = [_audit_line(result, name, audit) for result, audit in audits for name in audit.get("answers", {})]
     lines.sort(key=lambda line: line[1].text != "image: image, BN eval")
     titles = [f"{level}, %" for level in AUDITED]
-    return Table("audits", ["run", "protocol", "images", *titles, "verdict", "what it says"], lines)
+    return Table("audits", ["run", "protocol", "images", *titles, "believed?", "what to do"], lines)
 
 
 def record_table(results: Sequence[Result]) -> Table:
@@ -70,15 +70,15 @@ def _distinct(titles: Sequence[str]) -> list[str]:
 
 
 def _audit_line(result: Result, name: str, audit: Any) -> list[Cell]:
-    verdict, evidence = audit["verdicts"][name], audit["protocols"][name]
+    answers, evidence = audit["answers"][name], audit["protocols"][name]
     cells = words([result.mark, f"{name}: {evidence['space']}, BN {evidence['batch_norm']}", audit["settings"]["samples"]])
     for level in AUDITED:
-        share = verdict["accuracy"].get(level)
-        source = f"audit/audit.json of {result.mark}, verdicts.{name}.accuracy.{level}"
+        share = answers["accuracy"].get(level)
+        source = f"audit/audit.json of {result.mark}, answers.{name}.accuracy.{level}"
         text = "-" if share is None else f"{100 * share['value']:.1f} [{100 * share['low']:.1f}, {100 * share['high']:.1f}]"
         cells.append(Cell(text, (source,) if share else ()))
     stopped = "" if audit.get("complete", True) else " (STOPPED EARLY)"
-    return [*cells, *words([" and ".join(verdict["verdicts"]) + stopped, verdict["sentence"]])]
+    return [*cells, *words([answers["belief"] + stopped, answers["do"]])]
 
 
 def _record_line(result: Result) -> Iterator[object]:

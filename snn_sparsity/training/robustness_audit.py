@@ -1,6 +1,6 @@
 """The audit as a callback of ``test``, and what the ``audit`` command runs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +8,13 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import nn
 
+from snn_sparsity.audit.collect.adapter import Adapted
 from snn_sparsity.audit.collect.harness import fingerprint
 from snn_sparsity.audit.collect.journal import Journal
 from snn_sparsity.audit.collect.subject import Subject
 from snn_sparsity.audit.run import JOURNAL, AuditSettings, Result, conduct, settings_of
 from snn_sparsity.data import SpikeDataModule
+from snn_sparsity.encoders import DirectEncoder
 from snn_sparsity.probes.base import undisturbed
 from snn_sparsity.training.run_record import environment
 from snn_sparsity.validation import InputError
@@ -31,7 +33,7 @@ class RobustnessAudit(Callback):
         progress: Whether to show a bar.
     """
 
-    settings: AuditSettings
+    settings: AuditSettings = field(default_factory=AuditSettings)
     resume: bool = False
     progress: bool = True
 
@@ -41,13 +43,17 @@ class RobustnessAudit(Callback):
         if not isinstance(data, SpikeDataModule):
             raise InputError("RobustnessAudit needs a datamodule with an encoder (SpikeDataModule)")
         if trainer.is_global_zero:
-            print(audit_run(pl_module, data, Path(trainer.default_root_dir) / "audit", self.settings, resume=self.resume, progress=self.progress))
+            print(
+                audit_run(
+                    pl_module, data, Path(trainer.default_root_dir) / "audit", self.settings, resume=self.resume, progress=self.progress
+                )
+            )
         trainer.strategy.barrier()
 
 
 def audit_run(
     classifier: LightningModule, data: SpikeDataModule, folder: Path, settings: AuditSettings, *,
-    checkpoint: str = "", source: nn.Module | None = None, resume: bool = False, progress: bool = True,
+    checkpoint: str = "", source: nn.Module | None = None, resume: bool = False, progress: bool = True, takes_images: bool = False,
 ) -> Result:  # fmt: skip
     """Audit a classifier and write the files.
 
@@ -60,18 +66,22 @@ def audit_run(
         source: A second classifier, to transfer attacks from.
         resume: Whether to go on with an audit that was stopped.
         progress: Whether to show a bar.
+        takes_images: Whether the network takes images [N,C,H,W] rather than spikes.
 
     Raises:
         InputError: If an unfinished audit is in the way, or of something else.
     """
     test, train = data.split("test"), data.split("train")
     images, labels = test.select(torch.arange(len(test.labels))[: settings.images])
-    encoder = data.spike_encoder.to(classifier.device)
-    subject = Subject(classifier, encoder, images, labels, data.num_classes, settings.batch_size, settings.seed)
+    audited = Adapted(_network(classifier)) if takes_images else classifier
+    encoder = DirectEncoder(num_steps=1) if takes_images else data.spike_encoder
+    subject = Subject(
+        audited, encoder.to(classifier.device), images, labels, data.num_classes, settings.batch_size, settings.seed
+    )  # fmt: skip
     described = {
         "class_names": data.class_names,
         "split": "test",
-        "network": _describe(getattr(classifier, "network", classifier)),
+        "network": _describe(_network(classifier)),
         "data": {"name": type(data).__name__, "test_sha256": test.checksum()},
         "transfer_from": None if source is None else fingerprint(source),
     }
@@ -87,6 +97,11 @@ def audit_run(
     result.save(folder)
     journal.remove()
     return result
+
+
+def _network(classifier: LightningModule) -> nn.Module:
+    network = getattr(classifier, "network", classifier)
+    return network if isinstance(network, nn.Module) else classifier
 
 
 def _describe(network: nn.Module) -> str:

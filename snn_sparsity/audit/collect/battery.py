@@ -91,6 +91,7 @@ POOLS: dict[str, GradientRule] = {"max pooling shares ties": PoolGradient("ties"
 ALPHA = 0.01
 """Step of the paper's PGD, in units of the input."""
 UNBOUNDED = 1.0
+NO_GRADIENT: Family = "no gradient"
 MAIN, LOSS, ANYWHERE = "main", "cross-entropy", "unbounded"
 """Streams of references: restarts of the native attack, of its cross-entropy form, and of it in the largest ball."""
 
@@ -192,7 +193,9 @@ class Battery:
     def arms(self) -> list[Job]:
         """Attacks that change one thing of the native one, or need no gradient."""
         host, eps, facts = self.host(), self.eps, self.facts
-        rules = [(f"straight through {', '.join(facts.blocked)}", Unblocked(facts.blocked))] if facts.blocked else []
+        rules: list[tuple[str, GradientRule]] = (
+            [(f"straight through {', '.join(facts.blocked)}", Unblocked(facts.blocked))] if facts.blocked else []
+        )
         rules += [("straight through rounding", StraightThrough())]
         rules += list(RULES.items())[: self.budget.rules] if facts.spiking else []
         rules += list(POOLS.items()) if facts.max_pooling else []
@@ -206,7 +209,7 @@ class Battery:
         return [Job(name, "arm", attack, family, MAIN) for name, attack, family in [*found, *self._without_gradients()]]
 
     def _without_gradients(self) -> Iterator[tuple[str, Attack, Family]]:
-        queries, family = self.budget.queries, "no gradient"
+        queries, family = self.budget.queries, NO_GRADIENT
         yield "noise", Noise(eps=self.eps, draws=self.budget.noise, kind="levels" if self.image else "uniform"), family
         yield f"Square, {queries} queries", Square(eps=self.eps, queries=queries), family
         if self.coded:

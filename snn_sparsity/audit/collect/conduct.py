@@ -87,6 +87,10 @@ class Audit:
         self.tell(name, self._done, self._total)
         return result
 
+    def replan(self, units: float) -> None:
+        """Count on more units, or on fewer."""
+        self._total += units
+
     def missing(self, what: str, why: str) -> None:
         """Note what did not run."""
         self._not_run.append(NotRun(what=what, why=why))
@@ -115,7 +119,9 @@ class Audit:
         x = x.clone().requires_grad_()
         # In eval mode, as every target has it.
         target = self.subject.target(PROTOCOLS["spikes"], self.subject.generator(0))
-        return blocked_modules(self.subject.classifier, lambda: target.logits(x).logsumexp(1) - target.logits(x).gather(1, labels[:, None])[:, 0])
+        return blocked_modules(
+            self.subject.classifier, lambda: target.logits(x).logsumexp(1) - target.logits(x).gather(1, labels[:, None])[:, 0]
+        )
 
     def _repeats(self) -> bool:
         evidence = harness(self.subject, PROTOCOLS["spikes"], self.first(HARNESS_IMAGES), {})
@@ -192,14 +198,16 @@ class _Conduct:
             left = _left(left, self._attack(job, [place for place in left if place not in flat]))
         if flat:
             reference, arm = battery.loss_arm()
-            self._attack(reference, sorted(flat))
-            left = _left(left, self._attack(arm, sorted(flat)))
+            self._attack(reference, sorted(flat), planned=False)
+            left = _left(left, self._attack(arm, sorted(flat), planned=False))
         survivors = left
         for job in battery.references():
             left = _left(left, self._attack(job, left))
         left = survivors
-        for job in [*battery.arms(), *self._transfers()]:
+        for job in battery.arms():
             left = _left(left, self._attack(job, left))
+        for job in self._transfers():
+            left = _left(left, self._attack(job, left, planned=False))
         if not self.facts.spiking:
             self._does_not_apply("surrogates", self.facts.why_no_rules)
         self._unbounded(survivors or right)
@@ -207,7 +215,9 @@ class _Conduct:
 
     def _does_not_apply(self, what: str, why: str) -> None:
         self.attacks.append(
-            AttackEvidence(name=what, role="arm", family="rules", stream=MAIN, status="does not apply", why=why, fooled=[None] * len(self.clean))
+            AttackEvidence(
+                name=what, role="arm", family="rules", stream=MAIN, status="does not apply", why=why, fooled=[None] * len(self.clean)
+            )
         )
 
     def _survives(self, place: int) -> bool:
@@ -236,8 +246,10 @@ class _Conduct:
         """At eps = 1: the native attack against swapping the image."""
         places = places[:UNBOUNDED_IMAGES]
         others, _ = self.subject.inputs(self.protocol, _spread(self.subject.labels, self.clean)[:SWAPS], self.subject.generator(29))
-        self._attack(Job("native attack, any image allowed", "reference", self.battery.host(eps=UNBOUNDED), stream=ANYWHERE), places)
-        self._attack(Job("another image, any allowed", "arm", Swap(others, eps=UNBOUNDED), "unbounded", ANYWHERE), places)
+        self._attack(
+            Job("native attack, any image allowed", "reference", self.battery.host(eps=UNBOUNDED), stream=ANYWHERE), places, planned=False
+        )
+        self._attack(Job("another image, any allowed", "arm", Swap(others, eps=UNBOUNDED), "unbounded", ANYWHERE), places, planned=False)
 
     def _radii(self, right: list[int], survivors: set[int]) -> None:
         """V12: the native attack in other balls; an image is not attacked again above the radius that broke it."""
@@ -248,10 +260,12 @@ class _Conduct:
                 left = [place for place in left if place in survivors]
             left = _left(left, self._attack(Job(f"eps {radius}/255", "radius", self.battery.host(eps=eps)), left))
 
-    def _attack(self, job: Job, places: list[int]) -> list[Record]:
+    def _attack(self, job: Job, places: list[int], planned: bool = True) -> list[Record]:
         """Attack the images at these places, keep the evidence, and return the records."""
         audit, key = self.audit, (zlib.crc32(self.protocol.name.encode()), zlib.crc32(f"{job.role} {job.name}".encode()))
         name, units = f"{self.protocol.name}: {job.role}: {job.name}", cost(job.attack)
+        # The plan counted on every right image.
+        audit.replan(units * (len(places) - planned * sum(self.clean)))
         if self.protocol.batch_norm == "batch":
             # BatchNorm's statistics drift from batch to batch: it is all or nothing.
             records = audit.once(name, units * len(places), lambda: self._drifting(job.attack, places, key))
@@ -309,9 +323,7 @@ class _Conduct:
             attacks = [self.battery.host("ce"), self.battery.host()]
             found |= self._measure("control", lambda: control(subject, self.protocol, attacks, self._reference))
         found |= self._measure("planted examples", lambda: self._planted(right))
-        return found | {
-            name: kind(**found[name]) for name, kind in (("control", Control), ("planted", Planted)) if name in found
-        }
+        return found | {name: kind(**found[name]) for name, kind in (("control", Control), ("planted", Planted)) if name in found}
 
     def _planted(self, right: list[int]) -> dict[str, Any]:
         """V15: the share of planted examples that the attack finds, and that noise finds."""
@@ -322,6 +334,7 @@ class _Conduct:
         units = POINTS + sum(map(cost, attacks.values()))
         done: list[dict[str, bool]] = []
         for place in right:
+            self.audit.replan(units)
             plant = partial(planted, self.subject, self.protocol, place, attacks)
             result = self.audit.once(f"{self.protocol.name}: planted [{place}]", units, plant)
             done += [result] if result else []
@@ -345,13 +358,19 @@ def planned(protocols: Sequence[str], budget: Budget, eps: float, facts: Facts) 
         total += cost(quoted(eps))
         if PROTOCOLS[name].batch_norm == "eval":
             jobs = [*battery.cross_entropy(), *battery.scale_free(), *battery.references(), *battery.arms()]
-            total += sum(cost(job.attack) for job in jobs) + (len(budget.radii) + 1) * cost(battery.host())
+            total += sum(cost(job.attack) for job in jobs) + len(budget.radii) * cost(battery.host())
     return total
 
 
 def _left(places: list[int], records: list[Record]) -> list[int]:
     """Return which of the places no record has broken."""
-    broken = {place for record in records if record["status"] == "done" for place, hit in zip(record["places"], record["fooled"], strict=True) if hit}
+    broken = {
+        place
+        for record in records
+        if record["status"] == "done"
+        for place, hit in zip(record["places"], record["fooled"], strict=True)
+        if hit
+    }
     return [place for place in places if place not in broken]
 
 

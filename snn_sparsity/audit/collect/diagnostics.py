@@ -119,4 +119,3 @@ def _rise(target: Target, x: Tensor, labels: Tensor, direction: Tensor, eps: flo
         lengths = torch.linspace(-eps, eps, LANDSCAPE_POINTS).tolist()
         losses = torch.stack([_loss(target, (x + length * direction).clamp(*target.bounds), labels) for length in lengths])
     return losses.amax(0) - losses[LANDSCAPE_POINTS // 2]
-

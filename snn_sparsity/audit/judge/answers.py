@@ -145,13 +145,18 @@ def _belief(case: Case, checked: list[Checked]) -> tuple[Belief, str]:
     few = "" if case.samples >= FEW else f"; {case.samples} images are enough for that, the level is p < {level(case)}"
     if _failed(checked, "masked"):
         won = significant(case)[0]
+        clear = f"exact one-sided McNemar p = {won.p:.2g}, {won.adjusted:.2g} after Holm over {len(comparisons(case))} comparisons"
         return "MASKED", (
-            f"{won.name} breaks {won.gained} of {won.tried} images that the native attack does not at the same cost, and {won.lost} the other way "
-            f"round (exact one-sided McNemar p = {won.p:.2g}, {won.adjusted:.2g} after Holm over {len(comparisons(case))} comparisons){few}"
+            f"{won.name} breaks {won.gained} of {won.tried} images that the native attack does not at the same cost, and {won.lost} the "
+            f"other way round ({clear}){few}"
         )
     weak = _failed(checked, "weak")
     if weak:
         return "WEAK ATTACK", f"{weak[0].finding.found}{few}"
+    return _not_accused(case)
+
+
+def _not_accused(case: Case) -> tuple[Belief, str]:
     if case.native is None:
         return "TOO FEW IMAGES", "no attack with the network's own gradient ran"
     if case.samples >= FEW:
@@ -159,7 +164,10 @@ def _belief(case: Case, checked: list[Checked]) -> tuple[Belief, str]:
         clearest = min((one.adjusted for one in made), default=1.0)
         return "NO SIGN OF MASKING", f"{len(made)} comparisons at equal cost, the clearest has p = {clearest:.2g} after Holm"
     if case.share(case.native).high <= BROKEN:
-        return "NO SIGN OF MASKING", f"the network's own gradient already breaks it: {counted(case.share(case.native))} by Wilson's interval"
+        return (
+            "NO SIGN OF MASKING",
+            f"the network's own gradient already breaks it: {counted(case.share(case.native))} by Wilson's interval",
+        )
     return "TOO FEW IMAGES", f"{case.samples} images cannot tell: {FEW} can"
 
 
@@ -187,6 +195,8 @@ def _failed(checked: list[Checked], kind: str) -> list[Checked]:
 def _beside(case: Case, checked: list[Checked]) -> list[str]:
     """Return what the reader should know and what decides nothing."""
     shown: tuple[CheckStatus, ...] = ("warn", "not run")
-    found = [f"{one.check.id} {one.finding.status}: {one.check.question} {one.finding.found}" for one in checked if one.finding.status in shown]
+    found = [
+        f"{one.check.id} {one.finding.status}: {one.check.question} {one.finding.found}" for one in checked if one.finding.status in shown
+    ]
     found += [f"did not run: {one.name}: {one.why}" for one in case.protocol.attacks if one.status in ("failed", "skipped")]
     return [*found, *([] if case.evidence.complete else ["the audit was stopped before its end"])]

@@ -92,7 +92,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def paired_difference(gained: int, lost: int, samples: int) -> tuple[float, float]:
     """Return the 95 % interval of ``(b - c) / n``, the difference of two shares of the same n images.
 
-    The adjusted Wald interval: with ``p = (b + 1) / (n + 2)`` and ``q = (c + 1) / (n + 2)``, ``p - q +- z sqrt((p + q - (p - q)^2) / (n + 2))``.
+    The adjusted Wald interval, with ``p = (b + 1) / (n + 2)`` and ``q = (c + 1) / (n + 2)``:
+    ``p - q +- z sqrt((p + q - (p - q)^2) / (n + 2))``.
     Source: Bonett and Price, Journal of Educational and Behavioral Statistics 37 (2012), 479-488.
 
     Example:

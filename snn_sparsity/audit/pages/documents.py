@@ -47,7 +47,9 @@ class Shown:
     @property
     def open_checks(self) -> list[Checked]:
         """Checks that did not simply pass, what failed first."""
-        return sorted((one for one in self.answers.checks if one.finding.status in ORDER[:3]), key=lambda one: ORDER.index(one.finding.status))
+        return sorted(
+            (one for one in self.answers.checks if one.finding.status in ORDER[:3]), key=lambda one: ORDER.index(one.finding.status)
+        )
 
     @property
     def passed_checks(self) -> list[Checked]:
@@ -77,7 +79,8 @@ class Shown:
         return [
             [
                 one.family, one.name, str(one.tried), str(one.gained), str(one.lost),
-                f"{100 * one.gain:+.1f} ({100 * one.interval[0]:+.1f} to {100 * one.interval[1]:+.1f})", f"{one.p:.2g}", f"{one.adjusted:.2g}",
+                f"{100 * one.gain:+.1f} ({100 * one.interval[0]:+.1f} to {100 * one.interval[1]:+.1f})",
+                f"{one.p:.2g}", f"{one.adjusted:.2g}",
             ]
             for one in sorted(self.answers.comparisons, key=lambda one: one.p)
         ]  # fmt: skip

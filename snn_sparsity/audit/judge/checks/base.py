@@ -82,7 +82,11 @@ def compared(case: Case, *families: str) -> Finding:
     made = [one for one in comparisons(case) if one.family in families]
     if not made:
         ran = [one for one in arms if one.status == "done"]
-        return Finding("pass", "no image was left for them") if ran else Finding("not run", next(iter({one.why for one in arms if one.why}), ""))
+        return (
+            Finding("pass", "no image was left for them")
+            if ran
+            else Finding("not run", next(iter({one.why for one in arms if one.why}), ""))
+        )
     won = significant(case, *families)
     best = won[0] if won else min(made, key=lambda one: one.adjusted)
     low, high = best.interval

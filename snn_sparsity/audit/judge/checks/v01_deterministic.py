@@ -11,7 +11,9 @@ def look(case: Case) -> Finding:
         return NOT_MEASURED
     averaged = any(one.averaged and one.status == "done" for one in case.protocol.attacks)
     found = f"predictions {'repeat' if same else 'change'}, largest gap {gap:.2g}"
-    return passes(same and gap <= 1e-4, found + (", judged by the mean of several draws" if averaged else ""), "warn" if averaged else "fail")
+    return passes(
+        same and gap <= 1e-4, found + (", judged by the mean of several draws" if averaged else ""), "warn" if averaged else "fail"
+    )
 
 
 CHECK = Check(

@@ -24,7 +24,7 @@ CHECK = Check(
     kind="valid",
     question="Is what is attacked what is judged?",
     threshold="logits within 1e-5, identical under every backward rule, weights and random state untouched",
-    source="\"transfer failure\" in Pintor et al., arXiv 2106.09947",
+    source='"transfer failure" in Pintor et al., arXiv 2106.09947',
     remedy="craft and judge in eval mode, with the same statistics",
     look=look,
 )

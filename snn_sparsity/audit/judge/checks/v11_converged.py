@@ -18,7 +18,7 @@ CHECK = Check(
     kind="worked",
     question="Has the native attack converged?",
     threshold="more restarts break at most 2 points more",
-    source="Carlini et al., arXiv 1902.06705 (\"verify that attacks have converged\"); 2 points: at n = 256 five images",
+    source='Carlini et al., arXiv 1902.06705 ("verify that attacks have converged"); 2 points: at n = 256 five images',
     remedy="more steps, more restarts: --budget standard",
     look=look,
 )

@@ -10,9 +10,7 @@ def look(case: Case) -> Finding:
     if planted is None:
         return NOT_MEASURED
     holds = planted.found >= 0.95 and planted.found_by_noise <= planted.found / 2 and planted.samples >= 64
-    return passes(
-        holds, f"{100 * planted.found:.0f} % of {planted.samples} found, {100 * planted.found_by_noise:.0f} % by noise", "warn"
-    )
+    return passes(holds, f"{100 * planted.found:.0f} % of {planted.samples} found, {100 * planted.found_by_noise:.0f} % by noise", "warn")
 
 
 CHECK = Check(

@@ -10,7 +10,9 @@ def look(case: Case) -> Finding:
     if not measured:
         return NOT_MEASURED
     lost = {name: 100 * (float(case.clean.mean()) - right) for name, right in measured.items()}
-    return passes(max(lost.values()) <= 10, ", ".join(f"{value:.1f} points lost to noise of {name} levels" for name, value in lost.items()), "warn")
+    return passes(
+        max(lost.values()) <= 10, ", ".join(f"{value:.1f} points lost to noise of {name} levels" for name, value in lost.items()), "warn"
+    )
 
 
 CHECK = Check(
