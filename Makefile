@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 IMAGE ?= snn-sparsity
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full bench bench-gpu report lint types format tensorboard audit-deps docker clean
+.PHONY: help setup demo test test-full bench bench-gpu docs report lint types format tensorboard audit-deps docker clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,7 +14,7 @@ setup: $(VENV)/installed ## Make the virtual environment and install (about 3 mi
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	@touch $@
 
 demo: setup ## Train on handwritten digits with every probe on (about 5 minutes on two cores)
@@ -31,6 +31,9 @@ bench: setup ## Time everything against a plain SpikingJelly loop (8 minutes on 
 
 bench-gpu: setup ## The same on a GPU
 	$(BIN)/python -m benchmarks.run --device cuda
+
+docs: setup ## Build the documentation as a site: build/docs/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 report: setup ## Put the kept runs beside the paper: results/report/report.html
 	$(BIN)/snn-sparsity report results --out results/report

@@ -164,7 +164,7 @@ class Project:
         data = RandomImages(work=self.work, encoder=self.encoder)
         for raw in EpochLoader(ImageSet(*self.work.images(count)), self.work.batches[0], seed=0, train=True):
             on_device = (part.to(self.work.device) for part in raw[:3])
-            yield data.on_after_batch_transfer(RawBatch(*on_device, raw.seed), 0)
+            yield data.on_after_batch_transfer(RawBatch(*on_device, raw.seed, raw.shift), 0)
 
     def batch(self, size: int) -> SpikeBatch:
         """Return an encoded batch."""

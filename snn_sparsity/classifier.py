@@ -1,47 +1,77 @@
-"""The LightningModule around a spiking network: forward, loss, accuracy. It knows no attack."""
+"""The LightningModule around a spiking network: forward, loss, accuracy. What it is trained for is an objective."""
 
-from typing import Any, cast
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule
-from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from spikingjelly.activation_based import functional
 from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from snn_sparsity.batch import SpikeBatch
+from snn_sparsity.gradient_rules.base import GradientRule
 from snn_sparsity.hyperparameters import objects_to_ignore
-from snn_sparsity.validation import InputError, require_number
+from snn_sparsity.objectives import CrossEntropy, Objective, TrainingStep
+from snn_sparsity.optimisation import Interval, MakeOptimizer, MakeScheduler, Optimisation, paper_adam
+from snn_sparsity.validation import InputError, require_choice, require_number
 
 MOST_BETA = 1 - 2**-53
 """The largest float below 1: with 1 Adam would never forget."""
+PLAIN_PASSES = 2
+"""Forward and backward: the passes of plain training."""
 
 
 class SpikingClassifier(LightningModule):
-    """Classify by the time-mean of a spiking network's outputs, trained with Adam on their cross-entropy.
+    """Classify by the time-mean of a spiking network's outputs, trained on their cross-entropy, with Adam unless told otherwise.
 
     Defaults are the paper's (its section 4.1); weight decay 1e-3 is in the authors' code, not in the paper.
 
-    Logged: ``train/loss`` (nats, per step and epoch), ``val/loss``, ``val/accuracy``, ``test/loss``, ``test/accuracy`` (share in [0,1]).
+    A checkpoint goes on with the numbers of its optimiser and the state of its schedule. What is given otherwise than the checkpoint
+    was made with is applied to it: see ``Optimisation.apply_changes``.
+
+    Logged: ``train/loss`` (nats, per step and epoch), what the objective says, ``val/loss``, ``val/accuracy``, ``test/loss``,
+    ``test/accuracy`` (share in [0,1]).
 
     Args:
         network: Maps spikes [T,N,C,H,W] to outputs [T,N,K].
         lr: Adam's learning rate, above 0.
         betas: Adam's two decay rates.
-        weight_decay: L2 decay added to the gradient, at least 0.
+        weight_decay: L2 decay added to Adam's gradient, at least 0.
+        objective: What a training step minimises; null is plain cross-entropy.
+        backward: Backward rule of training steps, such as ``PoolGradient("uniform")``; null is the network's own derivative. Logits
+            do not change by it, nor does what validation, probes and attacks see.
+        optimizer: Makes another optimiser from the parameters, in place of Adam and its three numbers.
+        lr_scheduler: Makes a schedule of the learning rate from the optimiser; null is none, as in the paper.
+        lr_scheduler_interval: What the schedule counts: ``epoch`` or ``step`` (of the optimiser).
 
     Raises:
-        InputError: For a number outside its range, or a network without ``num_classes``.
+        InputError: For a value not allowed, a network without ``num_classes``, or one that the rule cannot handle.
 
     Example:
         >>> from snn_sparsity.networks import SEWResNet
         >>> SpikingClassifier(SEWResNet())(torch.zeros(10, 2, 3, 32, 32)).shape
         torch.Size([2, 10])
+        >>> from functools import partial
+        >>> sgd = SpikingClassifier(SEWResNet(), optimizer=partial(torch.optim.SGD, lr=0.1, momentum=0.9))
     """
 
-    def __init__(self, network: nn.Module, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), weight_decay: float = 1e-3) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 1e-3,
+        objective: Objective | None = None,
+        backward: GradientRule | None = None,
+        optimizer: MakeOptimizer | None = None,
+        lr_scheduler: MakeScheduler | None = None,
+        lr_scheduler_interval: Interval = "epoch",
+    ) -> None:
         super().__init__()
         require_number("lr", lr, above=0)
         if not isinstance(betas, list | tuple) or len(betas) != 2:
@@ -49,9 +79,17 @@ class SpikingClassifier(LightningModule):
         for beta in betas:
             require_number("betas", beta, at_least=0, at_most=MOST_BETA)
         require_number("weight_decay", weight_decay, at_least=0)
-        self.save_hyperparameters(ignore=objects_to_ignore("network"))
-        self.network = network
+        require_choice("lr_scheduler_interval", lr_scheduler_interval, ("epoch", "step"))
+        self.save_hyperparameters(ignore=objects_to_ignore("network", "objective", "backward", "optimizer", "lr_scheduler"))
+        self.network, self.objective = network, objective or CrossEntropy()
         self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
+        self.make_optimizer, self.make_scheduler, self.lr_scheduler_interval = optimizer, lr_scheduler, lr_scheduler_interval
+        self.optimisation: Optimisation | None = None
+        self._loaded: dict[str, Any] = {}
+        # Lightning has a method of the other name.
+        self.backward_rule = backward
+        with self._training_derivative():
+            pass  # refused here, not in the first step
         num_classes: Any = getattr(network, "num_classes", None)
         if num_classes is None:
             raise InputError(f"network {type(network).__name__} has no attribute num_classes")
@@ -67,10 +105,33 @@ class SpikingClassifier(LightningModule):
         return logits
 
     def training_step(self, batch: SpikeBatch, batch_idx: int) -> Tensor:
-        """Return the mean cross-entropy of a batch."""
-        loss = F.cross_entropy(self(batch.spikes), batch.labels)
+        """Return the objective of a batch, and log what it says."""
+        loss, logged = self.objective(self.training_state(batch, batch_idx))
         self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch.labels), sync_dist=True)
+        passes = sum(self.objective.passes)
+        if passes != PLAIN_PASSES:
+            self.log("passes", passes, prog_bar=True, logger=False)
+        for name, value in logged.items():
+            self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=len(batch.labels), sync_dist=True)
         return loss
+
+    def training_state(self, batch: SpikeBatch, batch_idx: int) -> TrainingStep:
+        """Return what the objective sees of a batch."""
+        trainer: Any = self._trainer  # none, where a step is asked for by hand
+        data: Any = getattr(trainer, "datamodule", None)
+        return TrainingStep(
+            self,
+            batch,
+            getattr(data, "spike_encoder", None),
+            key=(getattr(data, "seed", 0), self.current_epoch),
+            number=batch_idx,
+            rank=self.global_rank,
+            world_size=getattr(trainer, "world_size", 1),
+            derivative=self._training_derivative,
+        )
+
+    def _training_derivative(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.backward_rule is None else self.backward_rule.applied(self.network)
 
     def validation_step(self, batch: SpikeBatch, batch_idx: int) -> None:
         """Log loss and accuracy on the validation set."""
@@ -94,26 +155,33 @@ class SpikingClassifier(LightningModule):
         self.log(f"{stage}/loss", loss, batch_size=size)
         self.log(f"{stage}/accuracy", accuracy, prog_bar=True, batch_size=size)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return Adam over all parameters, in one pass over memory."""
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=True)
-        # Lightning does not clip gradients for an optimiser that would unscale them itself.
-        optimizer._step_supports_amp_scaling = False
-        return optimizer
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return the optimiser over all parameters, and the schedule if there is one.
+
+        Raises:
+            InputError: If they cannot be made for this network.
+        """
+        make = self.make_optimizer or paper_adam(self.lr, self.betas, self.weight_decay)
+        self.optimisation = Optimisation.make(self.parameters(), make, self.make_scheduler)
+        return self.optimisation.configured(self.lr_scheduler_interval)
 
     def on_fit_start(self) -> None:
-        """Refuse a BatchNorm that knows no time steps."""
+        """Refuse a BatchNorm that knows no time steps; let a checkpoint that is about to be restored have what was changed since."""
         if any(isinstance(module, nn.SyncBatchNorm) for module in self.modules()):
             raise InputError(SYNC_BATCHNORM)
+        if self.optimisation is not None and self._loaded:
+            self.optimisation.apply_changes(self._loaded)
+        self._loaded = {}
 
-    def on_train_start(self) -> None:
-        """Train with the numbers asked for: restoring a checkpoint would bring back those it was made with."""
-        optimizer = cast(LightningOptimizer, self.optimizers())
-        for group in optimizer.param_groups:
-            group.update(lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what the optimiser was made with, to know later what was changed."""
+        if self.optimisation is not None:
+            checkpoint[Optimisation.KEY] = self.optimisation.made_with
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Name the first tensor that does not fit, or is missing, instead of listing all."""
+        if self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
+            self._loaded = checkpoint
         own = self.state_dict()
         for name in own:
             if name not in checkpoint["state_dict"]:

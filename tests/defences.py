@@ -76,7 +76,7 @@ def classifier_of(case, **settings):
         channels = [part for i, width in enumerate(convolutions, 1) for part in ([width, "A"] if i in pooled_after else [width])]
         given |= {"bias": "conv1.bias" in shapes, "batch_norm": "bn1.weight" in shapes}
         if "conv1.threshold" in shapes:
-            given |= {"neuron": HIRE, "readout": "sum"}
+            given |= {"neurons": HIRE, "readout": "sum"}
         network = VGG(channels, shapes["fc1.weight"][0], **given | {"mean": meta["mean"], "std": meta["std"]} | settings)
     return SpikingClassifier(fill(network, shapes, meta["salt"])).eval()
 

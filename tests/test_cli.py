@@ -233,8 +233,16 @@ def test_a_mistake_in_a_callback_of_one_s_own_keeps_its_traceback():
 @pytest.mark.parametrize("name", [name for name in shipped.names() if name != "paper.yaml"])
 def test_every_shipped_configuration_runs(name):
     arguments = ["--data", "tests.tiny.TinyDataModule", "--data.batch_size", "2", "--data.encoder", "PhaseEncoder"]
+    if "networks.VGG" in (text := (shipped.DIRECTORY / name).read_text()):
+        narrow = "[4,A,8,8,A]" if "thresholds: [1.0, 0.5, 0.5" in text else "[4,A,8,8,A,8,8,8,A,8,8]"
+        arguments += ["--model.network.channels", narrow, "--model.network.hidden", "8"]
+    if "networks.WideResNet" in text:
+        arguments += ["--model.network.width", "1"]
     tiny = ["--data.encoder.num_steps", "2", "--trainer.fast_dev_run", "true", "--trainer.accelerator", "cpu"]
-    attacks = ["--probes.pgd.attack.steps", "1", "--probes.codebook.attack.steps", "1"]
+    attacks = ["--probes.pgd.attack.steps", "1"] + (["--probes.codebook.attack.steps", "1"] if "apgd" not in text or "sew" in name else [])
+    attacks += ["--probes.apgd.attack.steps", "2"] if "apgd" in text else []
+    if "pgd: null" in (shipped.DIRECTORY / name).read_text():
+        attacks = []
     assert main(["fit", "--config", name, *arguments, *tiny, *attacks]) == 0
 
 

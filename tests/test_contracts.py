@@ -12,12 +12,15 @@ from lightning import Callback, Trainer
 from torch import nn
 
 import snn_sparsity
-from snn_sparsity.attacks import PGD, Attack, RayS, Square, Transfer
+from snn_sparsity.attacks import PGD, Attack, RayS, Square, Swap, Transfer
 from snn_sparsity.attacks.metering import Meter, Metered
 from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
+from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.classifier import SpikingClassifier
-from snn_sparsity.encoders import Encoder, PhaseEncoder
+from snn_sparsity.encoders import DirectEncoder, Encoder, PhaseEncoder
 from snn_sparsity.gradient_rules import GradientRule, PoolGradient
+from snn_sparsity.networks import IFNeuron
+from snn_sparsity.objectives import Objective, TrainingStep
 from snn_sparsity.probes import Probe
 from tests.tiny import TinyDataModule, TinyNetwork
 
@@ -52,17 +55,19 @@ def make(kind, **given):
 NETWORKS = [
     kind for _, kind in inspect.getmembers(importlib.import_module("snn_sparsity.networks"), inspect.isclass) if issubclass(kind, nn.Module)
 ]
-# A transferred attack is made on a target, not from settings: tests/test_image_attacks.py.
-PROBES, ATTACKS, ENCODERS = (
+# A transferred attack is made on a target, a swap of images, not from settings: tests/test_image_attacks.py.
+PROBES, ATTACKS, ENCODERS, OBJECTIVES = (
     classes_of(Probe),
-    [kind for kind in classes_of(Attack) if kind is not Transfer],
+    [kind for kind in classes_of(Attack) if kind not in (Transfer, Swap)],
     [kind for kind in classes_of(Encoder) if kind.__name__ != "PixelCode"],
+    classes_of(Objective),
 )
 
 
 def test_the_walk_finds_the_known_ones():
     names = {kind.__name__ for kind in PROBES + ATTACKS + ENCODERS + NETWORKS}
     assert names >= {"AdversarialAccuracy", "GradientSparsity", "FGSM", "PGD", "CodeBookAscent", "PhaseEncoder", "RateEncoder", "SEWResNet"}
+    assert len(OBJECTIVES) >= 5
 
 
 class State:
@@ -109,13 +114,15 @@ def test_encoder(kind):
     spikes = encoder(images, torch.Generator().manual_seed(1))
     assert spikes.shape == (encoder.num_steps, 2, 3, 4, 5)
     assert spikes.dtype == torch.float32
-    assert 0 <= spikes.min() <= spikes.max() <= 1
+    assert -1 <= spikes.min() <= spikes.max() <= 1
     assert torch.equal(spikes, encoder(images, torch.Generator().manual_seed(1)))
     assert torch.equal(spikes, encoder(images / 255, torch.Generator().manual_seed(1)))
     assert torch.equal(before, torch.get_rng_state())
     if encoder.stochastic:
         assert not torch.equal(spikes, encoder(images, torch.Generator().manual_seed(2)))
         assert not hasattr(encoder, "code_book")
+        with pytest.raises(ValueError, match="generator"):
+            encoder(images)
     else:
         assert encoder.code_book.shape == (256, encoder.num_steps)
         assert torch.equal(spikes, encoder.code_book[images.long()].movedim(-1, 0))
@@ -201,6 +208,63 @@ def test_attack_after_an_exception(kind):
     with pytest.raises(ZeroDivisionError):
         attack(target, x, torch.zeros(6, dtype=torch.int64), torch.Generator())
     before.assert_equal(classifier)
+
+
+# Objectives ----------------------------------------------------------------------------------------------------------------
+
+
+def losses_of(kind, classifier):
+    """What an objective makes of one batch, replays and all."""
+    objective = make(kind)
+    generator = torch.Generator().manual_seed(2)
+    images = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    batch, losses = SpikeBatch(DirectEncoder(4)(images), torch.arange(6) % 4, images), []
+    for number in range(objective.replays):
+        loss, logged = objective(TrainingStep(classifier, batch, DirectEncoder(4), key=(1, 2), number=number))
+        assert all(not value.requires_grad for value in logged.values())
+        torch.autograd.grad(loss, list(classifier.parameters()))
+        losses.append(loss.detach())
+    return objective, torch.stack(losses)
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES, ids=lambda kind: kind.__name__)
+def test_objective_leaves_all_but_running_statistics_and_costs_what_it_says(kind):
+    classifier, passes = used_classifier(), {"forwards": 0.0, "backwards": 0.0}
+
+    def count(module, inputs, outputs):
+        share = len(inputs[0]) * inputs[0].shape[1] / 24
+
+        def back(gradient):
+            passes["backwards"] += share
+
+        passes["forwards"] += share
+        if outputs.requires_grad:
+            outputs.register_hook(back)
+
+    classifier.network.register_forward_hook(count)
+    before = State(classifier)
+    objective, losses = losses_of(kind, classifier)
+    assert losses.isfinite().all()
+    for name in [name for name in before.tensors if "running" in name or "tracked" in name]:
+        before.tensors[name] = classifier.state_dict()[name]
+    before.assert_equal(classifier)
+    assert passes == pytest.approx(objective.passes._asdict())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        objective.replays = 7
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES, ids=lambda kind: kind.__name__)
+def test_objective_is_the_same_twice_and_on_plain_kernels(kind):
+    fused, again, plain = (used_classifier() for _ in range(3))
+    for name in ("sn1", "sn2"):
+        node = IFNeuron(kernel="spikingjelly").build()
+        node.step_mode = "m"
+        setattr(plain.network, name, node)
+    losses = [losses_of(kind, classifier)[1] for classifier in (fused, again, plain)]
+    assert torch.equal(losses[0], losses[1])
+    assert torch.equal(losses[0], losses[2])
+    for name, value in fused.state_dict().items():
+        assert torch.equal(value, plain.state_dict()[name]), name
 
 
 # Probes --------------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from spikingjelly.activation_based import layer
 from torch import nn
 
-from snn_sparsity.measure.reachability import reachable_taps
+from snn_sparsity.measure.windows import reachable_taps
 from snn_sparsity.networks.convolution import TapConv2d, Window, skip_unreachable_taps, windows
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from snn_sparsity.data import CIFARDataModule, DigitsDataModule, ImageFolderDataModule
 from snn_sparsity.data import cifar as cifar_module
+from snn_sparsity.data.base import shifted
 from snn_sparsity.data.images import ImageSet, Splits, cached
 from snn_sparsity.data.loader import EpochLoader
 from snn_sparsity.encoders import RateEncoder
@@ -357,3 +358,30 @@ def test_a_bad_or_missing_archive_says_what_to_put_where(archive, server, tmp_pa
         data = CIFARDataModule(root=str(tmp_path / "root"))
     with pytest.raises(InputError, match=r"Put cifar-10-python.tar.gz \(MD5 .* there, or give --data.url"):
         data.prepare_data()
+
+
+def test_crops_are_those_of_padding_and_cutting():
+    images = torch.randint(1, 256, (5, 3, 8, 6), dtype=torch.uint8)
+    shift = torch.tensor([[0, 0], [4, -4], [-3, 2], [8, 0], [-1, -1]])
+    padded = torch.nn.functional.pad(images, (8, 8, 8, 8))
+    for moved, frame, (down, right) in zip(shifted(images, shift), padded, shift.tolist(), strict=True):
+        assert torch.equal(moved, frame[:, 8 - down : 16 - down, 8 - right : 14 - right])
+
+
+def test_crops_are_drawn_for_training_alone_and_depend_on_seed_and_epoch():
+    def shifts(split, epoch, **settings):
+        data = TinyDataModule(crop=4, **settings)
+        data.setup("fit")
+        loader = getattr(data, f"{split}_dataloader")()
+        loader.sampler.set_epoch(epoch)
+        return torch.cat([batch.shift for batch in loader])
+
+    one = shifts("train", 0)
+    assert one.abs().max() == 4
+    assert torch.equal(one, shifts("train", 0))
+    assert not torch.equal(one, shifts("train", 1))
+    assert not shifts("val", 0).any()
+    data = TinyDataModule(crop=4, flip=False)
+    data.setup("fit")
+    raw = next(iter(data.train_dataloader()))
+    assert torch.equal(data.on_after_batch_transfer(raw, 0).images, shifted(raw.images, raw.shift))

@@ -27,9 +27,9 @@ def parameters(network):
         (VGG, {"num_classes": 100}, 61_745_764),
         (WideResNet, {}, 2_748_902),
         (WideResNet, {"num_classes": 100}, 2_772_032),
-        (VGG, {"channels": VGG5, "hidden": 1024, "bias": False, "batch_norm": False, "neuron": SHARMIN}, 9_670_336),
-        (VGG, {"channels": VGG5, "bias": False, "batch_norm": False, "neuron": HIRE}, 50_595_530),
-        (VGG, {"num_classes": 100, "bias": False, "batch_norm": False, "neuron": HIRE}, 61_728_468),
+        (VGG, {"channels": VGG5, "hidden": 1024, "bias": False, "batch_norm": False, "neurons": SHARMIN}, 9_670_336),
+        (VGG, {"channels": VGG5, "bias": False, "batch_norm": False, "neurons": HIRE}, 50_595_530),
+        (VGG, {"num_classes": 100, "bias": False, "batch_norm": False, "neurons": HIRE}, 61_728_468),
     ],
 )
 def test_parameters(kind, settings, count):
@@ -101,7 +101,7 @@ def test_a_neuron_that_spikingjelly_knows_is_spikingjelly_s():
 
 
 def test_with_as_many_delays_as_steps_nothing_reaches_the_output():
-    network = VGG(**TINY, neuron=replace(SHARMIN, surrogate="exponential"), batch_norm=False)
+    network = VGG(**TINY, neurons=replace(SHARMIN, surrogate="exponential"), batch_norm=False)
     for steps, reaches in ((4, False), (5, True)):
         x = torch.rand(steps, 2, 3, 8, 8).mul(5).requires_grad_()
         (gradient,) = torch.autograd.grad(SpikingClassifier(network)(x).sum(), x)
@@ -109,7 +109,7 @@ def test_with_as_many_delays_as_steps_nothing_reaches_the_output():
 
 
 def test_what_is_learnt_is_in_the_state_dict_and_learns():
-    network = VGG(**TINY, neuron=LeakyNeuron(leak=0.9, learnt=["threshold", "leak", "width"]))
+    network = VGG(**TINY, neurons=LeakyNeuron(leak=0.9, learnt=["threshold", "leak", "width"]))
     names = {"v_threshold", "leak", "surrogate_function.width"}
     assert {f"conv1_neuron.{name}" for name in names} <= network.state_dict().keys()
     SpikingClassifier(network)(torch.rand(4, 2, 3, 8, 8)).square().sum().backward()
@@ -117,7 +117,7 @@ def test_what_is_learnt_is_in_the_state_dict_and_learns():
 
 
 def test_dropout_is_the_same_at_all_time_steps_and_stands_before_no_pooling():
-    network = VGG(**TINY, dropout=0.5, neuron=LeakyNeuron(threshold=1e-6, strict=True)).train()
+    network = VGG(**TINY, dropout=0.5, neurons=LeakyNeuron(threshold=1e-6, strict=True)).train()
     assert [name for name, _ in network.named_children() if "dropout" in name] == ["conv2_dropout", "fc1_dropout", "fc2_dropout"]
     seen = []
     network.fc1_dropout.register_forward_hook(lambda module, inputs, out: seen.append((inputs[0], out)))

@@ -15,7 +15,8 @@ from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.commands.main import main
 from snn_sparsity.encoders import PhaseEncoder
 from snn_sparsity.measure.nonfinite import first_nonfinite
-from snn_sparsity.probes import GradientSparsity, finite_check
+from snn_sparsity.probes import GradientSparsity
+from snn_sparsity.training import finite_check
 from snn_sparsity.training.dead_layers import DeadLayers
 from snn_sparsity.training.finite_check import FiniteCheck
 from snn_sparsity.validation import InputError, RunError

@@ -5,13 +5,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from snn_sparsity.attacks import FGSM, PGD
+from snn_sparsity.batch import SpikeBatch
+from snn_sparsity.encoders import DirectEncoder
 from snn_sparsity.gradient_rules import BPTR, RGA, SurrogateShape
 from snn_sparsity.measure.operations import operations
 from snn_sparsity.networks import LeakyNeuron
+from snn_sparsity.networks.constraints import retract, simplex_projection
 from snn_sparsity.networks.leaky import LeakyNode, SlopedStep
 from snn_sparsity.networks.rate_twin import ClippedRate
+from snn_sparsity.objectives import AdversarialTraining, SparseGradient, TrainingStep
+from snn_sparsity.training import OrthogonalRetraction, SimplexProjection
 from tests.defences import GOLDEN, HIRE, SHARMIN, Case, assert_close, classifier_of, our_name, shown
 
 pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the golden files are not beside this checkout")
@@ -106,7 +112,7 @@ def test_rat_evaluated(name):
 @pytest.mark.parametrize("name", [*RAT, *FULL])
 def test_rat_seen_through_rates(name):
     case = Case(name)
-    classifier = classifier_of(case, neuron=STRICT)
+    classifier = classifier_of(case, neurons=STRICT)
     with BPTR().applied(classifier.network):
         logits, loss, gradient = gradient_of(classifier, case.x, case["labels"], case.meta["T"])
         if "fgsm_bptr" in case:
@@ -174,7 +180,7 @@ def test_sr_in_its_four_modes():
         "rate": (STRICT, RGA()),
     }
     for mode, (neuron, rule) in rules.items():
-        classifier = classifier_of(case, neuron=neuron)
+        classifier = classifier_of(case, neurons=neuron)
         if rule is None:
             logits, _, gradient = gradient_of(classifier, case.x, case["labels"], case.meta["T"])
         else:
@@ -215,7 +221,7 @@ def test_hire(name):
 
 
 def sharmin(case):
-    return classifier_of(case, neuron=SHARMIN, thresholds=case["thresholds"].tolist(), mean=None, std=None, bias=False, batch_norm=False)
+    return classifier_of(case, neurons=SHARMIN, thresholds=case["thresholds"].tolist(), mean=None, std=None, bias=False, batch_norm=False)
 
 
 def signed(trains, x):
@@ -256,3 +262,122 @@ def test_sharmin_attacked_with_stored_trains():
     trains = case.bits("pgd_trains_packed", (steps, *train.shape))
     attack = PGD(eps=8 / 255, alpha=float(case["pgd_alpha"]), steps=steps)
     assert_close(attack.ascend(target(trains), case.x, labels, case["pgd_start"]), case["pgd"])
+
+
+def training_state(classifier, images, labels, steps):
+    images = images.clone()
+    spikes = shown(images.double() / 255, steps)
+    return TrainingStep(classifier, SpikeBatch(spikes, labels, images), DirectEncoder(steps))
+
+
+def test_retraction():
+    case = Case("retraction")
+    rows = case.part("rows")
+    assert {"linear_200", "linear_250", "linear_210_wide"} == rows.keys()
+    for name, before in case.part("before").items():
+        weight = before.clone()
+        for call in range(10):
+            retract(weight, float(case["beta"]), rows[name][call] if name in rows else None)
+            if call == 0:
+                assert_close(weight, case[f"after1/{name}"], name)
+        assert_close(weight, case[f"after10/{name}"], name)
+
+
+def test_simplex():
+    for vector, projection in Case("retraction").part("simplex").values():
+        assert_close(simplex_projection(vector), projection)
+
+
+def given_rows(classifier, case, number):
+    """The callback that draws the authors' rows."""
+    names = [name for name, module in classifier.network.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    given = case.part(f"step{number}_rows")
+    callback = OrthogonalRetraction(beta=0.004)
+    callback.rows = lambda module, key: given.get(f"{names[key[-1]]}.weight")
+    return callback
+
+
+@pytest.mark.parametrize("name", ["rat_vgg11_narrow", *FULL])
+def test_rat_s_whole_training_steps(name):
+    case = Case(name)
+    classifier = classifier_of(case).train()
+    state, parameters = classifier.network.state_dict(), dict(classifier.network.named_parameters())
+    optimizer = torch.optim.SGD(classifier.parameters(), lr=0.1, momentum=0.9)
+    objective, seen, norms = AdversarialTraining([FGSM(eps=2 / 255)]), [], {}
+    classifier.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    optimizer.register_step_post_hook(lambda *_: norms.update({key: value.norm().item() for key, value in parameters.items()}))
+    steps = 2 if "step2_loss" in case else 1
+    for number, images in enumerate(case["images"].chunk(steps), start=1):
+        constraints = [given_rows(classifier, case, number)]
+        if "fc.weight" in state:
+            constraints.append(SimplexProjection())
+        trainer = SimpleNamespace(optimizers=[optimizer], datamodule=None, global_step=number)
+        for constraint in constraints:
+            constraint.on_train_start(trainer, classifier)
+        labels = case[f"step{number}_labels"]
+        loss, logged = objective(training_state(classifier, images, labels, case.meta["T"]))
+        assert_close(seen[-1][0], case[f"step{number}_adv"], "adversarial images")
+        assert_close(loss, case[f"step{number}_loss"])
+        assert 0 <= logged["accuracy"] <= 1
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        for constraint in constraints:
+            constraint.teardown(trainer, classifier, "fit")
+        for key, norm in case[f"step{number}_norms_before_retraction"].items():
+            assert norms[key] == pytest.approx(norm, rel=1e-9), key
+        for key, norm in case[f"step{number}_norms"].items():
+            assert state[key].norm().item() == pytest.approx(norm, rel=1e-9), key
+            # A sum of thousands of numbers that nearly cancel is as exact as they are.
+            rounding = 1e-9 * norm * state[key].numel() ** 0.5
+            assert state[key].sum().item() == pytest.approx(case[f"step{number}_sums"][key], abs=rounding), key
+        for key, value in case.part(f"step{number}_state").items():
+            assert_close(state[key], value, key)
+
+
+def test_sr_s_penalty():
+    case = Case("sr_vgg11_narrow")
+    classifier, seen, logits = classifier_of(case).train(), [], []
+    classifier.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    classifier.network.register_forward_hook(lambda module, inputs, outputs: logits.append(outputs.mean(0)))
+    loss, logged = SparseGradient(weight=1.0)(training_state(classifier, case["images"], case["labels"], case.meta["T"]))
+    penalty = loss - F.cross_entropy(logits[0], case["labels"])
+    assert_close(seen[1][0], case["second_input"])
+    assert_close(logits[0], case["first_logits"])
+    assert_close(logits[1], case["second_logits"])
+    assert_close(penalty, case["penalty"])
+    assert_close(logged["penalty"], case["penalty"])
+    penalty.backward()
+    assert_gradients(classifier.network, case["penalty_grad_norms"], case.part("penalty_grad"))
+    for statistic, expected in case.part("stat_after").items():
+        assert_close(classifier.network.state_dict()[statistic], expected, statistic)
+
+
+def test_sr_s_whole_training_step():
+    case = Case("sr_vgg11_narrow")
+    classifier = classifier_of(case).train()
+    optimizer = torch.optim.SGD(classifier.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    objective = SparseGradient(weight=float(case["step_lambda"]))
+    loss, logged = objective(training_state(classifier, case["images"], case["labels"], case.meta["T"]))
+    assert_close(loss, case["step_ce"] + case["step_lambda"] * case["step_penalty"])
+    assert_close(logged["penalty"], case["step_penalty"])
+    loss.backward()
+    optimizer.step()
+    state = classifier.network.state_dict()
+    for key, norm in case["step_norms"].items():
+        assert state[key].norm().item() == pytest.approx(norm, rel=1e-9), key
+        assert state[key].sum().item() == pytest.approx(case["step_sums"][key], abs=1e-9 * norm * state[key].numel() ** 0.5), key
+
+
+def test_sr_after_an_attack():
+    case = Case("sr_vgg11_narrow")
+    classifier, seen = classifier_of(case).train(), []
+    classifier.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    objective = SparseGradient(weight=float(case["step_lambda"]), attack=FGSM(eps=8 / 255))
+    loss, logged = objective(training_state(classifier, case["images"], case["labels"], case.meta["T"]))
+    # The file's README calls it the second input; it is the first, the attacked image (both passes' inputs follow from it).
+    assert_close(seen[-2][0], case["at_images"])
+    assert_close(logged["penalty"], case["at_penalty"])
+    assert_close(loss - case["step_lambda"] * case["at_penalty"], case["at_ce"])
+    loss.backward()
+    assert_gradients(classifier.network, case["at_grad_norms"], {})

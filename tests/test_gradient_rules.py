@@ -18,6 +18,7 @@ from snn_sparsity.attacks import FGSM, PGD
 from snn_sparsity.attacks.base import input_gradient
 from snn_sparsity.attacks.bpda import BPDA
 from snn_sparsity.attacks.targets import SpikeTarget
+from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.gradient_rules import (
     ASSG,
@@ -39,7 +40,7 @@ from snn_sparsity.validation import InputError
 from tests.tiny import TinyNetwork
 
 # All but the neurons' own, atan with alpha 2 and detached reset, which must change nothing.
-OWN = [SurrogateShape("atan", 2.0), DetachedReset(True)]
+OWN = [SurrogateShape("atan", 2.0), DetachedReset(True), PoolGradient("own"), PoolGradient("first")]
 RULES = [
     *(SurrogateShape(shape, 3.0) for shape in SHAPES),
     ASSG(),
@@ -51,6 +52,7 @@ RULES = [
     PoolGradient("ties"),
     PoolGradient("softmax"),
     PoolGradient("uniform"),
+    PoolGradient("random"),
 ]
 each_rule = pytest.mark.parametrize("rule", RULES, ids=repr)
 
@@ -271,10 +273,14 @@ def test_networks_a_rule_cannot_handle_are_refused():
                 assert pieces(network) == before
 
 
-def test_a_network_without_max_pooling_stays_as_it_is():
-    network = TinyNetwork(pool="avg")
+def test_a_network_without_a_window_stays_as_it_is():
+    network = nn.Sequential(nn.Conv2d(3, 3, 3), nn.AdaptiveAvgPool2d(1))
     before = pieces(network)
     with PoolGradient().applied(network):
+        assert pieces(network) == before
+    network = TinyNetwork()
+    before = pieces(network)
+    with PoolGradient("own").applied(network):
         assert pieces(network) == before
 
 
@@ -288,6 +294,8 @@ def test_a_network_without_max_pooling_stays_as_it_is():
         lambda: ASSG(gamma=-1),
         lambda: PoolGradient("median"),
         lambda: PoolGradient("softmax", temperature=0),
+        lambda: PoolGradient("random", seed=-1),
+        lambda: PoolGradient("random", seed=0.5),
     ],
 )
 def test_settings_out_of_range_are_refused(wrong):
@@ -529,6 +537,94 @@ def test_soft_shares_against_window_by_window(maps):
     torch.testing.assert_close(pooled_gradient(pool, x, weights, PoolGradient("softmax", 0.25)), expected)
 
 
+@pytest.mark.parametrize("kind", [layer.MaxPool2d, layer.AvgPool2d])
+def test_the_two_poolings_own_derivatives_are_shares_to_the_bit(maps, kind):
+    x, weights = maps
+    pool = kind(3, 2, 1, step_mode="m")
+    for share, owner in (("first", layer.MaxPool2d), ("uniform", layer.AvgPool2d), ("own", kind)):
+        own = pooled_gradient(owner(3, 2, 1, step_mode="m"), x, weights)
+        assert torch.equal(pooled_gradient(pool, x, weights, PoolGradient(share)), own)
+
+
+@pytest.mark.parametrize("share", ["ties", "softmax", "random"])
+def test_a_share_is_the_same_whatever_the_pooling_forward(maps, share):
+    x, weights = maps
+    one, other = (kind(3, 2, 1, step_mode="m") for kind in (layer.MaxPool2d, layer.AvgPool2d))
+    rule = PoolGradient(share)
+    assert torch.equal(pooled_gradient(one, x, weights, rule), pooled_gradient(other, x, weights, rule))
+
+
+def test_random_winners_are_maxima_drawn_once_for_channel_and_window():
+    # Stride and kernel equal: every position belongs to one window.
+    x = (noise(4, 5, 3, 6, 6) > 0).double()
+    pool, weights = layer.MaxPool2d(2, step_mode="m"), torch.ones(())
+    drawn = pooled_gradient(pool, x, weights, PoolGradient("random"))
+    windows = drawn.unfold(-2, 2, 2).unfold(-2, 2, 2).flatten(-2)
+    assert torch.equal(windows.sort(-1).values, torch.tensor([0.0, 0, 0, 1]).double().expand_as(windows))
+    assert (x.unfold(-2, 2, 2).unfold(-2, 2, 2).flatten(-2) * windows).sum(-1).equal(pool(x)), "a winner is a maximum"
+    empty = pooled_gradient(pool, torch.zeros_like(x), weights, PoolGradient("random"))
+    assert torch.equal(empty, empty[:1, :1].expand_as(empty)), "the same for every time step and image"
+    assert not torch.equal(empty[..., 0, :, :], empty[..., 1, :, :]), "each channel has its own"
+    assert torch.equal(pooled_gradient(pool, x[:, :2], weights, PoolGradient("random")), drawn[:, :2]), "whatever the batch"
+    assert not torch.equal(pooled_gradient(pool, x, weights, PoolGradient("random", seed=1)), drawn)
+    assert not torch.equal(drawn, pooled_gradient(pool, x, weights))
+
+
+def test_padding_never_wins_a_draw():
+    x = torch.zeros(1, 4, 4, requires_grad=True)
+    pool = nn.AvgPool2d(3, stride=2, padding=1)
+    for seed in range(20):
+        with PoolGradient("random", seed=seed).applied(pool):
+            assert torch.autograd.grad(pool(x).sum(), x)[0].sum() == 4
+
+
+def test_average_pooling_can_be_as_sparse_as_max_pooling():
+    torch.manual_seed(0)
+    x = spikes(2)
+    target = target_of(TinyNetwork(pool="avg"), x)
+
+    def zeros(rule):
+        with rule.applied(target.network), record_gradients(target.network, ["pool"]) as record:
+            input_gradient(lambda batch: target.network(batch.transpose(0, 1)), x, torch.tensor([0, 1]))
+        return record.values["network.maxpool"][0].mean().item()
+
+    assert zeros(PoolGradient("own")) == zeros(PoolGradient("uniform")) == 0
+    # 3x3 windows, stride 2, on 16x16: 64 winners at most, of 256 positions.
+    assert zeros(PoolGradient("first")) >= 0.75
+    assert zeros(PoolGradient("random")) >= 0.75
+    assert 0 < zeros(PoolGradient("ties")) < 0.75
+
+
+@pytest.mark.parametrize("pool", ["max", "avg"])
+@pytest.mark.parametrize("share", ["first", "random", "ties", "uniform"])
+def test_training_under_a_rule_moves_no_logit_and_only_the_gradient_before_the_pool(pool, share):
+    def step(rule):
+        torch.manual_seed(0)
+        module = SpikingClassifier(TinyNetwork(pool=pool), backward=rule).train()
+        module.log = lambda *_, **__: None
+        loss = module.training_step(SpikeBatch(x.transpose(0, 1), torch.tensor([0, 1]), torch.zeros(0)), 0)
+        loss.backward()
+        own = target_of(module.network, x)
+        return loss, module.network.conv1.weight.grad, module.network.conv2.weight.grad, own
+
+    x = spikes(2)
+    plain, ruled = step(None), step(PoolGradient(share))
+    assert torch.equal(plain[0], ruled[0]), "the same logits"
+    assert torch.equal(plain[2], ruled[2]), "behind the pool nothing changes"
+    same = share == {"max": "first", "avg": "uniform"}[pool]
+    assert torch.equal(plain[1], ruled[1]) == same
+    assert torch.equal(
+        input_gradient(plain[3].logits, x, torch.tensor([0, 1]))[0], input_gradient(ruled[3].logits, x, torch.tensor([0, 1]))[0]
+    ), "attacks see the network's own derivative"
+
+
+def test_a_rule_that_training_cannot_follow_is_refused_at_once():
+    network = TinyNetwork()
+    network.maxpool = layer.MaxPool2d((2, 3))
+    with pytest.raises(InputError, match="not square"):
+        SpikingClassifier(network, backward=PoolGradient())
+
+
 def test_uniform_shares_are_those_of_average_pooling(maps):
     x, weights = maps
     pool, average = layer.MaxPool2d(3, 2, 1, step_mode="m"), layer.AvgPool2d(3, 2, 1, step_mode="m")
@@ -545,7 +641,17 @@ def test_cold_soft_shares_are_ties_and_without_ties_pytorchs_own(maps):
     torch.testing.assert_close(pooled_gradient(pool, apart, weights, PoolGradient("ties")), pooled_gradient(pool, apart, weights))
 
 
-@pytest.mark.parametrize("pool", [nn.MaxPool2d((2, 3)), nn.MaxPool2d(2, ceil_mode=True), nn.MaxPool2d(2, return_indices=True)], ids=repr)
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.MaxPool2d((2, 3)),
+        nn.MaxPool2d(2, ceil_mode=True),
+        nn.MaxPool2d(2, return_indices=True),
+        nn.AvgPool2d((2, 3)),
+        nn.AvgPool2d(2, ceil_mode=True),
+    ],
+    ids=repr,
+)
 def test_windows_a_share_cannot_handle_are_refused(pool):
     with pytest.raises(InputError), PoolGradient().applied(pool):
         pass

@@ -11,16 +11,18 @@ ROOT = Path(snn_sparsity.__file__).parent
 
 FLOORS = [
     {"__init__", "validation", "randomness", "batch", "hyperparameters"},
-    {"runs", "measure", "configs", "encoders", "networks", "distributed", "classifier"},
+    {"units"},
+    {"runs", "measure", "configs", "encoders", "networks", "distributed", "optimisation"},
     {"figures", "data", "gradient_rules", "sweep"},
     {"documents", "attacks"},
-    {"reproduction", "probes", "audit"},
+    {"reproduction", "probes", "audit", "objectives"},
+    {"classifier"},
     {"training"},
     {"commands"},
     {"__main__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-WITH_LIGHTNING = {"hyperparameters", "distributed", "classifier", "data", "probes", "training", "commands"}
+WITH_LIGHTNING = {"hyperparameters", "distributed", "optimisation", "classifier", "data", "probes", "training", "commands"}
 """Everything else is used, and tested, without a Trainer."""
 
 

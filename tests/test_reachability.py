@@ -6,7 +6,8 @@ from spikingjelly.activation_based import functional
 from torch import nn
 
 from snn_sparsity.measure.operations import holds_state
-from snn_sparsity.measure.reachability import describe_reachability, reachability, reachable_taps, unreachable_parameters
+from snn_sparsity.measure.reachability import describe_reachability, reachability, unreachable_parameters
+from snn_sparsity.measure.windows import reachable_taps
 from snn_sparsity.networks import SEWResNet
 from snn_sparsity.validation import InputError
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from snn_sparsity.commands.main import COMMANDS, main
+from snn_sparsity.commands.main import main
+from snn_sparsity.commands.tree import Tree
 from snn_sparsity.configs import shipped
 
 ROOT = Path(__file__).parents[1]
@@ -36,7 +37,7 @@ def test_fit_commands_parse(line, capsys, tmp_path, monkeypatch):
 
 
 def test_every_command_shown_exists():
-    assert {match for line in CONSOLE for match in re.findall(r"snn-sparsity ([a-z]+)", line)} <= set(COMMANDS)
+    assert {match for line in CONSOLE for match in re.findall(r"snn-sparsity ([a-z]+)", line)} <= set(Tree().commands)
 
 
 def test_files_named_exist():

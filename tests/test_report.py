@@ -21,7 +21,7 @@ from snn_sparsity.reproduction.claim import series_of
 from snn_sparsity.reproduction.conditions import conditions
 from snn_sparsity.reproduction.paper import COLUMNS, max_pooled, paper_rows
 from snn_sparsity.reproduction.paper_rows import arrows, paper_table
-from snn_sparsity.reproduction.protocols import PAPER, STRICT, Attack, attacks_of
+from snn_sparsity.reproduction.protocols import PAPER, STRICT, AttackSettings, attacks_of
 from snn_sparsity.reproduction.report import Report
 from snn_sparsity.reproduction.results import groups_of, pairs_of, protocols_of, results_of
 from snn_sparsity.reproduction.run_tables import audit_table, protocol_table, record_table
@@ -205,7 +205,7 @@ def test_mistakes_get_one_line(capsys):
     (second / "run.json").write_text("{")
     assert "run.json cannot be read" in error(capsys, second)
     Path("taken").write_text("")
-    assert "--out taken" in error(capsys, first, "--out", "taken")
+    assert "png cannot be written: Not a directory" in error(capsys, first, "--out", "taken")
 
 
 @pytest.mark.parametrize("change", [{"seed": 2}, {"epochs": 5}, {"depth": 34}, {"pool": "avg"}, {"name": "cifar100"}, {"train_samples": 9}])
@@ -327,6 +327,24 @@ def test_fewer_images_say_so():
 def test_other_pixels_say_so():
     folder = config(name="-", kind="ImageFolderDataModule", root="/x/cifar10-jpeg")
     assert said(folder, values=FULL) == "OTHER PIXELS: a folder of images (JPEG)"
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ({"jpeg": 93, "unknown": 0}, "SOME IMAGES: 93 of 60,000 are JPEG versions"),
+        ({"jpeg": 0, "unknown": 12}, "SOME IMAGES: 12 of 60,000 are not known"),
+        ({"jpeg": 0, "unknown": 0}, ""),
+        (None, ""),  # no dataset of the paper: there is nothing to differ from
+    ],
+)
+def test_an_archive_is_what_its_content_is(found, words):
+    run = config(name="-", kind="ArrayDataModule", path="/x/holiday.npz")
+    splits = {split: {"images": count} for split, count in IMAGES.items()}
+    known = {"recognised": {"dataset": "cifar10", "images": 60000, **found}} if found else {}
+    assert said(run, values=FULL, data={"splits": splits, **known}) == words
+    (record,) = find_records([Path("runs")])
+    assert record.dataset == ("cifar10" if found else "arrays holiday")
 
 
 @pytest.mark.parametrize(
@@ -662,7 +680,7 @@ assert not {"torch", "lightning", "matplotlib.pyplot"} & set(sys.modules)
 
 
 def test_an_attack_is_a_value():
-    one, other = (Attack(STRICT, "PGD", (("steps", 7),)) for _ in range(2))
+    one, other = (AttackSettings(STRICT, "PGD", (("steps", 7),)) for _ in range(2))
     assert one == other
     assert len({one, other}) == 1
 

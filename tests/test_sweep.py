@@ -18,11 +18,11 @@ import yaml
 from snn_sparsity.commands.main import main
 from snn_sparsity.configs import shipped
 from snn_sparsity.runs.files import hold
+from snn_sparsity.runs.metrics import epochs_logged, forget_from
 from snn_sparsity.sweep.grid import chosen, epochs_asked, names, part, read_grid
 from snn_sparsity.sweep.progress import Progress, time_left
-from snn_sparsity.sweep.state import Place, clear, epochs_logged, next_command, runs_of
+from snn_sparsity.sweep.state import Place, clear, next_command, runs_of
 from snn_sparsity.sweep.workers import LOCK
-from snn_sparsity.training.metrics_logger import forget_from
 from snn_sparsity.validation import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -44,8 +44,10 @@ def test_the_paper_s_grid_is_its_fifteen_rows():
 
 
 def test_the_digits_are_all_nine_networks():
-    networks = {path.removesuffix(".yaml") for path in shipped.names()} - {"paper", "demo", "theory"}
-    assert {f"demo+{name}" for name in networks if name.startswith(("sew", "spiking"))} == {row.config for row in read_grid("digits", [1])}
+    networks = {path.removesuffix(".yaml") for path in shipped.names()}
+    assert {f"demo+{name}" for name in networks if re.fullmatch(r"(sew|spiking)\d+_(max|avg)pool", name)} == {
+        row.config for row in read_grid("digits", [1])
+    }
 
 
 @pytest.mark.parametrize(
@@ -65,6 +67,25 @@ def test_rows_are_settings_that_fit_accepts(row, capsys):
     assert (network["init_args"]["depth"], network["init_args"]["pool"]) == (int(depth), pool)
     assert config["seed_everything"] == 5
     assert config["trainer"]["max_epochs"] == epochs_asked(row)
+
+
+@pytest.mark.parametrize("row", [*read_grid("defences", [5])[::5], *read_grid("defences_cpu", [5])[1::2]], ids=lambda row: row.name)
+def test_rows_of_defences_are_settings_that_fit_accepts(row, capsys):
+    for split in ("train", "test"):
+        (Path("images") / split / "a").mkdir(parents=True)
+    images = ["--data.root", "images"] if row.grid == "defences_cpu" else []
+    with pytest.raises(SystemExit) as stop:
+        main([*row.settings, *images, "--print_config"])
+    assert stop.value.code == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    epochs = config["trainer"]["max_epochs"]
+    assert epochs == epochs_asked(row)
+    schedule = (config["lr_scheduler"] or {}).get("init_args", {})
+    assert schedule.get("T_max", epochs) == epochs, "the learning rate ends with the run"
+    data = config["data"]["init_args"]
+    if not row.config.startswith("sew"):
+        assert data["crop"] == 4, "another dataset keeps what the configuration says of the code and the crops"
+        assert data["encoder"]["class_path"].endswith("DirectEncoder" if "poisson" not in row.config else "QuantisedEncoder")
 
 
 def test_seeds_come_one_after_the_other():
@@ -248,7 +269,7 @@ def test_options_become_arguments(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--grid nope", "--grid nope is no file and no grid: choose one of cpu, digits, paper"),
+        ("--grid nope", "--grid nope is no file and no grid: choose one of causal, causal_cpu, cpu, digits, paper, weight_decay"),
         ("--grid list.yaml", "list.yaml is no mapping"),
         ("--grid odd.yaml", "the group 'a' must have a list of 'configs'"),
         ("--grid unknown.yaml", "vgg is no file and no shipped configuration"),
@@ -276,7 +297,7 @@ def test_a_grid_that_cannot_be_read():
     Path("broken.yaml").write_text("a: [")
     with pytest.raises(InputError, match=r"broken\.yaml cannot be read"):
         read_grid("broken.yaml", [1])
-    assert names() == ["cpu", "digits", "paper"]
+    assert names() == ["causal", "causal_cpu", "cpu", "digits", "paper", "weight_decay"]
 
 
 def test_a_lock_is_held_as_long_as_the_run_lives(tmp_path):

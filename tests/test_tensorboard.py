@@ -55,7 +55,7 @@ def test_a_curve_has_a_point_an_epoch(server):
 def test_layout(server):
     layout = server("/data/plugin/custom_scalars/layout")
     charts = {category["title"]: [chart["title"] for chart in category["chart"]] for category in layout["category"]}
-    assert charts["gradient zeros"] == ["mean of each kind", "input", "conv", "bn", "neuron", "pool", "linear"]
+    assert charts["gradient zeros"] == ["mean of each kind", "input", "conv", "bn", "neuron", "pool", "linear", "surrogate"]
     # Spaces and protocols never share a chart.
     assert charts["accuracy"] == ["clean", "spikes, BatchNorm batch", "image, BatchNorm eval"]
 

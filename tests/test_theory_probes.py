@@ -156,7 +156,7 @@ def test_a_network_without_max_pooling_says_so(trainer_options, caplog):
     trainer.fit(SpikingClassifier(TinyNetwork(pool="avg")), datamodule=TinyDataModule())
     assert "the network has no max pooling" in caplog.text
     assert not [name for name in trainer.callback_metrics if name.startswith("pool_")]
-    assert trainer.callback_metrics["zero_origin_mean/unselected/pool"] == 0
+    assert trainer.callback_metrics["zero_origin/unselected/pool/04_maxpool"] == 0
 
 
 # One pass for all ------------------------------------------------------------------------------------------------------------

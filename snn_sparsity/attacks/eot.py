@@ -4,15 +4,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from snn_sparsity.attacks.base import Attack, Passes, Space, Target
+from snn_sparsity.attacks.base import Attack, Passes, Target
+from snn_sparsity.attacks.targets import WrappedTarget
 from snn_sparsity.validation import require_number
 
 
 @dataclass(frozen=True)
 class EOT(Attack):
-    """EOT over transformation: run an attack on the mean of M draws of a random network (Athalye et al., arXiv 1802.00420).
+    """Expectation over transformation: run an attack on the mean of M draws of a random network (Athalye et al., arXiv 1802.00420).
 
     Its gradients are ``1/M sum_r grad loss(f_r(x))``; where it only looks, it sees the mean logits. A random network attacked
     without this may look robust because single gradients are noise. Draws of a random code come from the target's generator,
@@ -50,7 +51,23 @@ class EOT(Attack):
         return Passes(*(self.draws * count for count in self.attack.passes))
 
 
-class Drawn:
+def of_random_code(attack: Attack, draws: int) -> Attack:
+    """Return the attack as it must be on a random code: on the mean over draws, unless it or an attack inside it says how many itself.
+
+    Example:
+        >>> from snn_sparsity.attacks.fgsm import FGSM
+        >>> str(of_random_code(FGSM(), 10)), str(of_random_code(EOT(FGSM(), draws=5), 10))
+        ('EOT(eps=8/255, attack=FGSM(eps=8/255), draws=10)', 'EOT(eps=8/255, attack=FGSM(eps=8/255), draws=5)')
+    """
+    inner: Any = attack
+    while inner is not None:
+        if isinstance(inner, EOT):
+            return attack
+        inner = getattr(inner, "attack", None)
+    return EOT(attack, draws, eps=attack.eps)
+
+
+class Drawn(WrappedTarget):
     """A target asked M times at once; to an attack it looks like the target it wraps.
 
     Args:
@@ -59,10 +76,12 @@ class Drawn:
     """
 
     def __init__(self, target: Any, draws: int) -> None:
-        self.target = target
+        super().__init__(target)
         self.draws = draws
-        self.space: Space = target.space
-        self.bounds: tuple[float, float] = target.bounds
+
+    def around(self, target: Any) -> "Drawn":
+        """Return another target asked as often."""
+        return Drawn(target, self.draws)
 
     def logits(self, x: Tensor) -> Tensor:
         """Return all draws [M,N,K] where x requires a gradient, else their mean [N,K].
@@ -72,23 +91,3 @@ class Drawn:
         """
         draws = torch.stack([self.target.logits(x) for _ in range(self.draws)])
         return draws if x.requires_grad else draws.mean(0)
-
-    @property
-    def spikes(self) -> "Drawn":
-        """The same network, seen from its spikes."""
-        return Drawn(self.target.spikes, self.draws)
-
-    def smoothed(self, half_width: int) -> "Drawn":
-        """Return the target with another half-width of its code."""
-        return Drawn(self.target.smoothed(half_width), self.draws)
-
-    @property
-    def code_book(self) -> Tensor | None:
-        """[256,T], if the target has one."""
-        return getattr(self.target, "code_book", None)
-
-    @property
-    def network(self) -> nn.Module:
-        """The attacked module."""
-        network: nn.Module = self.target.network
-        return network

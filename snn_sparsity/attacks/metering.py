@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snn_sparsity.attacks.base import LOSSES, Space, margin
+from snn_sparsity.attacks.base import LOSSES, margin
+from snn_sparsity.attacks.targets import WrappedTarget
 
 
 @dataclass
@@ -69,7 +70,7 @@ class Meter:
         self.zero |= zero
 
 
-class Metered:
+class Metered(WrappedTarget):
     """A target that tells a meter of every call; to an attack it looks like the target it wraps.
 
     Example:
@@ -83,10 +84,12 @@ class Metered:
     """
 
     def __init__(self, target: Any, meter: Meter) -> None:
-        self.target = target
+        super().__init__(target)
         self.meter = meter
-        self.space: Space = target.space
-        self.bounds: tuple[float, float] = target.bounds
+
+    def around(self, target: Any) -> "Metered":
+        """Return another target on the same meter."""
+        return Metered(target, self.meter)
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the target's logits."""
@@ -96,22 +99,3 @@ class Metered:
             logits = logits + 0 * x.sum()
         self.meter.saw_logits(x, logits)
         return logits
-
-    @property
-    def spikes(self) -> "Metered":
-        """The same network, seen from its spikes, on the same meter."""
-        return Metered(self.target.spikes, self.meter)
-
-    def smoothed(self, half_width: int) -> "Metered":
-        """Return the target with another half-width of its code, on the same meter."""
-        return Metered(self.target.smoothed(half_width), self.meter)
-
-    @property
-    def code_book(self) -> Tensor | None:
-        """[256,T], if the target has one."""
-        return getattr(self.target, "code_book", None)
-
-    @property
-    def network(self) -> Any:
-        """The attacked module."""
-        return self.target.network

@@ -78,8 +78,8 @@ class Square(Attack):
         """Return the side of the square of a query, counted from 0, in pixels.
 
         Example:
-            >>> [Square().side(query, 32, 32) for query in (0, 10, 11, 51, 4999)]
-            [29, 29, 20, 14, 3]
+            >>> Square().side(query=0, height=32, width=32), Square().side(query=4999, height=32, width=32)
+            (29, 3)
         """
         if self.lattice and query % 2:
             return 1

@@ -1,9 +1,10 @@
 """What is attacked: a classifier seen from its spikes, or from the image behind an encoder."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -120,18 +121,60 @@ class ImageTarget:
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits [N,K] of images [N,C,H,W] in [0,1], as the attack sees them."""
-        return self.spikes.logits(self._encode(x))
+        return self.spikes.logits(self.encode(x))
 
     def judge(self, x: Tensor) -> Tensor:
         """Return the logits [N,K] that decide whether an attack has won: BatchNorm in eval mode, no gradient."""
         with torch.no_grad():
-            return self.spikes.judge(self._encode(x))
+            return self.spikes.judge(self.encode(x))
 
-    def _encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the spikes [N,T,C,H,W] of images, with the gradient that this target takes back to them."""
         if self._mean_code is None:
             return self.encoder(x, self.generator).transpose(0, 1)
         spikes = self.encoder(x.detach(), self.generator).transpose(0, 1)
         return BoxBPDA.apply(x, spikes, self._mean_code, self.half_width)
+
+
+class WrappedTarget(ABC):
+    """A target seen through something (a meter, several draws); to an attack it looks like the target it wraps.
+
+    Args:
+        target: Any target.
+    """
+
+    def __init__(self, target: Any) -> None:
+        self.target = target
+        self.space: Space = target.space
+        self.bounds: tuple[float, float] = target.bounds
+
+    @abstractmethod
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the logits as an attack sees them; see :class:`Target`."""
+
+    @abstractmethod
+    def around(self, target: Any) -> Self:
+        """Return another target seen through the same."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The attacked module."""
+        network: nn.Module = self.target.network
+        return network
+
+    @property
+    def code_book(self) -> Tensor | None:
+        """[256,T], if the target has one."""
+        return getattr(self.target, "code_book", None)
+
+    @property
+    def spikes(self) -> Self:
+        """The same network, seen from its spikes."""
+        return self.around(self.target.spikes)
+
+    def smoothed(self, half_width: int) -> Self:
+        """Return the target with another half-width of its code."""
+        return self.around(self.target.smoothed(half_width))
 
 
 class BoxBPDA(torch.autograd.Function):

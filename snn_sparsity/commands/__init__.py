@@ -1,1 +1,1 @@
-"""What the command line can do, a module a command, each with ``run(arguments) -> exit code``."""
+"""What the command line can do: ``tree`` parses it; a module a command, each with ``run(given) -> exit code``."""

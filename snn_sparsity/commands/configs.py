@@ -2,19 +2,15 @@
 
 import os
 import shutil
+from argparse import Namespace
 from pathlib import Path
 
-from snn_sparsity.commands.one_line import OneLineParser
 from snn_sparsity.configs import shipped
 from snn_sparsity.validation import InputError
 
 
-def run(arguments: list[str]) -> int:
-    """Run the command; ``arguments[0]`` is its name."""
-    parser = OneLineParser(prog="snn-sparsity configs", description="List the shipped configurations, or copy one out.")
-    parser.add_argument("name", nargs="?", help="the configuration to copy, by name or stem")
-    parser.add_argument("target", nargs="?", default=".", help="file or folder to copy it to (default: here)")
-    given = parser.parse_args(arguments[1:])
+def run(given: Namespace) -> int:
+    """Run the command."""
     if given.name is None:
         for name in shipped.names():
             print(f"{name:<24} {_first_comment(shipped.DIRECTORY / name)}")

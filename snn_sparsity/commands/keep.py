@@ -2,14 +2,15 @@
 
 import json
 import shutil
+from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from snn_sparsity.commands.one_line import OneLineParser
 from snn_sparsity.reproduction.card import card
+from snn_sparsity.runs.files import write_whole
 from snn_sparsity.runs.records import Record, find_records, read_record
 from snn_sparsity.validation import InputError
 
@@ -21,9 +22,8 @@ WRITERS: Mapping[str, Callable[[Any], str]] = {
 }
 
 
-def run(arguments: list[str]) -> int:
-    """Run the command; ``arguments[0]`` is its name."""
-    given = _parser().parse_args(arguments[1:])
+def run(given: Namespace) -> int:
+    """Run the command."""
     for record in find_records(given.runs):
         folder = given.out / record.dataset.replace(" ", "_") / record.name
         if folder.exists():
@@ -45,7 +45,7 @@ def keep(record: Record, folder: Path) -> None:
     for name in KEPT:
         _copy(record.path / name, folder / name)
     export_weights(record, folder / "weights.safetensors")
-    (folder / "card.md").write_text(card(read_record(folder)), encoding="utf-8")
+    write_whole(folder / "card.md", card(read_record(folder)))
 
 
 def export_weights(record: Record, target: Path) -> None:
@@ -71,7 +71,7 @@ def _copy(source: Path, target: Path) -> None:
         return
     read = json.loads if source.suffix == ".json" else yaml.safe_load
     content = read(source.read_text(encoding="utf-8"))
-    target.write_text(WRITERS[source.suffix](_portable(content)), encoding="utf-8")
+    write_whole(target, WRITERS[source.suffix](_portable(content)))
 
 
 def _portable(value: Any) -> Any:
@@ -80,10 +80,3 @@ def _portable(value: Any) -> Any:
     if isinstance(value, list):
         return [_portable(part) for part in value]
     return Path(value).name if isinstance(value, str) and value.startswith("/") else value
-
-
-def _parser() -> OneLineParser:
-    parser = OneLineParser(prog="snn-sparsity keep", description="Copy what runs have to say, and their weights, with a card each.")
-    parser.add_argument("runs", metavar="RUNS", type=Path, nargs="+", help="runs, or folders with runs somewhere below them")
-    parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="folder for <dataset>/<run>/ (default: results)")
-    return parser

@@ -4,27 +4,16 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
 from io import TextIOWrapper
-from textwrap import dedent
 
-from snn_sparsity import __version__
+from snn_sparsity.commands.mistakes import check
+from snn_sparsity.commands.tree import parse
 from snn_sparsity.runs.interrupts import Interrupted, interruptible
 from snn_sparsity.validation import InputError, RunError
 
-COMMANDS = {
-    "fit": ("snn_sparsity.commands.train", "train a network, with probes at each epoch"),
-    "validate": ("snn_sparsity.commands.train", "run the probes on the validation set"),
-    "test": ("snn_sparsity.commands.train", "run the probes on the whole test set"),
-    "predict": ("snn_sparsity.commands.predict", "classify a folder of images, into a CSV file"),
-    "audit": ("snn_sparsity.commands.audit", "is this robustness real? attack a checkpoint with a whole battery"),
-    "configs": ("snn_sparsity.commands.configs", "list the shipped configurations, or copy one out"),
-    "sweep": ("snn_sparsity.commands.sweep", "run a grid of configurations, datasets and seeds"),
-    "report": ("snn_sparsity.commands.report", "put finished runs beside the paper: tables, figures, one page"),
-    "keep": ("snn_sparsity.commands.keep", "copy what runs have to say, with a card each, to where it lasts"),
-    "plot": ("snn_sparsity.commands.plot", "draw the figures of one or two runs"),
-}
 RUN_ERROR, USAGE_ERROR = 1, 2
 OUT_OF_REACH = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO,
                 errno.ELOOP, errno.ENAMETOOLONG}  # fmt: skip
@@ -51,12 +40,6 @@ def main(args: Sequence[str] | None = None) -> int:
         (<class 'int'>, 0)
     """
     arguments = list(sys.argv[1:] if args is None else args)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_help())
-        return 0
-    if arguments[0] == "--version":
-        print(f"snn-sparsity {__version__}")
-        return 0
     with interruptible():
         try:
             return _run(arguments)
@@ -77,19 +60,22 @@ def _tell(line: str, exit_code: int) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    command = arguments[0]
-    if command not in COMMANDS:
-        raise InputError(f"unknown command {command!r}: choose one of {', '.join(COMMANDS)}")
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A file's name may hold what cannot be printed; it is no reason to stop.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if arguments[:1] in ([], ["-h"], ["--help"], ["--version"]):
+        with suppress(SystemExit):
+            parse(arguments)
+        return 0
+    given = parse(arguments)
     _require_spikingjelly_2()
     # A console script does not look for modules where it is started; a user's own probe lies there.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    if isinstance(sys.stdout, TextIOWrapper):
-        # A file's name may hold what cannot be printed; it is no reason to stop.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    module = import_module(COMMANDS[command][0])
+    check(given)
+    module = import_module(given.module)
     flush_denormals()
-    exit_code: int = module.run(arguments)
+    exit_code: int = module.run(given)
     return exit_code
 
 
@@ -112,24 +98,6 @@ def _require_spikingjelly_2() -> None:
     found = version("spikingjelly")
     if int(found.split(".")[0]) < 2:
         raise InputError(f"SpikingJelly {found} is not supported: its neurons have no gradient in eval mode; install spikingjelly>=2,<3")
-
-
-def _help() -> str:
-    lines = [f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()]
-    return dedent("""\
-        usage: snn-sparsity COMMAND [OPTIONS]
-
-        Train spiking ResNets, watch their gradients, attack them, and say how far the result can be believed.
-
-        commands:
-        {commands}
-
-        snn-sparsity COMMAND --help    options of a command
-        snn-sparsity --version         the version
-
-        first steps:
-          snn-sparsity fit --config demo
-          snn-sparsity fit --config sew18_maxpool --data.name cifar100 --probes.pgd.attack.steps 20""").format(commands="\n".join(lines))
 
 
 def console() -> None:

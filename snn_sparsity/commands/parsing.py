@@ -77,7 +77,7 @@ def parsed(parser: LightningArgumentParser, args: list[str]) -> Namespace:
 def settings_of(path: str) -> dict[str, Any]:
     """Return the model and data settings a checkpoint was made with, as a configuration."""
     checkpoint = read_checkpoint(path)
-    settings = {}
+    settings: dict[str, Any] = {}
     try:
         model = dict(checkpoint.get("hyper_parameters", {}))
         images = dict(checkpoint.get("datamodule_hyper_parameters", {}))
@@ -86,6 +86,8 @@ def settings_of(path: str) -> dict[str, Any]:
         if model:
             # The class count follows from the data.
             model.get("network", {}).get("init_args", {}).pop("num_classes", None)
+            # The command line knows these by themselves.
+            settings |= {name: model.pop(name) for name in ("optimizer", "lr_scheduler", "lr_scheduler_interval") if name in model}
             settings["model"] = model
         if "_class_path" in images:
             # The seed follows from seed_everything.

@@ -1,22 +1,21 @@
 """``snn-sparsity plot``: draw the figures of one run, or of two beside each other."""
 
-import os
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib import style
 from matplotlib.figure import Figure
 
-from snn_sparsity.commands.one_line import OneLineParser
 from snn_sparsity.figures.catalogue import FIGURES, common, figure_of
 from snn_sparsity.figures.drawing import STYLE
 from snn_sparsity.runs.curves import read_run
-from snn_sparsity.validation import InputError, require_choice
+from snn_sparsity.runs.files import whole_file
+from snn_sparsity.validation import require_choice
 
 
-def run(arguments: list[str]) -> int:
-    """Run the command; ``arguments[0]`` is its name."""
-    given = _parser().parse_args(arguments[1:])
+def run(given: Namespace) -> int:
+    """Run the command."""
     require_choice("--figure", given.figure, (*FIGURES, "all"))
     runs = [read_run(path) for path in (given.run, given.other) if path is not None]
     names = common(runs) if given.figure == "all" else [given.figure]
@@ -31,28 +30,7 @@ def save(figures: Mapping[str, Figure], folder: Path) -> Sequence[Path]:
     Raises:
         InputError: If the folder cannot be written to.
     """
-    paths = []
     for name, figure in figures.items():
-        path = folder / f"{name}.png"
-        unfinished = folder / f".{name}.{os.getpid()}.png"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with style.context(STYLE, after_reset=True):
-                figure.savefig(unfinished, metadata={"Software": None})
-            unfinished.replace(path)
-        except OSError as error:
-            raise InputError(f"--out {folder}: {path.name} cannot be written: {error.strerror or error}") from error
-        finally:
-            if folder.is_dir():
-                unfinished.unlink(missing_ok=True)
-        paths.append(path)
-    return paths
-
-
-def _parser() -> OneLineParser:
-    parser = OneLineParser(prog="snn-sparsity plot", description="Draw the figures of one run, or of two beside each other.")
-    parser.add_argument("run", metavar="RUN", type=Path, help="a run's directory, such as runs/demo/seed_3407/0")
-    parser.add_argument("other", metavar="RUN2", type=Path, nargs="?", help="a second run, shown beside the first")
-    parser.add_argument("--figure", default="all", metavar="NAME", help=f"{', '.join(FIGURES)}, or all (default)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the PNG files (default: figures/ in the first run)")
-    return parser
+        with style.context(STYLE, after_reset=True), whole_file(folder / f"{name}.png") as file:
+            figure.savefig(file, format="png", metadata={"Software": None})
+    return [folder / f"{name}.png" for name in figures]

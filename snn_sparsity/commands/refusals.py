@@ -35,7 +35,7 @@ def require_schedule(trainer: Namespace) -> None:
 
 @contextmanager
 def in_one_line(*more: type[Exception]) -> Iterator[None]:
-    """Turn what Lightning itself raises into InputError: an option that it does not take, or not together with another.
+    """Turn what Lightning itself, or an optimiser, raises into InputError: an option that it does not take, or not with another.
 
     Args:
         more: Further errors that are meant so. A TypeError is, while things are made; in a run it is that of a callback.
@@ -45,10 +45,13 @@ def in_one_line(*more: type[Exception]) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except meant as error:
-        if not _raised_by_lightning(error):
-            raise
-        raise InputError(str(error)) from error
+    except Exception as error:
+        by = _raised_by(error)
+        if by.startswith("torch.optim."):
+            raise InputError(f"{by.rsplit('.', 1)[-1]}: {error}") from error
+        if by.startswith("lightning.") and isinstance(error, meant):
+            raise InputError(str(error)) from error
+        raise
 
 
 @contextmanager
@@ -69,8 +72,9 @@ def leaving_nothing(trainer: Trainer, run: Path) -> Iterator[None]:
         raise
 
 
-def _raised_by_lightning(error: Exception) -> bool:
+def _raised_by(error: Exception) -> str:
+    """Return the module whose code raised an error."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
-    return traceback is not None and str(traceback.tb_frame.f_globals.get("__name__")).startswith("lightning.")
+    return str(traceback.tb_frame.f_globals.get("__name__")) if traceback is not None else ""

@@ -1,56 +1,87 @@
-"""``snn-sparsity fit | validate | test | predict``: LightningCLI with named configurations, named probes and run directories."""
+"""``snn-sparsity fit | validate | test``: LightningCLI with named configurations, named probes and run directories."""
 
 import logging
 import tempfile
 import threading
 import warnings
-from collections.abc import Mapping
+from argparse import Namespace as CommandLine
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import yaml
 from jsonargparse import ActionConfigFile, Namespace
+from jsonargparse.typing import register_type
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from snn_sparsity import attacks, data, encoders, gradient_rules, networks, training  # noqa: F401  # named by their last names
+from snn_sparsity import attacks, data, encoders, gradient_rules, networks, objectives, training  # noqa: F401  # named by their last names
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.commands.parsing import NamedConfig, TrainingParser, condense, flat, parsed, settings_of
 from snn_sparsity.commands.refusals import in_one_line, leaving_nothing, require_schedule
 from snn_sparsity.configs import shipped
 from snn_sparsity.data import SpikeDataModule
+from snn_sparsity.optimisation import Interval, MakeOptimizer, MakeScheduler
 from snn_sparsity.probes.base import Probe
 from snn_sparsity.runs.directory import CONFIG, LOCK, is_finished, live, own_run, require_place, run_directory, runs_beside
 from snn_sparsity.runs.files import is_held, write_whole
+from snn_sparsity.runs.metrics import forget_from
 from snn_sparsity.training.checkpoint_files import WholeCheckpointIO, last_whole, read_checkpoint
-from snn_sparsity.training.checkpoints import BestCheckpoint, LastCheckpoint
+from snn_sparsity.training.checkpoints import BestBy, BestCheckpoint, LastCheckpoint
 from snn_sparsity.training.dead_layers import DeadLayers
 from snn_sparsity.training.end_table import Summary
 from snn_sparsity.training.finite_check import FiniteCheck
 from snn_sparsity.training.memory import require_memory, step_bytes
-from snn_sparsity.training.metrics_logger import MetricsCSV, forget_from
+from snn_sparsity.training.metrics_logger import MetricsCSV
 from snn_sparsity.training.run_record import RunRecord
 from snn_sparsity.training.stopping import StopTogether
 from snn_sparsity.training.sync_batchnorm import MultiStepSyncBatchNorm
 from snn_sparsity.training.tensorboard import TensorBoardLayout
 from snn_sparsity.validation import InputError
 
+# Averaging callbacks are given a device, and a run's config.yaml must hold it.
+register_type(torch.device, fail_already_registered=False)
+
 PAPER_SEED = 3407
+PARSER: dict[str, Any] = {"allow_abbrev": False, "default_config_files": [str(shipped.PAPER)]}
 ELSEWHERE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.default_root_dir",
-             "trainer.enable_progress_bar", "trainer.enable_model_summary", "data.init_args.root")  # fmt: skip
+             "trainer.enable_progress_bar", "trainer.enable_model_summary", "data.init_args.root", "data.init_args.path")  # fmt: skip
 """Settings that say where and on what a run is made: it may go on with others."""
+OPTIMISATION: Sequence[tuple[str, Any, str]] = (
+    ("optimizer", MakeOptimizer | None, "Any optimiser of PyTorch by name, with its own numbers; null is Adam with those of --model."),
+    ("lr_scheduler", MakeScheduler | None, "Any learning-rate schedule of PyTorch by name; null is none."),
+    ("lr_scheduler_interval", Interval, "What the schedule counts: epochs or steps."),
+)
+"""What LightningCLI calls so; the model gets them."""
 
 
-def run(arguments: list[str]) -> int:
-    """Run the command; ``arguments[0]`` is its name."""
+def run(given: CommandLine) -> int:
+    """Run the command."""
+    own = [word for config in given.config for word in ("--config", config)]
+    own += [f"--{name}={value}" for name in ("ckpt_path", "print_config") if (value := getattr(given, name)) is not None]
+    own += ["--resume"] if given.command == "fit" and given.resume else []
     quieten()
     try:
-        TrainingCLI(arguments)
+        TrainingCLI([given.command, *own, *given.more, *(["--help"] if given.help_all else [])])
     except RunIsFinishedError as finished:
         print(f"{finished} is finished: nothing to resume")
     return 0
+
+
+def network_of(given: CommandLine) -> "NetworkCLI":
+    """Return model, datamodule and trainer as a command says that asks for a checkpoint: ``.model`` has its weights, on its device.
+
+    Raises:
+        InputError: For whatever is not allowed.
+    """
+    quieten()
+    configs = [word for config in given.config for word in ("--config", config)]
+    made = NetworkCLI([*configs, *given.more, *(["--help"] if given.help_all else [])], given.ckpt_path)
+    made.model.load_state_dict(read_checkpoint(given.ckpt_path)["state_dict"])
+    made.model.to(made.trainer.strategy.root_device).eval()
+    return made
 
 
 class RunIsFinishedError(Exception):
@@ -77,40 +108,35 @@ class SaveConfig(SaveConfigCallback):
         write_whole(Path(trainer.default_root_dir) / CONFIG, self.parser.dump(self.config, skip_none=False))
 
 
-class TrainingCLI(LightningCLI):
-    """Train, validate, test or predict with what the command line and configurations say."""
+class NetworkCLI(LightningCLI):
+    """Make a network, its data and a trainer of settings: the paper's, a checkpoint's, those of files, and those given.
 
-    trainer_type: type[Trainer] = Trainer
-    methods: ClassVar[Mapping[str, set[str]]] = LightningCLI.subcommands()
-    """The trainer's methods that are commands, with those of their arguments that come from elsewhere."""
-    leaves_a_run = frozenset({"fit", "validate", "test"})
-    """Commands with a run directory, loggers and callbacks of their own."""
+    Args:
+        args: What is given.
+        checkpoint: Where to take settings from as well.
+        options: Of LightningCLI.
+    """
 
     @in_one_line()
-    def __init__(self, args: list[str]) -> None:
-        self.goes_on_at: int | None = None
-        self.command = args[0]
-        commands = self.subcommands()
-        shared = {"default_env": True, "env_prefix": "SNN_SPARSITY", "allow_abbrev": False}
+    def __init__(self, args: list[str], checkpoint: str | None = None, **options: Any) -> None:
+        self.checkpoint = checkpoint
+        defaults: dict[str, Any] = {
+            "parser_kwargs": PARSER,
+            # Attacks need gradients in validate and test as well.
+            "trainer_defaults": {"max_epochs": 100, "inference_mode": False},
+            "save_config_callback": None,
+            "run": False,
+        }
         super().__init__(
             SpikingClassifier,
             SpikeDataModule,
-            trainer_class=self.trainer_type,
             subclass_mode_data=True,
             parser_class=TrainingParser,
-            parser_kwargs={**shared, **{name: {**shared, "default_config_files": [str(shipped.PAPER)]} for name in commands}},
             seed_everything_default=PAPER_SEED,
-            # Attacks need gradients in validate and test as well.
-            trainer_defaults={"max_epochs": 100, "inference_mode": False},
-            save_config_callback=SaveConfig,
-            save_config_kwargs={"save_to_log_dir": False},
             auto_configure_optimizers=False,
             args=args,
+            **defaults | options,
         )
-
-    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning asks an object for them
-        """Return the one command that was given: making the parsers of all four takes as long as all the rest of parsing."""
-        return {self.command: self.methods[self.command]}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Return a parser that knows the shipped configurations."""
@@ -128,53 +154,99 @@ class TrainingCLI(LightningCLI):
             default={},
             help="Probes by name; the name is the first part of what they log. null switches one off, or all.",
         )
+        for name, kind, meaning in OPTIMISATION:
+            parser.add_argument(f"--{name}", type=kind, default="epoch" if kind is Interval else None, help=meaning)
+            parser.link_arguments(name, f"model.{name}")
+        parser.add_argument(
+            "--best",
+            type=BestBy,
+            default="accuracy",
+            help="Of which epoch best.ckpt is: of the highest accuracy, or the lowest loss (as the paper's code does), in validation.",
+        )
         parser.link_arguments("data.num_classes", "model.network.init_args.num_classes", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=_whole_seed)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse; with a checkpoint, once more with the settings it was made with as defaults."""
+        assert isinstance(args, list)
+        self.config = parsed(parser, args)
+        command = self.config.get("subcommand")
+        checkpoint = self.config[command].get("ckpt_path") if command else self.checkpoint
+        if checkpoint is None:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            made_with = Path(folder) / "checkpoint.yaml"
+            made_with.write_text(yaml.safe_dump(settings_of(checkpoint)))
+            self._parser(command).default_config_files = [str(shipped.PAPER), str(made_with)]
+            self.config = parsed(parser, args)
+        self.checkpoint = checkpoint
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: Lightning would let the checkpoint's settings win over the command line's (its issue 21455)."""
+
+    @property
+    def given(self) -> Namespace:
+        """The settings, of the command if there is one."""
+        settings: Namespace = self.config[self.subcommand] if self.subcommand else self.config
+        return settings
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse numbers of the trainer that it would take."""
+        require_schedule(self.given.trainer)
+
+    def instantiate_classes(self) -> None:
+        """Make model, data and probes; what their constructors refuse is a mistake in what was given."""
+        try:
+            with in_one_line(TypeError):
+                super().instantiate_classes()
+        except ValueError as error:
+            raise InputError(condense(str(error))) from error
+        if self.checkpoint is not None:
+            self.model.on_load_checkpoint(read_checkpoint(self.checkpoint))
+
+
+class TrainingCLI(NetworkCLI):
+    """Train, validate or test with what the command line and configurations say, in a run directory."""
+
+    def __init__(self, args: list[str]) -> None:
+        self.goes_on_at: int | None = None
+        self.command = args[0]
+        super().__init__(
+            args,
+            parser_kwargs={"allow_abbrev": False, self.command: PARSER},
+            save_config_callback=SaveConfig,
+            save_config_kwargs={"save_to_log_dir": False},
+            run=True,
+        )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning asks an object for them
+        """Return the one command that was given: making the parsers of all takes as long as all the rest of parsing."""
+        return {self.command: LightningCLI.subcommands()[self.command]}
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == "fit":
             wanted = "Go on with the newest run of this configuration, seed and settings; begin one if there is none."
             parser.add_argument("--resume", action="store_true", help=wanted)
-        elif subcommand in self.leaves_a_run:
+        else:
             # Lightning's own table has a line for each operation's every value, and pushes the summary off the screen.
             parser.set_defaults({"verbose": False})
         return parser
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse; with a checkpoint, once more with the settings it was made with as defaults."""
-        assert isinstance(args, list)
-        self.config = parsed(parser, args)
-        command = self.config.subcommand
-        checkpoint = self.config[command].get("ckpt_path")
-        if checkpoint is None:
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            made_with = Path(folder) / "checkpoint.yaml"
-            made_with.write_text(yaml.safe_dump(settings_of(checkpoint)))
-            self._subcommand_parsers[command].default_config_files = [str(shipped.PAPER), str(made_with)]
-            self.config = parsed(parser, args)
-
-    def _parse_ckpt_path(self) -> None:
-        """Do nothing: Lightning would let the checkpoint's settings win over the command line's (its issue 21455)."""
-
     def before_instantiate_classes(self) -> None:
         """Choose the run directory."""
-        config = self.config[self.subcommand]
+        super().before_instantiate_classes()
+        config = self.given
         if config.get("weights_only") is False:
             raise InputError("weights_only=false is not allowed: a checkpoint could then run any code; give true or nothing")
         if "weights_only" in config:
             # Lightning's null is overruled by TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD in the environment.
             config.weights_only = True
-        require_schedule(config.trainer)
         configs = [str(path) for path in config.config or []]
         self.run_directory = run_directory(
             str(self.subcommand), config.trainer.default_root_dir or "runs", configs, config.seed_everything, config.get("ckpt_path")
         )
-        if self.subcommand in self.leaves_a_run:
-            require_place(self.run_directory)
-        else:
-            self.save_config_callback = None
+        require_place(self.run_directory)
         if self.subcommand == "fit" and config.pop("resume"):
             self._resume(configs)
 
@@ -218,17 +290,6 @@ class TrainingCLI(LightningCLI):
         content = yaml.safe_load(self._parser("fit").dump(config.fit, skip_none=False))
         content.pop("resume", None)
         return dict(flat(content))
-
-    def instantiate_classes(self) -> None:
-        """Make model, data and probes; what their constructors refuse is a mistake in what was given."""
-        try:
-            with in_one_line(TypeError):
-                super().instantiate_classes()
-        except ValueError as error:
-            raise InputError(condense(str(error))) from error
-        checkpoint = self.config[self.subcommand].get("ckpt_path")
-        if checkpoint is not None:
-            self.model.on_load_checkpoint(read_checkpoint(checkpoint))
 
     def _run_subcommand(self, subcommand: str) -> None:
         with leaving_nothing(self.trainer, self.run_directory), in_one_line():
@@ -278,17 +339,17 @@ class TrainingCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def _own_callbacks(self, trainer: Namespace) -> list[Callback]:
-        if self.subcommand not in self.leaves_a_run or trainer.get("fast_dev_run"):
+        if trainer.get("fast_dev_run"):
             return []
         directory = str(self.run_directory)
         # A run that goes on has its layout already.
         always = [RunRecord(directory), *([] if self.goes_on_at else [TensorBoardLayout()]), Summary(directory)]
         checkpoints = self.subcommand == "fit" and trainer.get("enable_checkpointing") is not False
-        return [*always, BestCheckpoint(directory), LastCheckpoint(directory)] if checkpoints else always
+        return (
+            [*always, BestCheckpoint(directory, self._get(self.config_init, "best")), LastCheckpoint(directory)] if checkpoints else always
+        )
 
-    def _loggers(self) -> list[Any] | bool:
-        if self.subcommand not in self.leaves_a_run:
-            return False
+    def _loggers(self) -> list[Any]:
         parent, name = self.run_directory.parent, self.run_directory.name
         curves = TensorBoardLogger(str(parent), name="", version=name, default_hp_metric=False, purge_step=self.goes_on_at)
         return [curves, MetricsCSV(str(self.run_directory))]

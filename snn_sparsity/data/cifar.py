@@ -71,10 +71,6 @@ class CIFARDataModule(SpikeDataModule):
         """Names as the dataset gives them, known before any download."""
         return SOURCES[self.name].classes
 
-    def prepare_data(self) -> None:
-        """Download the archive, if it is not there, and decode it into the cache."""
-        self.load()
-
     def load(self) -> Splits:
         """Return the dataset, from the cache where it has been decoded before."""
         return cached(self._directory / f"{self.name}.pt", lambda: Splits(self._decode(train=True), self._decode(train=False)))

@@ -2,24 +2,30 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
-from torchvision.datasets.folder import IMG_EXTENSIONS
-from torchvision.transforms.v2 import functional as transforms
 
 from snn_sparsity.data.base import SpikeDataModule
-from snn_sparsity.data.images import ImageSet, Splits, cache_directory, cached
-from snn_sparsity.validation import InputError
+from snn_sparsity.data.image_files import (
+    LOOKED_FOR,
+    Background,
+    contents,
+    entries,
+    is_image,
+    is_left_behind,
+    read_image,
+    require_inside,
+    tell_left_out,
+)  # fmt: skip
+from snn_sparsity.data.images import ImageSet, Splits, cache_directory, cached, require_every_class
+from snn_sparsity.validation import InputError, require_choice
 
-SIZE = [32, 32]
 TEST_ORDER_SEED = 0
-DECODING = 2
+DECODING = 3
 """Raised whenever :func:`read_image` gives other pixels than before: caches are renewed."""
 Files = Sequence[tuple[str, int]]
 
@@ -29,18 +35,23 @@ class ImageFolderDataModule(SpikeDataModule):
     """Images in ``root/train/<class>/`` and ``root/test/<class>/``, resized to 32x32 RGB.
 
     The test set is put in one fixed random order. Decoded once; the cache is renewed when a file appears, goes, or changes its
-    size or time. See :class:`SpikeDataModule` for the other arguments.
+    size or time. Hidden files and what programs leave behind are no data; what else is not used is told once, with names and counts.
+    See :class:`SpikeDataModule` for the other arguments.
 
     Args:
         root: The folder; it holds ``train`` and ``test``, each with the same class folders.
+        background: ``white`` or ``black``: what shows through transparent parts of an image.
 
     Raises:
-        InputError: If the folder, its classes or images are missing; when decoding, naming an image that cannot be read.
+        InputError: If the folder or its classes are missing, or a class has no training image; when decoding, naming an image that
+            cannot be read.
     """
 
     root: str
+    background: Background = "white"
 
     def __post_init__(self) -> None:
+        require_choice("background", self.background, ("white", "black"))
         super().__post_init__()
         folder = Path(self.root)
         for split in ("train", "test"):
@@ -66,15 +77,14 @@ class ImageFolderDataModule(SpikeDataModule):
         """Number of class folders."""
         return len(self.class_names)
 
-    def prepare_data(self) -> None:
-        """Decode the images into the cache."""
-        self.load()
-
     def load(self) -> Splits:
         """Return the images, from the cache where they have been decoded before."""
         train, test = self._files("train"), self._files("test")
-        path = cache_directory() / f"folder-{_fingerprint([*train, *test])}.pt"
-        splits = cached(path, lambda: Splits(_decode(train), _decode(test)))
+        require_every_class(f"data.root={self.root}", self.class_names, *([label for _, label in files] for files in (train, test)))
+        unused = [path for path in entries(Path(self.root)) if path.name not in ("train", "test") and not is_left_behind(path.name)]
+        tell_left_out(Path(self.root), "beside train and test", [path for path in unused if os.path.isdir(path) or is_image(path)])
+        path = cache_directory() / f"folder-{_fingerprint([*train, *test], self.background)}.pt"
+        splits = cached(path, lambda: Splits(self._decode(train), self._decode(test)))
         # Files come class by class; whoever looks at the first images must see all classes.
         order = torch.randperm(len(test), generator=torch.Generator().manual_seed(TEST_ORDER_SEED))
         return Splits(splits.train, splits.test.select(order))
@@ -82,90 +92,39 @@ class ImageFolderDataModule(SpikeDataModule):
     def _files(self, split: str) -> Files:
         folder = Path(self.root) / split
         index = {name: label for label, name in enumerate(self.class_names)}
-        others = [name for name in _folders_in(folder) if name not in index]
+        classes = _folders_in(folder)
+        others = [name for name in classes if name not in index]
         if others:
             raise InputError(f"data.root={self.root}: class {others[0]!r} is in {folder} but not in train")
-        files = [(str(file), label) for name, label in index.items() for file in _by_folder(image_files(folder / name))]
+        found = {name: contents(folder / name) for name in classes}
+        beside = [path for path in entries(folder) if path.name not in classes]
+        left_behind = [path for path in beside if is_left_behind(path.name)]
+        tell_left_out(
+            folder, "hidden or left behind by programs", [*left_behind, *(path for one in found.values() for path in one.left_behind)]
+        )
+        tell_left_out(folder, "outside class folders", [path for path in beside if path not in left_behind])
+        tell_left_out(folder, f"of other endings ({LOOKED_FOR})", [path for one in found.values() for path in one.others])
+        files = [
+            (str(file), index[name])
+            for name, one in found.items()
+            for file in sorted(one.images, key=lambda file: (str(file.parent), file.name))
+        ]
         if not files:
-            raise InputError(f"data.root={self.root}: no images in {folder} (looked for {', '.join(IMG_EXTENSIONS)})")
+            raise InputError(f"data.root={self.root}: no images in {folder} ({LOOKED_FOR})")
         require_inside(Path(self.root), [path for path, _ in files])
         return files
 
-
-def require_inside(folder: Path, files: Iterable[str | Path]) -> None:
-    """Raise InputError, naming the file, if a link leads out of the folder."""
-    root = os.path.realpath(folder)
-    for file in files:
-        # Unlike Path.resolve, it takes a link that leads to itself.
-        if not Path(there := os.path.realpath(file)).is_relative_to(root):
-            raise InputError(f"{file} leads out of {folder}, to {there}: put the image itself into the folder")
-
-
-def image_files(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """Yield what is named like an image in a folder and below it, also behind links; in no order.
-
-    Raises:
-        InputError: If a folder cannot be listed, or a link leads back to a folder that it lies in.
-    """
-    here = os.path.realpath(folder)
-    if here in above:
-        raise InputError(f"{folder} is a link to a folder that it lies in: remove it")
-    for path in _entries(folder):
-        if os.path.isdir(path):
-            yield from image_files(path, above | {here, *map(str, Path(here).parents)})
-        elif path.suffix.lower() in IMG_EXTENSIONS:
-            yield path
-
-
-def read_image(path: str | Path) -> torch.Tensor:
-    """Return the image at ``path`` as [3,32,32] uint8; of 16 bits a channel, the upper eight.
-
-    Raises:
-        InputError: Naming the file, if it is no readable image, or has 32 bits a channel.
-    """
-    try:
-        # Opening a pipe would wait for somebody to write to it.
-        if not os.path.isfile(path):
-            raise FileNotFoundError(path)
-        with Image.open(path) as image:
-            mode, pixels = image.mode, transforms.pil_to_tensor(_eight_bits(image).convert("RGB"))
-        small = pixels if list(pixels.shape[1:]) == SIZE else transforms.resize(pixels, SIZE, antialias=True)
-    except Exception as error:  # Pillow raises whatever the damage makes it raise
-        raise InputError(f"{path} is no readable image ({type(error).__name__})") from error
-    if mode in ("I", "F"):
-        raise InputError(f"{path} has 32 bits a channel: where its black and white are is not known; save it with 8 or 16")
-    return small
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Return a grey image of 16 bits with its upper eight, as Pillow itself does for colours; ``convert`` would clip it to white."""
-    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if image.mode.startswith("I;16") else image
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir())
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise InputError(f"{folder} cannot be listed: {error.strerror}") from error
+    def _decode(self, files: Files) -> ImageSet:
+        images = torch.stack([read_image(path, self.background) for path, _ in files])
+        return ImageSet(images, torch.tensor([label for _, label in files]))
 
 
 def _folders_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in _entries(folder) if os.path.isdir(path))
+    return sorted(path.name for path in entries(folder) if os.path.isdir(path) and not is_left_behind(path.name))
 
 
-def _by_folder(files: Iterator[Path]) -> list[Path]:
-    return sorted(files, key=lambda file: (str(file.parent), file.name))
-
-
-def _decode(files: Files) -> ImageSet:
-    images = torch.stack([read_image(path) for path, _ in files])
-    return ImageSet(images, torch.tensor([label for _, label in files]))
-
-
-def _fingerprint(files: Files) -> str:
-    digest = hashlib.sha256(bytes([DECODING]))
+def _fingerprint(files: Files, background: str) -> str:
+    digest = hashlib.sha256(f"{DECODING} {background} ".encode())
     for path, label in files:
         try:
             status = Path(path).stat()

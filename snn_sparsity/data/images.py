@@ -1,17 +1,24 @@
 """A labelled image set as one uint8 tensor, and its cache on disk."""
 
 import hashlib
+import logging
 import os
 import shutil
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from snn_sparsity.runs.files import whole_file
 from snn_sparsity.validation import InputError
+
+log = logging.getLogger(__name__)
+
+SHOWN = 3
+"""Names that a message gives of many."""
 
 
 class ImageSet(NamedTuple):
@@ -43,10 +50,54 @@ class Splits(NamedTuple):
     test: ImageSet
 
 
+def require_every_class(source: str, names: Sequence[str], train: Iterable[int], test: Iterable[int]) -> None:
+    """Raise InputError if a class has no training image, and warn of classes without a test image; names and counts are told.
+
+    Args:
+        source: What the message begins with.
+        names: Of the classes.
+        train: Labels of the training images.
+        test: Labels of the test images.
+
+    Example:
+        >>> require_every_class("data.path=x", ["cat", "dog"], [0, 0], [0, 1])
+        Traceback (most recent call last):
+        snn_sparsity.validation.InputError: data.path=x: 1 of 2 classes has no training image: 'dog'
+    """
+    if missing := _without(names, train):
+        raise InputError(f"{source}: {_told(missing, names)} no training image: {some_names(missing)}")
+    if missing := _without(names, test):
+        rank_zero_only(log.warning)(
+            "%s: %s no test image: %s; test accuracy says nothing of them", source, _told(missing, names), some_names(missing)
+        )
+
+
+def some_names(names: Iterable[str]) -> str:
+    """Return the first few of some names, sorted, and how many more there are.
+
+    Example:
+        >>> some_names("edcba")
+        "'a', 'b', 'c' and 2 more"
+    """
+    ordered = sorted(names)
+    more = f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else ""
+    return ", ".join(map(repr, ordered[:SHOWN])) + more
+
+
+def _without(names: Sequence[str], labels: Iterable[int]) -> list[str]:
+    present = set(labels)
+    return [name for label, name in enumerate(names) if label not in present]
+
+
+def _told(missing: Sequence[str], names: Sequence[str]) -> str:
+    return f"{len(missing)} of {len(names)} classes {'has' if len(missing) == 1 else 'have'}"
+
+
 def cache_directory() -> Path:
     """Return where datasets are kept: ``$SNN_SPARSITY_CACHE``, or ``snn_sparsity`` in the user's cache directory."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "snn_sparsity"
-    return Path(os.environ.get("SNN_SPARSITY_CACHE", default))
+    if given := os.environ.get("SNN_SPARSITY_CACHE"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "snn_sparsity"
 
 
 def offline() -> bool:
@@ -57,7 +108,8 @@ def offline() -> bool:
 def cached(path: Path, decode: Callable[[], Splits]) -> Splits:
     """Return the decoded dataset kept at ``path``; decode it and keep it there if it is missing or damaged.
 
-    The file holds the tensors and their checksums, and appears under its name only when it is whole.
+    The file holds the tensors and their checksums, and appears under its name only when it is whole. A cache saves time and nothing
+    else: where it cannot be written, one line is logged and work goes on.
 
     Args:
         path: Cache file; its directory is made.
@@ -70,27 +122,30 @@ def cached(path: Path, decode: Callable[[], Splits]) -> Splits:
     if found is not None:
         return found
     splits = decode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    needed = sum(part.images.numel() + 8 * part.labels.numel() for part in splits)
-    if shutil.disk_usage(path.parent).free < needed:
-        raise InputError(
-            f"{path.parent} has no room for the decoded dataset ({needed / 2**20:.0f} MiB): set SNN_SPARSITY_CACHE to another directory"
-        )
-    content = {"splits": [tuple(part) for part in splits], "checksums": [part.checksum() for part in splits]}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
     try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+        _keep(path, splits)
+    # torch.save tells of a full disk by a RuntimeError.
+    except (OSError, RuntimeError, InputError) as error:
+        reason = getattr(error.__cause__ or error, "strerror", None) or str(error).partition("\n")[0]
+        log.warning("The decoded dataset cannot be kept in %s (%s): it is decoded anew each time; SNN_SPARSITY_CACHE names another place",
+                    path.parent, reason)  # fmt: skip
     return splits
 
 
+def _keep(path: Path, splits: Splits) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    needed = sum(part.images.numel() + 8 * part.labels.numel() for part in splits)
+    if shutil.disk_usage(path.parent).free < needed:
+        raise OSError(f"no room for {needed / 2**20:.0f} MiB")
+    content = {"splits": [tuple(part) for part in splits], "checksums": [part.checksum() for part in splits]}
+    with whole_file(path) as file:
+        torch.save(content, file)
+
+
 def _read(path: Path) -> Splits | None:
-    if not path.is_file():
-        return None
     try:
+        if not path.is_file():
+            return None
         content = torch.load(path, weights_only=True)
         splits = Splits(*(ImageSet(*part) for part in content["splits"]))
         intact = [part.checksum() for part in splits] == content["checksums"]

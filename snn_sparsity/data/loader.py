@@ -10,7 +10,7 @@ from torch import Tensor
 from snn_sparsity.data.images import ImageSet
 from snn_sparsity.randomness import mix, stream
 
-FLIP, ENCODE = 1, 2
+FLIP, ENCODE, CROP = 1, 2, 3
 """Purposes of random numbers, so that two of them never share a stream."""
 
 
@@ -22,12 +22,14 @@ class RawBatch(NamedTuple):
         labels: [N] int64.
         flip: [N] bool, the images to mirror.
         seed: Seed of a stochastic encoder for this batch.
+        shift: [N,2] int64, pixels that an image moves down and to the right; what comes in is black.
     """
 
     images: Tensor
     labels: Tensor
     flip: Tensor
     seed: int
+    shift: Tensor
 
 
 class EpochOrder:
@@ -84,6 +86,8 @@ class EpochLoader:
         train: Whether to shuffle and flip.
         rank: This process.
         world_size: Number of processes.
+        crop: Largest shift of a training image, in pixels.
+        replays: How often each training batch comes in a row, the same each time but for the draws of a stochastic encoder.
 
     Example:
         >>> data = ImageSet(torch.zeros(5, 3, 32, 32, dtype=torch.uint8), torch.arange(5))
@@ -94,8 +98,19 @@ class EpochLoader:
     batch_sampler = None
     """Lightning asks every loader that has a ``sampler`` for one."""
 
-    def __init__(self, data: ImageSet, batch_size: int, seed: int, train: bool, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        data: ImageSet,
+        batch_size: int,
+        seed: int,
+        train: bool,
+        rank: int = 0,
+        world_size: int = 1,
+        crop: int = 0,
+        replays: int = 1,
+    ) -> None:
         self.data = data
+        self.crop, self.replays = crop, replays
         self.batch_size = batch_size
         self.train = train
         self.sampler = EpochOrder(len(data.labels), batch_size, seed, train, rank, world_size)
@@ -104,23 +119,29 @@ class EpochLoader:
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch on this rank."""
-        return len(self.sampler)
+        return len(self.sampler) * self.replays
 
     def __iter__(self) -> Iterator[RawBatch]:
         """Yield the batches of the sampler's epoch that are still to come."""
-        epoch, batches, flips = self.sampler.epoch, self.sampler.batches(), self._flips()
+        epoch, batches, flips, shifts = self.sampler.epoch, self.sampler.batches(), self._flips(), self._shifts()
         # Only a loaded state is resumed: an iteration that was broken off, as the sanity check's is, starts again.
         resumed, self._resume_at = self._resume_at, None
         done = resumed["batches_done"] if resumed is not None and resumed["epoch"] == epoch else 0
-        for number in range(done, len(batches)):
+        for number in range(done, len(self)):
             self._position = {"epoch": epoch, "batches_done": number + 1}
-            chosen = batches[number]
-            yield RawBatch(*self.data.select(chosen), flips[chosen], self._encoding_seed(number))
+            chosen = batches[number // self.replays]
+            yield RawBatch(*self.data.select(chosen), flips[chosen], self._encoding_seed(number), shifts[chosen])
 
     def _flips(self) -> Tensor:
         if not self.train:
             return torch.zeros(self.sampler.size, dtype=torch.bool)
         return torch.rand(self.sampler.size, generator=stream(self.sampler.seed, self.sampler.epoch, FLIP)) < 0.5  # a coin
+
+    def _shifts(self) -> Tensor:
+        if not self.train or not self.crop:
+            return torch.zeros(self.sampler.size, 2, dtype=torch.int64)
+        generator = stream(self.sampler.seed, self.sampler.epoch, CROP)
+        return torch.randint(-self.crop, self.crop + 1, (self.sampler.size, 2), generator=generator)
 
     def _encoding_seed(self, number: int) -> int:
         # Evaluation draws the same code in every epoch: a change of accuracy must come from the network.

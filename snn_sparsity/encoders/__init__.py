@@ -4,6 +4,7 @@ from snn_sparsity.encoders.base import Encoder
 from snn_sparsity.encoders.direct import DirectEncoder
 from snn_sparsity.encoders.latency import LatencyEncoder
 from snn_sparsity.encoders.phase import PhaseEncoder
+from snn_sparsity.encoders.quantised import QuantisedEncoder
 from snn_sparsity.encoders.rate import RateEncoder
 
-__all__ = ["DirectEncoder", "Encoder", "LatencyEncoder", "PhaseEncoder", "RateEncoder"]
+__all__ = ["DirectEncoder", "Encoder", "LatencyEncoder", "PhaseEncoder", "QuantisedEncoder", "RateEncoder"]

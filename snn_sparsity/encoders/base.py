@@ -47,7 +47,9 @@ def grey_levels(images: Tensor) -> Tensor:
 
 
 class Encoder(nn.Module, ABC):
-    """A spike code: ``encoder(images[N,C,H,W]) -> spikes[T,N,C,H,W]`` in float32, a pure function of its arguments.
+    """A spike code: ``encoder(images[N,C,H,W]) -> spikes[T,N,C,H,W]``, a pure function of its arguments.
+
+    Spikes are float32; codes with a gradient keep the precision of the images.
 
     Args:
         num_steps: T, the number of time steps, 1 to 10,000.
@@ -55,6 +57,8 @@ class Encoder(nn.Module, ABC):
 
     stochastic = False
     """True for codes that draw random numbers; they take a generator and have no code book."""
+    shows_values = False
+    """True for the code whose spikes are the pixel's value itself: a network behind it can be shown any value."""
 
     def __init__(self, num_steps: int) -> None:
         super().__init__()
@@ -75,6 +79,16 @@ class Encoder(nn.Module, ABC):
         Raises:
             InputError: For images of another shape, type or range.
         """
+
+    def require_generator(self, generator: torch.Generator | None) -> torch.Generator:
+        """Return the generator.
+
+        Raises:
+            InputError: If there is none: the global random state would make results depend on what ran before.
+        """
+        if generator is None:
+            raise InputError(f"{type(self).__name__} draws random numbers: give a generator")
+        return generator
 
     def refuse_gradient(self, images: Tensor) -> None:
         """Raise where somebody asks for a gradient that this code does not have."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from snn_sparsity.encoders.base import PixelCode, all_levels, require_steps
+from snn_sparsity.encoders.base import PixelCode, all_levels, grey_levels, require_steps
 
 
 class DirectEncoder(PixelCode):
@@ -23,13 +23,15 @@ class DirectEncoder(PixelCode):
         [0.20000000298023224, 0.20000000298023224]
     """
 
+    shows_values = True
+
     def __init__(self, num_steps: int = 10) -> None:
         require_steps(num_steps)
         super().__init__((all_levels() / 255).expand(-1, num_steps))
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Repeat the image T times; see :meth:`Encoder.forward`."""
-        spikes = super().forward(images.detach())
         if not images.is_floating_point():
-            return spikes
-        return spikes + (images - images.detach())
+            return super().forward(images)
+        on_lattice = grey_levels(images).to(images.dtype) / 255
+        return (on_lattice + (images - images.detach())).expand(self.num_steps, *images.shape)

@@ -13,7 +13,7 @@ class RateEncoder(Encoder):
         num_steps: T, 1 to 10,000.
 
     Raises:
-        InputError: For T out of this range.
+        InputError: For T out of this range; in a call, without a generator.
 
     Example:
         >>> images = torch.tensor([[[[0, 255]]]], dtype=torch.uint8)
@@ -32,9 +32,9 @@ class RateEncoder(Encoder):
         return (all_levels() / (LEVELS - 1)).expand(-1, self.num_steps)
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draw spikes, from ``generator`` where one is given; see :meth:`Encoder.forward`."""
+        """Draw spikes; see :meth:`Encoder.forward`."""
         self.refuse_gradient(images)
         probability = grey_levels(images) / 255
-        device = generator.device if generator else images.device
-        draws = torch.rand(self.num_steps, *images.shape, generator=generator, device=device)
+        generator = self.require_generator(generator)
+        draws = torch.rand(self.num_steps, *images.shape, generator=generator, device=generator.device)
         return (draws.to(images.device) < probability).float()

@@ -46,7 +46,7 @@ class Look(NamedTuple):
 
 KIND_LOOKS = {
     kind: Look(kind, colour, marker)
-    for kind, colour, marker in zip(KINDS, (BLACK, BLUE, ORANGE, GREEN, VERMILLION, PURPLE), "*os^DP", strict=True)
+    for kind, colour, marker in zip(KINDS, (BLACK, BLUE, ORANGE, GREEN, SKY, VERMILLION, PURPLE), "*os^vDP", strict=True)
 }
 
 

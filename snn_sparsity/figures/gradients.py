@@ -24,7 +24,7 @@ from snn_sparsity.figures.drawing import (
     title,
     whole_numbers,
 )
-from snn_sparsity.runs.curves import Operation, Run
+from snn_sparsity.runs.curves import LoggedOperation, Run
 
 PROTOCOL = "clean spikes, BatchNorm eval"
 
@@ -66,7 +66,11 @@ def _profile(axes: Axes, run: Run, statistic: str) -> None:
 
 def zeros_over_epochs(runs: Sequence[Run]) -> Figure:
     """Draw zeros (%) of the input gradient as a heat map, depth by epoch, a panel a run; grey is what was not measured."""
-    listed = [run.operations("grad_zero/") for run in runs]
+    listed = [
+        # A surrogate has the depth of its neuron.
+        {name: operation for name, operation in run.operations("grad_zero/").items() if operation.kind != "surrogate"}
+        for run in runs
+    ]
     epochs = sorted({epoch for run, names in zip(runs, listed, strict=True) for name in names for epoch in run.values[name]})
     depths = 1 + max(operation.depth for names in listed for operation in names.values())
     figure, axes = panels(1, len(runs), 7.5)
@@ -87,7 +91,7 @@ def zeros_over_epochs(runs: Sequence[Run]) -> Figure:
     return figure
 
 
-def _zeros(run: Run, names: dict[str, Operation], depths: int, epochs: list[int]) -> NDArray[Any]:
+def _zeros(run: Run, names: dict[str, LoggedOperation], depths: int, epochs: list[int]) -> NDArray[Any]:
     """Return zeros in percent, [depths,epochs], NaN where there is no value."""
     zeros = np.full((depths, len(epochs)), math.nan)
     for name, operation in names.items():
@@ -105,7 +109,7 @@ def _cells(axes: Axes, depths: int, epochs: list[int]) -> None:
     axes.set_xlabel("epoch")
 
 
-def _kind_strip(axes: Axes, operations: list[Operation]) -> None:
+def _kind_strip(axes: Axes, operations: list[LoggedOperation]) -> None:
     """Show the kind of each row beside it."""
     for kind, look in KIND_LOOKS.items():
         rows = [operation.depth + 0.5 for operation in operations if operation.kind == kind]

@@ -46,7 +46,7 @@ def pearson(x: ArrayLike, y: ArrayLike) -> Correlation:
     first, second = _series(x), _series(y)
     if _undefined(first) or _undefined(second):
         return UNDEFINED
-    return _with_interval(float(np.corrcoef(first, second)[0, 1]), len(first) - 3, 1.0)
+    return _with_interval(float(stats.pearsonr(first, second).statistic), len(first) - 3, 1.0)
 
 
 def spearman(x: ArrayLike, y: ArrayLike) -> Correlation:
@@ -61,8 +61,8 @@ def spearman(x: ArrayLike, y: ArrayLike) -> Correlation:
     first, second = _series(x), _series(y)
     if _undefined(first) or _undefined(second):
         return UNDEFINED
-    ranked = np.corrcoef(stats.rankdata(first), stats.rankdata(second))[0, 1]
-    return _with_interval(float(ranked), len(first) - 3, 1 + float(ranked) ** 2 / 2)
+    ranked = float(stats.spearmanr(first, second).statistic)
+    return _with_interval(ranked, len(first) - 3, 1 + ranked**2 / 2)
 
 
 def partial(x: ArrayLike, y: ArrayLike, given: ArrayLike) -> Correlation:
@@ -81,7 +81,7 @@ def partial(x: ArrayLike, y: ArrayLike, given: ArrayLike) -> Correlation:
     left, right = _residual(first, control), _residual(second, control)
     if left.std() <= 1e-9 * first.std() or right.std() <= 1e-9 * second.std():
         return UNDEFINED
-    return _with_interval(float(np.corrcoef(left, right)[0, 1]), len(first) - 4, 1.0)
+    return _with_interval(float(stats.pearsonr(left, right).statistic), len(first) - 4, 1.0)
 
 
 def _series(values: ArrayLike) -> NDArray[np.float64]:

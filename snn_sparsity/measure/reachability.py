@@ -1,91 +1,15 @@
 """Kernel taps that only ever multiply padding: weights that no image can train, found by shape alone."""
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import torch
 from spikingjelly.activation_based import functional
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.pooling import _AvgPoolNd, _MaxPoolNd
 from torch.utils.hooks import RemovableHandle
 
 from snn_sparsity.measure.operations import operations
-from snn_sparsity.validation import InputError
-
-
-def reachable_taps(
-    size: Sequence[int],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int] | str,
-    dilation: Sequence[int],
-) -> Tensor:
-    """Return which taps of a zero-padded kernel meet a real input anywhere in the map.
-
-    Along one axis tap j is reachable iff an output o has ``0 <= o stride - padding + j dilation < size``; a tap of the kernel
-    is reachable iff it is so along every axis.
-
-    Args:
-        size: (H, W) of the convolution's input, in pixels.
-        kernel: (kH, kW).
-        stride: One per axis.
-        padding: One per axis, or torch's ``valid`` or ``same``.
-        dilation: One per axis.
-
-    Returns:
-        [kH,kW] bool.
-
-    Raises:
-        InputError: If the kernel does not fit into the padded input.
-
-    Example:
-        >>> reachable_taps((1, 2), (3, 3), (1, 1), (1, 1), (1, 1)).int().tolist()
-        [[0, 0, 0], [1, 1, 1], [0, 0, 0]]
-    """
-    paddings: Sequence[int | str] = [padding] * len(size) if isinstance(padding, str) else padding
-    axes = [_positions(*axis) for axis in zip(size, kernel, stride, paddings, dilation, strict=True)]
-    rows, columns = (((reads >= 0) & (reads < length)).any(0) for reads, length in zip(axes, size, strict=True))
-    return rows[:, None] & columns
-
-
-def positions_read(module: nn.Module, size: Sequence[int]) -> Tensor | None:
-    """Return which positions of its input a convolution or pooling reads at all, by shape alone.
-
-    Args:
-        module: A strided operation may skip some: a 1x1 convolution of stride 2 reads a quarter.
-        size: (H, W) of its input, in pixels.
-
-    Returns:
-        [H,W] bool; None for a module without a kernel.
-
-    Example:
-        >>> positions_read(nn.Conv2d(1, 1, 1, stride=2), (2, 3)).int().tolist()
-        [[1, 0, 1], [0, 0, 0]]
-    """
-    if not isinstance(module, (_ConvNd, _MaxPoolNd, _AvgPoolNd)):
-        return None
-    settings = [getattr(module, name, 1) for name in ("kernel_size", "stride", "padding", "dilation")]
-    per_axis = [setting if isinstance(setting, tuple) else (setting,) * len(size) for setting in settings]
-    masks = []
-    for length, *axis in zip(size, *per_axis, strict=True):
-        reads = _positions(length, *axis)
-        masks.append(torch.isin(torch.arange(length), reads))
-    rows, columns = masks
-    return rows[:, None] & columns
-
-
-def _positions(size: int, kernel: int, stride: int, padding: int | str, dilation: int) -> Tensor:
-    """Return the position that each tap reads for each output along one axis, [outputs, taps]; outside the map is padding."""
-    reach = dilation * (kernel - 1)
-    # Where "same" cannot split evenly, torch puts the larger half behind.
-    before = {"valid": 0, "same": reach // 2}[padding] if isinstance(padding, str) else padding
-    after = reach - before if padding == "same" else before
-    outputs = (size + before + after - reach - 1) // stride + 1
-    if outputs < 1:
-        raise InputError(f"size={size} is too small for a kernel of {kernel}, dilation {dilation}, padding {padding}: give a larger image")
-    return torch.arange(outputs)[:, None] * stride - before + torch.arange(kernel) * dilation
+from snn_sparsity.measure.windows import reachable_taps
 
 
 def reachability(network: nn.Module, image_size: tuple[int, int] = (32, 32), channels: int = 3) -> dict[str, Tensor]:

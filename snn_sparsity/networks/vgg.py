@@ -38,7 +38,7 @@ class VGG(nn.Sequential):
         bias: Whether convolutions and linear layers have one.
         batch_norm: Whether BatchNorm follows each convolution.
         dropout: Share of spikes dropped behind each neuron that no pooling follows, the same at all time steps.
-        neuron: Every spiking neuron of the network.
+        neurons: Every spiking neuron of the network.
         thresholds: One V_th for each neuron layer in order, instead of the neuron's own.
         readout: ``mean``, or ``sum``, which multiplies the outputs by T, so that their time-mean is the sum over time.
         mean: Mean of each channel, for normalisation as the first layer; null is none.
@@ -63,7 +63,7 @@ class VGG(nn.Sequential):
         bias: bool = True,
         batch_norm: bool = True,
         dropout: float = 0.0,
-        neuron: LeakyNeuron = RAT_NEURON,
+        neurons: LeakyNeuron = RAT_NEURON,
         thresholds: list[float] | None = None,
         readout: Literal["mean", "sum"] = "mean",
         mean: list[float] | None = None,
@@ -78,7 +78,7 @@ class VGG(nn.Sequential):
         require_choice("readout", readout, ("mean", "sum"))
         layers = sum(width != "A" for width in channels) + 2
         self.num_classes, self.readout, self.spiking = num_classes, readout, spiking
-        self._neurons = iter(neurons(neuron, thresholds, layers) if spiking else [nn.ReLU() for _ in range(layers)])
+        self._neurons = iter(neuron_layers(neurons, thresholds, layers) if spiking else [nn.ReLU() for _ in range(layers)])
         self._dropout = dropout
 
         self.normalise = normalisation(mean, std)
@@ -115,7 +115,7 @@ class VGG(nn.Sequential):
         return outputs * steps if self.readout == "sum" else outputs
 
 
-def neurons(neuron: LeakyNeuron, thresholds: list[float] | None, count: int) -> list[nn.Module]:
+def neuron_layers(neuron: LeakyNeuron, thresholds: list[float] | None, count: int) -> list[nn.Module]:
     """Return the neuron layers of a network, with a threshold each where they are given.
 
     Raises:

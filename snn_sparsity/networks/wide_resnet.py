@@ -31,7 +31,7 @@ class WideResNet(nn.Module):
         width: k, 1 to 64.
         num_classes: K, 2 to 100,000.
         residual: ``convex`` learns a0 and a1, from 1/2 each (``SimplexProjection`` keeps them on the simplex); ``plain`` adds.
-        neuron: Every spiking neuron of the network.
+        neurons: Every spiking neuron of the network.
         mean: Mean of each channel, for normalisation as the first layer; null is none.
         std: Standard deviation of each channel, above 0.
         spiking: Whether neurons spike; the twin without has ReLUs on the same weights, and sees the time-mean of its input once.
@@ -50,7 +50,7 @@ class WideResNet(nn.Module):
         width: int = 4,
         num_classes: int = 10,
         residual: Literal["convex", "plain"] = "convex",
-        neuron: LeakyNeuron = RAT_NEURON,
+        neurons: LeakyNeuron = RAT_NEURON,
         mean: list[float] | None = None,
         std: list[float] | None = None,
         spiking: bool = True,
@@ -63,7 +63,7 @@ class WideResNet(nn.Module):
         require_number("num_classes", num_classes, at_least=2, at_most=MOST_CLASSES, whole=True)
         require_choice("residual", residual, ("convex", "plain"))
         self.num_classes, self.spiking = num_classes, spiking
-        recipe = neuron if spiking else None
+        recipe = neurons if spiking else None
 
         self.normalise = normalisation(mean, std)
         self.conv1 = layer.Conv2d(3, 16, kernel_size=3, padding=1, bias=False)

@@ -4,16 +4,19 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
+from lightning import LightningModule, Trainer
 from torch import Tensor
 
 from snn_sparsity.attacks.base import Attack, Space
 from snn_sparsity.attacks.drift import Statistics, running_statistics
+from snn_sparsity.attacks.eot import of_random_code
 from snn_sparsity.attacks.metering import Meter, Metered
 from snn_sparsity.attacks.targets import BatchNormMode, ImageTarget, SpikeTarget
 from snn_sparsity.batch import SpikeBatch
+from snn_sparsity.encoders import Encoder
 from snn_sparsity.measure.sparsity import per_sample
 from snn_sparsity.probes.base import Probe, ProbeContext
-from snn_sparsity.validation import InputError, require_choice
+from snn_sparsity.validation import InputError, require_choice, require_number
 
 
 @dataclass(kw_only=True, eq=False)
@@ -35,31 +38,44 @@ class AdversarialAccuracy(Probe):
         attack: The attack.
         space: ``image`` (pixels; the strict protocol) or ``spikes`` (the paper's).
         batch_norm: ``eval`` (strict) or ``batch`` (the paper's).
+        draws: On images behind a random code the attack sees the mean over this many draws (EOT), unless it says how many itself.
 
     Raises:
-        InputError: For an unknown space or BatchNorm mode.
+        InputError: For an unknown space or BatchNorm mode, or draws below 1.
     """
 
     attack: Attack
     space: Space = "image"
     batch_norm: BatchNormMode = "eval"
+    draws: int = 10
 
+    _mounted: Attack | None = field(default=None, init=False, repr=False)
     _drifted: Statistics | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         require_choice("space", self.space, ("image", "spikes"))
         require_choice("batch_norm", self.batch_norm, ("eval", "batch"))
+        require_number("draws", self.draws, at_least=1, whole=True)
         super().__post_init__()
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Look whether the code is random; see :meth:`Probe.setup`."""
+        super().setup(trainer, pl_module, stage)
+        self._mounted = self._mount(getattr(getattr(trainer, "datamodule", None), "spike_encoder", None))
+
     def describe(self) -> str:
-        """Return space, protocol and attack."""
-        return f"{self.space}, BatchNorm {self.batch_norm}, {self.attack}"
+        """Return space, protocol and attack, with the draws where the code is random."""
+        return f"{self.space}, BatchNorm {self.batch_norm}, {self._mounted or self.attack}"
+
+    def _mount(self, encoder: Encoder | None) -> Attack:
+        random = self.space == "image" and encoder is not None and encoder.stochastic
+        return of_random_code(self.attack, self.draws) if random else self.attack
 
     def measure(self, context: ProbeContext, batch: SpikeBatch) -> dict[str, Tensor]:
         """Attack a batch."""
         target, x = self._aim(context, batch)
         meter = Meter(batch.labels)
-        x_adv = self.attack(Metered(target, meter), x, batch.labels, context.generator)
+        x_adv = self._mount(context.encoder)(Metered(target, meter), x, batch.labels, context.generator)
         if self.batch_norm == "batch":
             self._follow(context, target.spikes if isinstance(target, ImageTarget) else target)
         with torch.no_grad():

@@ -2,14 +2,16 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from snn_sparsity.measure.gradients import record_gradients
 from snn_sparsity.measure.operations import KINDS, Kind
+from snn_sparsity.measure.surrogates import SURROGATE, record_surrogates
 from snn_sparsity.probes.pass_probe import PassProbe, Values
 from snn_sparsity.validation import require_choice
 
@@ -24,33 +26,46 @@ class GradientSparsity(PassProbe):
     |---|---|---|
     | ``grad_zero/<kind>/<NN>_<module path>`` | share of entries that are exactly 0 in float32, mean over images | [0,1] |
     | ``grad_norm/<kind>/<NN>_<module path>`` | L2 norm over all time steps, mean over images | nats per unit of input |
-    | ``grad_zero_mean/<kind>``, ``grad_norm_mean/<kind>`` | mean over the operations of a kind | |
+    | ``grad_zero_mean/<kind>``, ``grad_norm_mean/<kind>`` | mean over the operations of a kind but ``pool`` | |
 
-    The network's own input is the operation ``input/00_input``. ``_adversarial`` and ``_batchnorm_batch`` follow the first part of
-    a name where the setting is not the default.
+    Poolings are never averaged: at least 75 % zeros at the stem's max pooling and none at the final average pooling would make 38 %,
+    which is no operation's. The kind ``surrogate`` is the gradient at the surrogate's input, ``dL/d(u[t] - V_th)``, once per time step:
+    what a hook of the paper's code sees. It bears depth and path of its neuron, whose own input (``neuron``) also gathers what later
+    steps send back. The network's own input is the operation ``input/00_input``. ``_adversarial`` and ``_batchnorm_batch`` follow
+    the first part of a name where the setting is not the default.
 
     Args:
-        kinds: Kinds of operations: conv, bn, neuron, pool, linear.
+        kinds: Kinds of operations: conv, bn, neuron, pool, linear, and surrogate. Neurons that call no surrogate of their own are left
+            out of the last.
 
     Raises:
         InputError: For a value not allowed; in a run, if the network has no operation of these kinds.
     """
 
-    kinds: tuple[Kind, ...] = KINDS
+    kinds: tuple[Kind | Literal["surrogate"], ...] = KINDS
 
     def __post_init__(self) -> None:
         for kind in self.kinds:
-            require_choice("kinds", kind, KINDS)
+            require_choice("kinds", kind, (*KINDS, SURROGATE))
         super().__post_init__()
 
     @contextmanager
     def watching(self, network: nn.Module) -> Iterator[Callable[[], Values]]:
         """Record every operation."""
-        with record_gradients(network, self.kinds) as record:
+        kinds = [kind for kind in KINDS if kind in self.kinds]
+        with ExitStack() as hooks:
+            record = hooks.enter_context(record_gradients(network, kinds)) if kinds else None
+            surrogates = hooks.enter_context(record_surrogates(network)) if SURROGATE in self.kinds else []
+
+            def found() -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
+                if record is not None:
+                    yield from ((operation.tag, record.values[operation.path]) for operation in record.operations)
+                yield from ((each.tag, each.values) for each in surrogates if each.values is not None)
+
             yield lambda: {
-                f"grad_{statistic}/{operation.tag}": value
-                for operation in record.operations
-                for statistic, value in zip(("zero", "norm"), record.values[operation.path], strict=True)
+                f"grad_{statistic}/{tag}": value
+                for tag, values in found()
+                for statistic, value in zip(("zero", "norm"), values, strict=True)
             }
 
     def summarise(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -61,6 +76,8 @@ class GradientSparsity(PassProbe):
 def with_kind_means(means: dict[str, Tensor]) -> dict[str, Tensor]:
     """Add the mean over the operations of each kind: ``a/conv/01_x`` and ``a/conv/04_y`` give ``a_mean/conv``.
 
+    Poolings get none: the stem's and the final one have nothing in common.
+
     Example:
         >>> with_kind_means({"a/conv/01_x": torch.tensor(1.0), "a/conv/04_y": torch.tensor(3.0)})["a_mean/conv"].item()
         2.0
@@ -68,5 +85,7 @@ def with_kind_means(means: dict[str, Tensor]) -> dict[str, Tensor]:
     by_kind = defaultdict(list)
     for name, mean in means.items():
         statistic, *between, kind, _ = name.split("/")
+        if kind == "pool":
+            continue
         by_kind["/".join([f"{statistic}_mean", *between, kind])].append(mean)
     return means | {name: torch.stack(parts).mean() for name, parts in by_kind.items()}

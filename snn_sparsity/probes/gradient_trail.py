@@ -128,6 +128,7 @@ def weight_shares(weight: Tensor, gradient: Tensor, reachable: Tensor | None) ->
         reachable: Bool of its shape; None if all are.
 
     Example:
+        >>> _ = torch.set_flush_denormal(False)  # the command line lets numbers below 1.2e-38 be zero
         >>> weight = torch.tensor([1.0, 1e-40, 0.0, 1e-7])
         >>> {name: share.item() for name, share in weight_shares(weight, torch.tensor([1.0, 0.0, 0.0, 0.0]), None)
         ...  if not name.endswith("reachable")}

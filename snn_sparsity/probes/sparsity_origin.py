@@ -11,9 +11,8 @@ from torch.nn.modules.pooling import _MaxPoolNd
 
 from snn_sparsity.measure.gradients import record_gradients
 from snn_sparsity.measure.operations import Operation, operations
-from snn_sparsity.measure.reachability import positions_read
 from snn_sparsity.measure.sparsity import zero_fraction
-from snn_sparsity.measure.windows import Window, selected, spikes_per_window, tie_shared_gradient
+from snn_sparsity.measure.windows import Window, positions_read, selected, spikes_per_window, tie_shared_gradient
 from snn_sparsity.probes.gradient_sparsity import with_kind_means
 from snn_sparsity.probes.pass_probe import PassProbe, Values
 
@@ -34,7 +33,7 @@ class SparsityOrigin(PassProbe):
     | key | meaning | range |
     |---|---|---|
     | ``zero_origin/<cause>/<kind>/<NN>_<module path>`` | share of all entries; the causes add up to ``grad_zero`` | [0,1] |
-    | ``zero_origin_mean/<cause>/<kind>`` | mean over the operations of a kind | [0,1] |
+    | ``zero_origin_mean/<cause>/<kind>`` | mean over the operations of a kind but ``pool`` | [0,1] |
     | ``pool_windows/<none,one,several>/<NN>_<path>`` | windows of a max pooling with no spike, one, several (ties) | [0,1] |
     | ``pool_tie_shared_zero/<NN>_<path>`` | zeros at its input if tied maxima shared a window's gradient equally | [0,1] |
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from snn_sparsity.documents.cells import Cell, Table, words
+from snn_sparsity.documents.blocks import Cell, Table, words
 from snn_sparsity.figures.drawing import labelled, legend, panels
 from snn_sparsity.measure.correlation import Correlation, partial, pearson
 from snn_sparsity.reproduction.paper import DATASETS, network_name
-from snn_sparsity.reproduction.protocols import Attack, Protocol, attacks_of
+from snn_sparsity.reproduction.protocols import AttackSettings, Protocol, attacks_of
 from snn_sparsity.reproduction.results import Result
 from snn_sparsity.reproduction.tradeoff import COLOURS
 from snn_sparsity.runs.curves import KINDS
@@ -47,7 +47,7 @@ class Series(NamedTuple):
     """
 
     dataset: str
-    attack: Attack
+    attack: AttackSettings
     kind: str
     points: list[Point]
 
@@ -73,7 +73,7 @@ class Series(NamedTuple):
         return pearson([point.zeros.value for point in best], [point.attacked.value for point in best])
 
 
-def series_of(results: Sequence[Result], attacks: Sequence[Attack]) -> list[Series]:
+def series_of(results: Sequence[Result], attacks: Sequence[AttackSettings]) -> list[Series]:
     """Return what can be correlated, by dataset, attack and kind of operation; runs that failed are left out."""
     sound = [result for result in results if not result.failure]
     datasets = sorted({result.record.dataset for result in sound})
@@ -95,7 +95,7 @@ def claim_table(protocol: Protocol, series: Sequence[Series]) -> Table:
     """Return the correlations with their 95 % intervals, and whether they are as the paper claims: above 0."""
     header = ["dataset", "attack", "zeros at", "points", "runs", "r over runs and epochs", "as claimed?", "r given clean accuracy",
               "r over runs, best epochs", "as claimed?"]  # fmt: skip
-    return Table(f"claim, {protocol.title}", header, [_line(each) for each in series])
+    return Table(f"claim, {protocol.title}", header, [_line(each) for each in series], numbers=("points", "runs"))
 
 
 def claim(protocol: Protocol, series: Sequence[Series]) -> Figure:
@@ -134,7 +134,7 @@ def _scatter(axes: Axes, points: Sequence[Point], colour: str) -> None:
     axes.scatter(zeros, attacked, 20, marker=marker, facecolors=filled, edgecolors=colour, linewidths=0.8, label=label)
 
 
-def _points(result: Result, attack: Attack, kind: str) -> Iterator[Point]:
+def _points(result: Result, attack: AttackSettings, kind: str) -> Iterator[Point]:
     metrics = result.record.metrics
     probe = next((name for name, each in attacks_of(result.record).items() if each == attack), None)
     zeros, attacked, clean = metrics.get(ZEROS + kind, {}), metrics.get(f"{probe}/accuracy", {}), metrics.get("val/accuracy", {})

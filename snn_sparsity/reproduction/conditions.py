@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from snn_sparsity.reproduction.paper import DATASETS, paper
-from snn_sparsity.reproduction.results import Group, Result
+from snn_sparsity.reproduction.results import Result, SeedGroup
 
 
-def conditions(group: Group) -> str:
+def conditions(group: SeedGroup) -> str:
     """Return in what these runs are not the paper's; empty if in nothing."""
     result = group.results[0]
     said = [*_failures(group), *_length(group)]
@@ -18,13 +18,13 @@ def conditions(group: Group) -> str:
     return "; ".join(said)
 
 
-def _failures(group: Group) -> Iterator[str]:
+def _failures(group: SeedGroup) -> Iterator[str]:
     for result in group.results:
         if result.failure:
             yield f"seed {result.record.seed} FAILED: {result.failure}"
 
 
-def _length(group: Group) -> Iterator[str]:
+def _length(group: SeedGroup) -> Iterator[str]:
     for result in group.results:
         record = result.record
         if not result.failure and (record.record.get("status") != "finished" or record.epochs < record.max_epochs):
@@ -58,6 +58,10 @@ def _uncertainty(images: int | None) -> str:
 def _pixels(result: Result) -> Iterator[str]:
     if not result.record.original_pixels:
         yield "OTHER PIXELS: a folder of images (JPEG)"
+    found = result.record.recognised
+    for what, words in (("jpeg", "JPEG versions"), ("unknown", "not known")):
+        if found.get(what):
+            yield f"SOME IMAGES: {found[what]:,} of {found['images']:,} are {words}"
 
 
 def _settings(result: Result) -> Iterator[str]:
@@ -69,7 +73,7 @@ def _settings(result: Result) -> Iterator[str]:
         "encoder": record.data.get("encoder") or {},
         "data": {**record.data, "batch_size": record.record.get("effective_batch_size", record.data.get("batch_size"))},
     }
-    others = []
+    others = [f"{name} {value['class']}" for name, value in record.optimisation.items() if isinstance(value, dict)]
     for part, settings in paper()["settings"].items():
         for name, said in settings.items():
             wanted = said.get(network["class"]) if isinstance(said, dict) else said

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
-from snn_sparsity.documents.cells import MISSING, Cell, Table, measured, words
+from snn_sparsity.documents.blocks import MISSING, Cell, Link, Table, measured, words
 from snn_sparsity.reproduction.conditions import conditions
 from snn_sparsity.reproduction.paper import COLUMNS, DATASETS, PaperRow, max_pooled, network_name, paper, paper_rows
-from snn_sparsity.reproduction.protocols import PAPER, Attack
-from snn_sparsity.reproduction.results import Group, pairs_of
+from snn_sparsity.reproduction.protocols import PAPER, AttackSettings
+from snn_sparsity.reproduction.results import Result, SeedGroup, pairs_of
 from snn_sparsity.runs.metrics import Accuracy, arrow, signed
 
 TITLES = {"fgsm": "FGSM", "pgd": "PGD-7", "clean": "clean"}
@@ -16,7 +16,7 @@ HOW = ("seeds", "epochs", "images", "attacked")
 SIGN = "the paper prints {}, its own numbers give {}"
 
 
-def paper_table(number: int, groups: Sequence[Group]) -> Table:
+def paper_table(number: int, groups: Sequence[SeedGroup]) -> Table:
     """Return Table 1, 2 or 3: the paper's accuracy, that of the runs (mean and standard deviation over seeds), the difference.
 
     A row of the paper has a line for each group of runs that are its network, or one with gaps. Table 3's accuracies are followed
@@ -32,7 +32,7 @@ def paper_table(number: int, groups: Sequence[Group]) -> Table:
     for place, row in enumerate(paper_rows(number), 1):
         matching = [group for group in groups if not row.quoted and group.first.setting == row.setting]
         lines += [_line(row, place, group, twins) for group in matching] or [_line(row, place, None, twins)]
-    return Table(f"Table {number}, {PAPER.title}", [*WHICH, *columns, *HOW], lines)
+    return Table(f"Table {number}, {PAPER.title}", [*WHICH, *columns, *HOW], lines, numbers=(*columns, *HOW))
 
 
 def title(number: int) -> str:
@@ -40,26 +40,33 @@ def title(number: int) -> str:
     return f"Table {number}: {paper()['tables'][number]['title']}"
 
 
-def which(group: Group) -> list[Cell]:
+def which(group: SeedGroup) -> list[Cell]:
     """Return the cells that say what a line is about, and in what it is not the paper's."""
     dataset, network, depth, pool = group.first.setting
-    return words([DATASETS.get(dataset, dataset), f"{network_name(network, depth)} {pool}", group.marks, conditions(group) or "-"])
+    what, name, said = words([DATASETS.get(dataset, dataset), f"{network_name(network, depth)} {pool}", conditions(group) or "-"])
+    return [what, name, marked(group.results), said]
 
 
-def how(group: Group) -> list[Cell]:
+def marked(results: Sequence[Result]) -> Cell:
+    """Return the cell that names runs; on a page it leads to them."""
+    links = tuple(Link(f"R{result.number}", f"#R{result.number}") for result in results)
+    return Cell(" ".join(result.mark for result in results), links=links)
+
+
+def how(group: SeedGroup) -> list[Cell]:
     """Return the cells that say how a line's numbers came to be."""
     epochs = sorted({result.record.epochs for result in group.results})
     images = (group.results[0].clean_images, group.results[0].attacked_images)
     return words([len(group.sound), ", ".join(map(str, epochs)), *("?" if count is None else f"{count:,}" for count in images)])
 
 
-def change(attack: Attack | None, group: Group, twin: Group) -> tuple[float, Accuracy, Accuracy] | None:
+def change(attack: AttackSettings | None, group: SeedGroup, twin: SeedGroup) -> tuple[float, Accuracy, Accuracy] | None:
     """Return the change of an accuracy from max to average pooling, in points, and the two accuracies; None where one is missing."""
     ours, before = group.accuracy(attack), twin.accuracy(attack)
     return None if ours is None or before is None else (ours.mean - before.mean, ours, before)
 
 
-def arrows(groups: Sequence[Group]) -> tuple[int, int]:
+def arrows(groups: Sequence[SeedGroup]) -> tuple[int, int]:
     """Return how many of Table 3's arrows the runs have measured, and how many of these point as the paper's own numbers do."""
     measured_changes = []
     for maximum, average in pairs_of(groups):
@@ -72,7 +79,7 @@ def arrows(groups: Sequence[Group]) -> tuple[int, int]:
     return len(measured_changes), sum(measured_changes)
 
 
-def _line(row: PaperRow, place: int, group: Group | None, twins: dict[int, Group]) -> list[Cell]:
+def _line(row: PaperRow, place: int, group: SeedGroup | None, twins: dict[int, SeedGroup]) -> list[Cell]:
     name = row.quoted or f"{network_name(row.network, row.depth)} {row.pool}"
     cells = which(group) if group is not None else words([DATASETS[row.dataset], name, "-", QUOTED if row.quoted else "no run"])
     for column in COLUMNS:
@@ -81,7 +88,7 @@ def _line(row: PaperRow, place: int, group: Group | None, twins: dict[int, Group
     return [*cells, *(how(group) if group is not None else words("-" * len(HOW)))]
 
 
-def _ours(row: PaperRow, column: str, group: Group | None, twins: dict[int, Group]) -> Iterator[Cell]:
+def _ours(row: PaperRow, column: str, group: SeedGroup | None, twins: dict[int, SeedGroup]) -> Iterator[Cell]:
     """Yield the cell of the runs' accuracy, and that of its difference from the paper's."""
     if group is None or not _has(group, column):
         yield from (MISSING, MISSING)
@@ -99,12 +106,12 @@ def _ours(row: PaperRow, column: str, group: Group | None, twins: dict[int, Grou
     yield Cell(signed(accuracy.mean - row.accuracy[column]), tuple(accuracy.numbers))
 
 
-def _attack(group: Group, column: str) -> Attack | None:
+def _attack(group: SeedGroup, column: str) -> AttackSettings | None:
     """Return the attack that is a column of the paper; None for the clean one."""
     return next((attack for attack in group.attacks if attack.column == column), None)
 
 
-def _has(group: Group, column: str) -> bool:
+def _has(group: SeedGroup, column: str) -> bool:
     return column == "clean" or _attack(group, column) is not None
 
 

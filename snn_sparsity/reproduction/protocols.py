@@ -31,7 +31,7 @@ PAPER = Protocol(**paper()["protocol"])
 STRICT = Protocol("image", "eval")
 
 
-class Attack(NamedTuple):
+class AttackSettings(NamedTuple):
     """An attack with every setting it has.
 
     Attributes:
@@ -65,9 +65,10 @@ class Attack(NamedTuple):
         return ""
 
 
-def attacks_of(record: Record) -> dict[str, Attack]:
+def attacks_of(record: Record) -> dict[str, AttackSettings]:
     """Return the attacks of a run by the name of their probe, those of the paper first, in the paper's order."""
-    found = {name: _attack(probe) for name, probe in record.probes.items() if probe["class"] == ATTACKED}
+    told = record.record.get("probes", {})
+    found = {name: _attack(probe, str(told.get(name))) for name, probe in record.probes.items() if probe["class"] == ATTACKED}
     return dict(sorted(found.items(), key=lambda item: (order(item[1].protocol), item[1].column or "~", item[1].details)))
 
 
@@ -76,10 +77,14 @@ def order(protocol: Protocol) -> tuple[bool, bool, Protocol]:
     return protocol != PAPER, protocol != STRICT, protocol
 
 
-def _attack(probe: Mapping[str, Any]) -> Attack:
+def _attack(probe: Mapping[str, Any], told: str) -> AttackSettings:
     attack = dict(probe["attack"])
     name = attack.pop("class")
-    return Attack(Protocol(str(probe["space"]), str(probe["batch_norm"])), str(name), tuple((key, _frozen(attack[key])) for key in attack))
+    if name != "EOT" and "EOT(" in told:  # the code is random: how many draws each look was the mean of
+        attack["draws"] = probe["draws"]
+    return AttackSettings(
+        Protocol(str(probe["space"]), str(probe["batch_norm"])), str(name), tuple((key, _frozen(attack[key])) for key in attack)
+    )
 
 
 def _frozen(value: Any) -> Any:

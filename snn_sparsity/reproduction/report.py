@@ -10,14 +10,13 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from snn_sparsity.documents import page
-from snn_sparsity.documents.blocks import Block, Heading, Link, Picture, anchored_html, anchored_markdown, as_html, as_markdown
-from snn_sparsity.documents.cells import Table
+from snn_sparsity.documents.blocks import Block, Heading, Link, Picture, Table
 from snn_sparsity.figures.catalogue import available, figure_of
 from snn_sparsity.reproduction.claim import Series, claim, claim_table, series_of
 from snn_sparsity.reproduction.paper import DATASETS, network_name, paper
 from snn_sparsity.reproduction.paper_rows import arrows, paper_table, title
-from snn_sparsity.reproduction.protocols import PAPER, Attack, Protocol
-from snn_sparsity.reproduction.results import Group, Result, groups_of, pairs_of, protocols_of, results_of
+from snn_sparsity.reproduction.protocols import PAPER, AttackSettings, Protocol
+from snn_sparsity.reproduction.results import Result, SeedGroup, groups_of, pairs_of, protocols_of, results_of
 from snn_sparsity.reproduction.run_tables import audit_table, protocol_table, record_table, source_table
 from snn_sparsity.reproduction.tradeoff import curves, tradeoff
 from snn_sparsity.runs.metrics import Number
@@ -66,11 +65,11 @@ class Report:
 
     def html(self) -> str:
         """Return one page with everything inside."""
-        return anchored_html(page.page(TITLE, [as_html(block) for block in self.blocks]))
+        return page.html(TITLE, self.blocks)
 
     def markdown(self) -> str:
         """Return the same in Markdown; figures are files in ``figures/`` beside it."""
-        return anchored_markdown("\n\n".join([f"# {TITLE}", *map(as_markdown, self.blocks)]) + "\n")
+        return page.markdown(TITLE, self.blocks, "figures")
 
     def csv(self) -> str:
         """Return every number that comes from a run or the paper, with its sources: paths from the report's folder on, and lines."""
@@ -156,7 +155,7 @@ class Report:
         yield record_table(self.results)
         attacks = [attack for same in self.protocols.values() for attack in same]
         for result in self.results:
-            yield Heading(f"{result.mark} {result.record.name}", 3)
+            yield Heading(f"R{result.number} {result.record.name}", 3, f"R{result.number}")
             yield Link(f"{result.record.path.name}: the run's record", self._from_here(result.record.path / "run.json"))
             yield source_table(result, attacks)
 
@@ -167,12 +166,12 @@ class Report:
         return source if isinstance(source, str) else f"{self._from_here(source.file)}:{source.line}"
 
 
-def _tradeoff(name: str, protocol: Protocol, attacks: Sequence[Attack], groups: Sequence[Group]) -> Picture:
+def _tradeoff(name: str, protocol: Protocol, attacks: Sequence[AttackSettings], groups: Sequence[SeedGroup]) -> Picture:
     caption = f"Clean accuracy against accuracy under attack; arrows lead from max to average pooling; {protocol.title}"
     return Picture(f"tradeoff_{name}", lambda: tradeoff(protocol, attacks, groups), caption)
 
 
-def _curves(name: str, protocol: Protocol, attacks: Sequence[Attack], groups: Sequence[Group]) -> Picture:
+def _curves(name: str, protocol: Protocol, attacks: Sequence[AttackSettings], groups: Sequence[SeedGroup]) -> Picture:
     caption = f"Accuracy over the epochs, on the images that are judged at each epoch; dotted is the paper's; {protocol.title}"
     return Picture(f"curves_{name}", lambda: curves(protocol, attacks, groups), caption)
 
@@ -186,7 +185,7 @@ def _claim(protocol: Protocol, dataset: str, series: Sequence[Series]) -> Pictur
 def _gradients(results: Sequence[Result]) -> Picture:
     _, network, depth, _ = results[0].record.setting
     dataset = results[0].record.dataset
-    shown = ", ".join(f"{result.record.setting[3]} pooling {result.mark}" for result in results)
+    shown = ", ".join(f"{result.record.setting[3]} pooling R{result.number}" for result in results)
     caption = f"{DATASETS.get(dataset, dataset)}, {network_name(network, depth)}: {shown}; clean spikes, BatchNorm eval"
     runs = [result.record.run for result in results]
     return Picture("gradients_" + "_".join(f"r{result.number}" for result in results), lambda: figure_of("gradients", runs), caption)

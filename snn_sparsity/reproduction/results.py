@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from snn_sparsity.reproduction.protocols import Attack, Protocol, attacks_of, order
+from snn_sparsity.reproduction.protocols import AttackSettings, Protocol, attacks_of, order
 from snn_sparsity.runs.metrics import Accuracy, Number
 from snn_sparsity.runs.records import Record
 
@@ -17,7 +17,8 @@ CLEAN = "clean"
 class Result:
     """A run's numbers: of a test of its best checkpoint on all test images, where there is one, else of its best epoch.
 
-    Best is the epoch of the highest clean accuracy among those at which every attack was made, as the checkpoint is chosen.
+    Best is the epoch of the highest clean accuracy, or of the lowest loss, as the run's checkpoint was chosen (``best`` in its
+    configuration), among those at which every attack was made.
 
     Attributes:
         number: By which the report calls the run, from 1.
@@ -33,7 +34,7 @@ class Result:
         return f"[R{self.number}]"
 
     @cached_property
-    def attacks(self) -> dict[Attack, str]:
+    def attacks(self) -> dict[AttackSettings, str]:
         """The probe of each attack."""
         return {attack: name for name, attack in attacks_of(self._judged).items()}
 
@@ -42,16 +43,18 @@ class Result:
         """The best epoch, from 0; None if there is none."""
         metrics = self._judged.metrics
         curves = [metrics.get(self._clean, {}), *(metrics.get(f"{probe}/accuracy", {}) for probe in self.attacks.values())]
-        complete = set.intersection(*map(set, curves))
+        by = str(self.record.config.get("best", "accuracy"))
+        judge, sign = metrics.get(self._clean.replace("accuracy", by), {}), -1 if by == "loss" else 1
+        complete = set.intersection(*map(set, [*curves, judge]))
         # The first of equals, as checkpoints are kept.
-        return max(sorted(complete), key=lambda epoch: curves[0][epoch].value, default=None)
+        return max(sorted(complete), key=lambda epoch: sign * judge[epoch].value, default=None)
 
     @property
     def clean(self) -> Number | None:
         """Clean accuracy, in [0,1]."""
         return None if self.epoch is None else self._judged.metrics[self._clean][self.epoch]
 
-    def attacked(self, attack: Attack) -> Number | None:
+    def attacked(self, attack: AttackSettings) -> Number | None:
         """Return the accuracy under an attack, in [0,1]; None if it was not made."""
         if self.epoch is None or attack not in self.attacks:
             return None
@@ -97,7 +100,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Group:
+class SeedGroup:
     """Runs that differ in their seed alone.
 
     Attributes:
@@ -117,7 +120,7 @@ class Group:
         return [result for result in self.results if not result.failure and result.clean is not None]
 
     @property
-    def attacks(self) -> list[Attack]:
+    def attacks(self) -> list[AttackSettings]:
         """The attacks that were made on these runs."""
         return list(dict.fromkeys(attack for result in self.results for attack in result.attacks))
 
@@ -126,13 +129,13 @@ class Group:
         """The marks of the runs."""
         return " ".join(result.mark for result in self.results)
 
-    def accuracy(self, attack: Attack | None) -> Accuracy | None:
+    def accuracy(self, attack: AttackSettings | None) -> Accuracy | None:
         """Return the accuracy under an attack, or without one; None where no run has it."""
         numbers = [result.clean if attack is None else result.attacked(attack) for result in self.sound]
         given = [number for number in numbers if number is not None]
         return Accuracy(given) if given else None
 
-    def cell(self, attack: Attack | None) -> str:
+    def cell(self, attack: AttackSettings | None) -> str:
         """Return the accuracy as a table shows it."""
         accuracy = self.accuracy(attack)
         if accuracy is not None:
@@ -145,21 +148,21 @@ def results_of(records: Sequence[Record]) -> list[Result]:
     return [Result(number, record) for number, record in enumerate(records, 1)]
 
 
-def groups_of(results: Sequence[Result]) -> list[Group]:
+def groups_of(results: Sequence[Result]) -> list[SeedGroup]:
     """Return the runs by everything but their seed, in the order of dataset, network, pooling (max first) and length."""
     found: dict[str, list[Result]] = {}
     for result in results:
         found.setdefault(result.record.key(), []).append(result)
-    groups = [Group(sorted(same, key=lambda result: result.record.seed)) for same in found.values()]
+    groups = [SeedGroup(sorted(same, key=lambda result: result.record.seed)) for same in found.values()]
     return sorted(groups, key=_place)
 
 
-def _place(group: Group) -> tuple[str, str, int, bool, int, int]:
+def _place(group: SeedGroup) -> tuple[str, str, int, bool, int, int]:
     dataset, network, depth, pool = group.first.setting
     return dataset, network, depth, pool != "max", -group.first.max_epochs, group.results[0].number
 
 
-def pairs_of(groups: Sequence[Group]) -> Iterator[tuple[Group, Group]]:
+def pairs_of(groups: Sequence[SeedGroup]) -> Iterator[tuple[SeedGroup, SeedGroup]]:
     """Yield each group with max pooling and the one that differs from it in average pooling alone."""
     average = {group.first.key(pool=False): group for group in groups if group.first.setting[3] == "avg"}
     for group in groups:
@@ -168,7 +171,7 @@ def pairs_of(groups: Sequence[Group]) -> Iterator[tuple[Group, Group]]:
             yield group, other
 
 
-def protocols_of(groups: Sequence[Group]) -> Mapping[Protocol, list[Attack]]:
+def protocols_of(groups: Sequence[SeedGroup]) -> Mapping[Protocol, list[AttackSettings]]:
     """Return the attacks that were made in each protocol, the paper's protocol first."""
     attacks = sorted({attack for group in groups for attack in group.attacks}, key=lambda each: (each.column or "~", each.details))
     protocols = sorted({attack.protocol for attack in attacks}, key=order)

@@ -3,17 +3,17 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from snn_sparsity.documents.cells import Cell, Table, measured, words
+from snn_sparsity.documents.blocks import Cell, Table, measured, words
 from snn_sparsity.reproduction.paper import DATASETS, network_name
-from snn_sparsity.reproduction.paper_rows import HOW, WHICH, change, how, which
-from snn_sparsity.reproduction.protocols import Attack, Protocol
-from snn_sparsity.reproduction.results import Group, Result, pairs_of
+from snn_sparsity.reproduction.paper_rows import HOW, WHICH, change, how, marked, which
+from snn_sparsity.reproduction.protocols import AttackSettings, Protocol
+from snn_sparsity.reproduction.results import Result, SeedGroup, pairs_of
 from snn_sparsity.runs.metrics import Number, arrow
 
 AUDITED = ("clean", "quoted", "native", "worst")
 
 
-def protocol_table(protocol: Protocol, attacks: Sequence[Attack], groups: Sequence[Group]) -> Table:
+def protocol_table(protocol: Protocol, attacks: Sequence[AttackSettings], groups: Sequence[SeedGroup]) -> Table:
     """Return all runs that were attacked in one protocol; an accuracy with average pooling is followed by the change from max pooling.
 
     Args:
@@ -23,13 +23,14 @@ def protocol_table(protocol: Protocol, attacks: Sequence[Attack], groups: Sequen
     """
     twins = {average.results[0].number: maximum for maximum, average in pairs_of(groups)}
     concerned = [group for group in groups if any(attack in group.attacks for attack in attacks)]
-    columns: list[Attack | None] = [None, *attacks]
+    columns: list[AttackSettings | None] = [None, *attacks]
     lines = []
     for group in concerned:
         cells = [_with_arrow(attack, group, twins.get(group.results[0].number)) for attack in columns]
         lines.append([*which(group), *cells, *how(group)])
     titles = ["clean, %", *(f"{attack.label}, %" for attack in attacks)]
-    return Table(protocol.title, [*WHICH, *_distinct(titles), *HOW], lines)
+    columns_shown = _distinct(titles)
+    return Table(protocol.title, [*WHICH, *columns_shown, *HOW], lines, numbers=(*columns_shown, *HOW))
 
 
 def audit_table(results: Sequence[Result]) -> Table:
@@ -38,23 +39,24 @@ def audit_table(results: Sequence[Result]) -> Table:
     lines = [_audit_line(result, name, audit) for result, audit in audits for name in audit.get("answers", {})]
     lines.sort(key=lambda line: line[1].text != "image: image, BN eval")
     titles = [f"{level}, %" for level in AUDITED]
-    return Table("audits", ["run", "protocol", "images", *titles, "believed?", "what to do"], lines)
+    return Table("audits", ["run", "protocol", "images", *titles, "believed?", "what to do"], lines, numbers=("images",))
 
 
 def record_table(results: Sequence[Result]) -> Table:
     """Return one line for each run: what it is, whether it ended, on what it ran and for how long."""
     header = ["run", "name", "state", "dataset", "network", "seed", "epochs", "numbers from", "device", "seconds", "commit"]
-    return Table("runs", header, [[*words(_record_line(result))] for result in results])
+    lines = [[marked([result]), *words(_record_line(result))] for result in results]
+    return Table("runs", header, lines, numbers=("seed", "seconds"))
 
 
-def source_table(result: Result, attacks: Sequence[Attack]) -> Table:
+def source_table(result: Result, attacks: Sequence[AttackSettings]) -> Table:
     """Return the numbers of a run that stand in tables, each with its line in metrics.csv."""
     numbers = [("clean", result.clean), *((attack.label, result.attacked(attack)) for attack in attacks)]
     lines = [_source_line(what, number) for what, number in numbers if number is not None]
-    return Table(f"sources {result.mark}", ["number", "%", "logged as", "epoch", "file", "line"], lines)
+    return Table(f"sources {result.mark}", ["number", "%", "logged as", "epoch", "file", "line"], lines, numbers=("%", "epoch", "line"))
 
 
-def _with_arrow(attack: Attack | None, group: Group, twin: Group | None) -> Cell:
+def _with_arrow(attack: AttackSettings | None, group: SeedGroup, twin: SeedGroup | None) -> Cell:
     accuracy = group.accuracy(attack)
     found = change(attack, group, twin) if twin is not None else None
     if accuracy is None or found is None:
@@ -71,7 +73,7 @@ def _distinct(titles: Sequence[str]) -> list[str]:
 
 def _audit_line(result: Result, name: str, audit: Any) -> list[Cell]:
     answers, evidence = audit["answers"][name], audit["protocols"][name]
-    cells = words([result.mark, f"{name}: {evidence['space']}, BN {evidence['batch_norm']}", audit["settings"]["samples"]])
+    cells = [marked([result]), *words([f"{name}: {evidence['space']}, BN {evidence['batch_norm']}", audit["settings"]["samples"]])]
     for level in AUDITED:
         share = answers["accuracy"].get(level)
         source = f"audit/audit.json of {result.mark}, answers.{name}.accuracy.{level}"
@@ -84,7 +86,7 @@ def _audit_line(result: Result, name: str, audit: Any) -> list[Cell]:
 def _record_line(result: Result) -> Iterator[object]:
     record = result.record
     dataset, network, depth, pool = record.setting
-    yield from (result.mark, record.name, _state(result), DATASETS.get(dataset, dataset), f"{network_name(network, depth)} {pool}")
+    yield from (record.name, _state(result), DATASETS.get(dataset, dataset), f"{network_name(network, depth)} {pool}")
     yield from (record.seed, f"{record.epochs} of {record.max_epochs}", _judged(result))
     parts = [*record.record.get("earlier", []), record.record]
     seconds = sum(float(part.get("wall_seconds", 0)) for part in parts)

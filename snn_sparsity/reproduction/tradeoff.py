@@ -25,8 +25,8 @@ from snn_sparsity.figures.drawing import (
     whole_numbers,
 )
 from snn_sparsity.reproduction.paper import DATASETS, max_pooled, network_name, paper_rows
-from snn_sparsity.reproduction.protocols import Attack, Protocol, attacks_of
-from snn_sparsity.reproduction.results import Group, pairs_of
+from snn_sparsity.reproduction.protocols import AttackSettings, Protocol, attacks_of
+from snn_sparsity.reproduction.results import SeedGroup, pairs_of
 
 COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, YELLOW)
 MARKERS = {("SEWResNet", 18): "o", ("SEWResNet", 34): "s", ("SEWResNet", 50): "^",
@@ -35,7 +35,7 @@ PAPER_COLOUR = "#8c8c8c"
 COLUMNS = 3
 
 
-def tradeoff(protocol: Protocol, attacks: Sequence[Attack], groups: Sequence[Group]) -> Figure:
+def tradeoff(protocol: Protocol, attacks: Sequence[AttackSettings], groups: Sequence[SeedGroup]) -> Figure:
     """Draw accuracy under attack against clean accuracy (%), a panel an attack; arrows lead from max to average pooling.
 
     The paper's points are grey. A marker is a network, a colour a dataset; average pooling is hollow.
@@ -64,12 +64,12 @@ def tradeoff(protocol: Protocol, attacks: Sequence[Attack], groups: Sequence[Gro
     return figure
 
 
-def curves(protocol: Protocol, attacks: Sequence[Attack], groups: Sequence[Group]) -> Figure:
+def curves(protocol: Protocol, attacks: Sequence[AttackSettings], groups: Sequence[SeedGroup]) -> Figure:
     """Draw clean accuracy and that under each attack (%) over the epochs, a panel a group, a line a seed; the paper's are dotted."""
     rows = math.ceil(len(groups) / COLUMNS)
     columns = min(COLUMNS, len(groups))
     figure, axes = panels(rows, columns, 1.6 + 3 * rows, sharey=True)
-    looks: dict[Attack | None, Look] = {None: Look("clean", BLACK, "o")}
+    looks: dict[AttackSettings | None, Look] = {None: Look("clean", BLACK, "o")}
     looks |= {attack: Look(attack.label, COLOURS[place % len(COLOURS)], "s^vDP*"[place % 6]) for place, attack in enumerate(attacks)}
     for panel, group in zip(axes.flat, groups, strict=False):
         for attack, look in looks.items():
@@ -87,12 +87,12 @@ def curves(protocol: Protocol, attacks: Sequence[Attack], groups: Sequence[Group
     return figure
 
 
-def _marker(group: Group) -> str:
+def _marker(group: SeedGroup) -> str:
     _, network, depth, _ = group.first.setting
     return MARKERS.get((network, depth), "*")
 
 
-def _point(axes: Axes, group: Group, attack: Attack, colour: str) -> None:
+def _point(axes: Axes, group: SeedGroup, attack: AttackSettings, colour: str) -> None:
     clean, attacked = group.accuracy(None), group.accuracy(attack)
     if clean is None or attacked is None:
         return
@@ -104,7 +104,7 @@ def _point(axes: Axes, group: Group, attack: Attack, colour: str) -> None:
                   markerfacecolor=colour if pool == "max" else "white", gid="point", zorder=3)  # fmt: skip
 
 
-def _arrow(axes: Axes, maximum: Group, average: Group, attack: Attack, colour: str) -> None:
+def _arrow(axes: Axes, maximum: SeedGroup, average: SeedGroup, attack: AttackSettings, colour: str) -> None:
     ends = [(group.accuracy(None), group.accuracy(attack)) for group in (maximum, average)]
     places = [(clean.mean, attacked.mean) for clean, attacked in ends if clean is not None and attacked is not None]
     if len(places) == 2:
@@ -127,7 +127,7 @@ def _paper_points(axes: Axes, column: str) -> None:
     axes.plot([], [], "o", color=PAPER_COLOUR, label="the paper")
 
 
-def _curves(axes: Axes, group: Group, attack: Attack | None, look: Look) -> None:
+def _curves(axes: Axes, group: SeedGroup, attack: AttackSettings | None, look: Look) -> None:
     for result in group.results:
         names = {each: f"{name}/accuracy" for name, each in attacks_of(result.record).items()}
         name = "val/accuracy" if attack is None else names.get(attack, "")

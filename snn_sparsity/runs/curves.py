@@ -10,13 +10,13 @@ from typing import NamedTuple
 from snn_sparsity.runs.metrics import Metrics, read_numbers
 from snn_sparsity.validation import InputError
 
-KINDS = ("input", "conv", "bn", "neuron", "pool", "linear")
+KINDS = ("input", "conv", "bn", "neuron", "surrogate", "pool", "linear")
 """Kinds of operations in the order in which figures show them; ``input`` is the network's own."""
 OPERATION = rf"(?:({'|'.join(KINDS)})/)?(\d+)_(.+)"
 """How a logged name ends that is about one operation; some statistics leave the kind out."""
 
 
-class Operation(NamedTuple):
+class LoggedOperation(NamedTuple):
     """One operation as its name in the log tells it.
 
     Attributes:
@@ -63,15 +63,15 @@ class Run:
         curve = self.values.get(name, {})
         return sorted(curve), [curve[epoch] for epoch in sorted(curve)]
 
-    def operations(self, prefix: str) -> dict[str, Operation]:
+    def operations(self, prefix: str) -> dict[str, LoggedOperation]:
         """Return the names that are ``prefix`` and an operation, in the order of depth, with that operation.
 
         Example:
             >>> Run(Path("r"), "r", {"grad_zero/conv/01_conv1": {0: 0.5}}).operations("grad_zero/")
-            {'grad_zero/conv/01_conv1': Operation(depth=1, kind='conv', path='conv1')}
+            {'grad_zero/conv/01_conv1': LoggedOperation(depth=1, kind='conv', path='conv1')}
         """
         matches = {name: re.fullmatch(re.escape(prefix) + OPERATION, name) for name in self.values}
-        found = {name: Operation(int(match[2]), match[1] or "", match[3]) for name, match in matches.items() if match}
+        found = {name: LoggedOperation(int(match[2]), match[1] or "", match[3]) for name, match in matches.items() if match}
         return dict(sorted(found.items(), key=lambda item: item[1]))
 
     def last_epoch(self, prefix: str) -> int:
@@ -79,7 +79,7 @@ class Run:
         return max(max(curve) for name, curve in self.values.items() if name.startswith(prefix))
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: str | Path) -> Run:
     """Read a run's directory. Where a name was logged more than once for an epoch, the last row wins.
 
     Args:
@@ -88,6 +88,7 @@ def read_run(path: Path) -> Run:
     Raises:
         InputError: If it is no run, or a line of its metrics cannot be read.
     """
+    path = Path(path)
     file = path / "metrics.csv"
     if not os.path.isfile(file):
         raise InputError(f"{path} is no run: there is no {file}; give a folder such as runs/demo/seed_3407/0")

@@ -25,20 +25,34 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         >>> path.read_text(), [each.name for each in path.parent.iterdir()]
         ('all of it', ['a.txt'])
     """
-    # Beside it: only within one file system does a rename happen at once.
+    # Beside it: only within one file system does a rename happen at once. What a killed process left there is overwritten.
     unfinished = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        with _alone(unfinished) as file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                unfinished.replace(path)
+            finally:
+                with suppress(OSError):
+                    unfinished.unlink(missing_ok=True)
     except OSError as error:
         raise unwritten(path, error) from error
-    finally:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
+
+
+def _alone(path: Path) -> IO[bytes]:
+    """Open an empty file that no other process writes to; wait for one that does."""
+    while True:
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "wb")
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        # Whoever held it may have given it its name meanwhile.
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            file.truncate()
+            return file
+        file.close()
 
 
 def write_whole(path: Path, text: str) -> None:

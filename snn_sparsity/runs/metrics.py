@@ -1,12 +1,13 @@
-"""Numbers that know the line of the ``metrics.csv`` they come from."""
+"""``metrics.csv``: one value a row, written as it is logged, read back as numbers that know their line."""
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
+from snn_sparsity.runs.files import unwritten, write_whole
 from snn_sparsity.validation import InputError
 
 COLUMNS = ["epoch", "step", "name", "value"]
@@ -31,6 +32,7 @@ class Number:
     epoch: int
 
 
+METRICS = "metrics.csv"
 Metrics = Mapping[str, Mapping[int, Number]]
 """Numbers by name, then by epoch."""
 
@@ -55,6 +57,45 @@ def read_numbers(file: Path) -> Metrics:
     except (OSError, UnicodeError, csv.Error) as error:
         raise InputError(f"{file} cannot be read: {error}") from error
     return found
+
+
+def append(file: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Append rows epoch, step, name, value, all on disk at once; the first ones make the file, with its header.
+
+    Raises:
+        InputError: If it cannot be written.
+    """
+    rows = list(rows)
+    if not rows:
+        return
+    try:
+        new = not file.exists()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a", newline="") as opened:
+            csv.writer(opened, lineterminator="\n").writerows([COLUMNS, *rows] if new else rows)
+    except OSError as error:
+        raise unwritten(file, error) from error
+
+
+def forget_from(file: Path, step: int) -> None:
+    """Take out what was logged at ``step`` or later, and a last line that was cut short: a run that goes on from there logs it again."""
+    if not file.is_file():
+        return
+    whole = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    header, *rows = whole or [",".join(COLUMNS) + "\n"]
+    write_whole(file, "".join([header, *(row for row in rows if int(row.split(",")[1] or 0) < step)]))
+
+
+def epochs_logged(run: Path) -> int:
+    """Return how many epochs a run has behind it, by the end of its metrics; it may be running."""
+    file = run / METRICS
+    if not file.is_file():
+        return 0
+    with file.open("rb") as content:
+        content.seek(max(0, file.stat().st_size - 4096))
+        rows = [line.split(",") for line in content.read().decode("utf-8", "replace").split("\n")[:-1]]
+    known = [(int(row[0]), row[2]) for row in rows if len(row) == len(COLUMNS) and row[0].isdigit()]
+    return known[-1][0] + (known[-1][1] == "train/loss_epoch") if known else 0
 
 
 def _parsed(row: list[str], file: Path, line: int) -> Number:

@@ -77,7 +77,7 @@ class Record:
     def dataset(self) -> str:
         """``cifar10``, ``cifar100``, ``digits``, or what else it is.
 
-        A folder of images is a dataset of the paper if its name begins with that of the dataset.
+        A folder of images is a dataset of the paper if its name begins with that of the dataset; an archive of arrays, if its content is.
         """
         if self.data["class"] == "CIFARDataModule":
             return str(self.data["name"])
@@ -85,11 +85,19 @@ class Record:
             folder = Path(str(self.data["root"])).name
             match = re.match(r"cifar-?(100|10)(?!\d)", folder.lower())
             return f"cifar{match[1]}" if match else f"folder {folder}"
+        if self.data["class"] == "ArrayDataModule":
+            return str(self.recognised.get("dataset", f"arrays {Path(str(self.data['path'])).stem}"))
         return str(self.data["class"]).removesuffix("DataModule").lower()
 
     @property
+    def recognised(self) -> Mapping[str, Any]:
+        """What the content of the images says of them: ``dataset``, ``images``, ``jpeg``, ``unknown``; empty where it says nothing."""
+        found: Mapping[str, Any] = self.record.get("data", {}).get("recognised") or {}
+        return found
+
+    @property
     def original_pixels(self) -> bool:
-        """Whether the images are the dataset's own, not files that were compressed or resized."""
+        """Whether the images are the dataset's own, not files that were compressed or resized; see ``recognised`` for single ones."""
         return self.data["class"] != "ImageFolderDataModule"
 
     @property
@@ -102,6 +110,13 @@ class Record:
     def probes(self) -> Mapping[str, Mapping[str, Any]]:
         """Settings of the probes by name, each with its ``class``."""
         return {name: _flat(probe) for name, probe in (self.config.get("probes") or {}).items() if probe}
+
+    @property
+    def optimisation(self) -> dict[str, Any]:
+        """What trains the network in place of the paper's Adam without a schedule; empty if nothing does."""
+        given = {name: self.config.get(name) for name in ("optimizer", "lr_scheduler")}
+        others = {name: _flat(value) for name, value in given.items() if value}
+        return others | ({"lr_scheduler_interval": self.config.get("lr_scheduler_interval")} if "lr_scheduler" in others else {})
 
     @property
     def max_epochs(self) -> int:
@@ -122,7 +137,7 @@ class Record:
         """Return everything that makes a run what it is but its seed, as text; without the pooling, where it is to be compared."""
         network = {name: value for name, value in self.network.items() if pool or name != "pool"}
         model = {name: value for name, value in self.config["model"].items() if name != "network"}
-        schedule = {name: self.config["trainer"].get(name) for name in SCHEDULE}
+        schedule = {name: self.config["trainer"].get(name) for name in SCHEDULE} | self.optimisation
         attacks = {name: probe for name, probe in self.probes.items() if probe["class"] == ATTACKED}
         settings = _settled([network, model, self.data, self.dataset, schedule, attacks])
         return json.dumps(settings, sort_keys=True, default=str)

@@ -72,18 +72,6 @@ def runs_of(row: Row, place: Place) -> list[Path]:
     return [run for run in runs_beside(place.next_run(row)) if _settings(run) == row.settings]
 
 
-def epochs_logged(run: Path) -> int:
-    """Return how many epochs a run has behind it, by the end of its metrics; it may be running."""
-    file = run / "metrics.csv"
-    if not file.is_file():
-        return 0
-    with file.open("rb") as content:
-        content.seek(max(0, file.stat().st_size - 4096))
-        rows = [line.split(",") for line in content.read().decode("utf-8", "replace").split("\n")[:-1]]
-    known = [(int(row[0]), row[2]) for row in rows if len(row) == 4 and row[0].isdigit()]
-    return known[-1][0] + (known[-1][1] == "train/loss_epoch") if known else 0
-
-
 def _settings(run: Path) -> tuple[str, ...]:
     """Return the settings that a run was begun with."""
     record = record_of(run)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from snn_sparsity.runs.files import hold
+from snn_sparsity.runs.metrics import epochs_logged
 from snn_sparsity.sweep.grid import Row, epochs_asked
 from snn_sparsity.sweep.progress import Progress
-from snn_sparsity.sweep.state import Place, clear, epochs_logged, next_command, runs_of
+from snn_sparsity.sweep.state import Place, clear, next_command, runs_of
 
 POLL_SECONDS = 0.5
 LOG, LOCK = "sweep.log", "sweep.lock"

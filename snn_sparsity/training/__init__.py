@@ -2,5 +2,6 @@
 
 from snn_sparsity.training.figures import Figures
 from snn_sparsity.training.robustness_audit import RobustnessAudit
+from snn_sparsity.training.weight_constraints import OrthogonalRetraction, SimplexProjection
 
-__all__ = ["Figures", "RobustnessAudit"]
+__all__ = ["Figures", "OrthogonalRetraction", "RobustnessAudit", "SimplexProjection"]

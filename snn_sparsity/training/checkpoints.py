@@ -1,7 +1,7 @@
 """The checkpoints of a run: the best, the last and the one before it."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from lightning import LightningModule, Trainer
@@ -10,17 +10,28 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from snn_sparsity.runs.files import unwritten
 from snn_sparsity.training.checkpoint_files import LAST, PREVIOUS
 from snn_sparsity.training.tensorboard import flush
+from snn_sparsity.validation import require_choice
+
+BestBy = Literal["accuracy", "loss"]
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keep ``best.ckpt``, the epoch of the highest clean accuracy in validation.
+    """Keep ``best.ckpt``, the epoch of the highest clean accuracy in validation, or of the lowest loss, as the paper's code does.
+
+    Of equals it is the first.
 
     Args:
         run_directory: Where it goes.
+        by: ``accuracy`` or ``loss``.
+
+    Raises:
+        InputError: For anything else.
     """
 
-    def __init__(self, run_directory: str) -> None:
-        super().__init__(run_directory, "best", monitor="val/accuracy", mode="max", enable_version_counter=False)
+    def __init__(self, run_directory: str, by: BestBy = "accuracy") -> None:
+        require_choice("best", by, get_args(BestBy))
+        mode = "min" if by == "loss" else "max"
+        super().__init__(run_directory, "best", monitor=f"val/{by}", mode=mode, enable_version_counter=False)
         self.path = Path(run_directory).resolve() / "best.ckpt"
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -45,17 +56,17 @@ class LastCheckpoint(Checkpoint):
 
     def __init__(self, run_directory: str) -> None:
         self.path = Path(run_directory) / LAST
-        self.saved_at_step = 0
+        self.saved_at = (0, 0)
         self._random: dict[str, torch.Tensor] = {}
         self._restored = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the step and the random numbers' state."""
-        return {"step": self.saved_at_step, "random": self._random}
+        """Return the epoch, the step and the random numbers' state."""
+        return {"saved_at": self.saved_at, "random": self._random}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the step and, when the epoch starts, the random numbers' state."""
-        self.saved_at_step, self._random, self._restored = state_dict["step"], state_dict["random"], True
+        """Take up the place and, when the epoch starts, the random numbers' state."""
+        self.saved_at, self._random, self._restored = state_dict["saved_at"], state_dict["random"], True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin an epoch at its beginning."""
@@ -75,12 +86,13 @@ class LastCheckpoint(Checkpoint):
         self._save(trainer, pl_module.device)
 
     def _save(self, trainer: Trainer, device: torch.device) -> None:
-        step = trainer.global_step
-        if step == 0 or (step == self.saved_at_step and self.path.is_file()):
+        # The epoch too: one that averages weights or statistics takes no step.
+        now = (trainer.current_epoch, trainer.global_step)
+        if now == (0, 0) or (now == self.saved_at and self.path.is_file()):
             return
         # What the checkpoint takes for logged must be on disk before it is.
         flush(trainer)
-        self.saved_at_step, self._random = step, _random(device)
+        self.saved_at, self._random = now, _random(device)
         unnamed = self.path.with_suffix(".new")
         trainer.save_checkpoint(unnamed, weights_only=False)
         if trainer.is_global_zero:

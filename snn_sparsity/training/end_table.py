@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from snn_sparsity.measure.operations import INPUT, KINDS
 from snn_sparsity.measure.reachability import describe_reachability
+from snn_sparsity.measure.surrogates import SURROGATE
 from snn_sparsity.probes.adversarial_accuracy import AdversarialAccuracy
 from snn_sparsity.probes.base import probes_of
 from snn_sparsity.validation import InputError
@@ -30,8 +31,10 @@ class Summary(Callback):
 
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say how much of the network no image can train."""
+        """Say what trains the network, and how much of it no image can train."""
         network: Any = pl_module.network
+        if optimisation := getattr(pl_module, "optimisation", None):
+            print(f"Optimizer: {optimisation}.", flush=True)
         with suppress(InputError):
             print(f"Reachability: {describe_reachability(network)}.", flush=True)
 
@@ -74,10 +77,13 @@ def accuracy_table(trainer: Trainer) -> list[str]:
 def gradient_table(trainer: Trainer) -> list[str]:
     """Return a table of the share of zeros and the norm of the gradient, by kind of operation."""
     values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    kinds = [kind for kind in (INPUT, *KINDS) if f"grad_zero_mean/{kind}" in values]
-    if not kinds:
-        return []
+    kinds = [kind for kind in (INPUT, *KINDS, SURROGATE) if f"grad_zero_mean/{kind}" in values]
     rows = [(kind, values[f"grad_zero_mean/{kind}"], values[f"grad_norm_mean/{kind}"]) for kind in kinds]
+    # One line each: zeros of the stem's pooling and of the final one make no mean.
+    pools = sorted(name for name in values if name.startswith("grad_zero/pool/"))
+    rows += [(f"pool {name.split('_', 2)[2]}", values[name], values[name.replace("_zero", "_norm", 1)]) for name in pools]
+    if not rows:
+        return []
     return [f"{'input gradient of':<18} {'zeros %':>8} {'L2 norm':>10}"] + [
         f"{kind:<18} {_percent(zeros):>8} {norm:>10.4g}" for kind, zeros, norm in rows
     ]

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
@@ -134,18 +133,18 @@ def _describe(step: Step, trainer: Trainer, pl_module: LightningModule) -> str:
     what = f"the loss is {step.loss.item()}" if not step.loss.isfinite() else "the gradient is NaN or infinite"
     return (
         f"training stopped at step {step.number} (epoch {step.epoch}, batch {step.batch_idx}): {what}; it began in "
-        f"{_origin(step.batch, trainer, pl_module)}; the batch holds {_images(step, trainer)}{_kept(trainer)}"
+        f"{_origin(step, trainer, pl_module)}; the batch holds {_images(step, trainer)}{_kept(trainer)}"
     )
 
 
-def _origin(batch: SpikeBatch, trainer: Trainer, pl_module: LightningModule) -> str:
-    network: Any = pl_module.network
-
+def _origin(step: Step, trainer: Trainer, pl_module: Any) -> str:
     def loss(spikes: Tensor) -> Tensor:
         with trainer.precision_plugin.train_step_context():
-            return F.cross_entropy(pl_module(spikes), batch.labels)
+            state = pl_module.training_state(step.batch._replace(spikes=spikes), step.batch_idx)
+            value: Tensor = pl_module.objective(state).loss
+            return value
 
-    return first_nonfinite(network, loss, batch.spikes) or "no module when the batch was run again"
+    return first_nonfinite(pl_module.network, loss, step.batch.spikes) or "no module when the batch was run again"
 
 
 def _images(step: Step, trainer: Trainer) -> str:

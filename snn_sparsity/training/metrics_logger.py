@@ -1,6 +1,5 @@
 """A logger that appends every value to ``metrics.csv``, one row a value."""
 
-import csv
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,22 +9,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from snn_sparsity.runs.files import unwritten, write_whole
-
-COLUMNS = ("epoch", "step", "name", "value")
-_HEADER = ",".join(COLUMNS) + "\n"
-
-
-@rank_zero_only
-def forget_from(path: Path, step: int) -> None:
-    """Take out of a ``metrics.csv`` what was logged at ``step`` or later, and a last line that was cut short.
-
-    A run that goes on from a checkpoint of that step logs it again.
-    """
-    if not path.is_file():
-        return
-    header, *rows = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")] or [_HEADER]
-    write_whole(path, "".join([header, *(row for row in rows if int(row.split(",")[1] or 0) < step)]))
+from snn_sparsity.runs.metrics import append
 
 
 class MetricsCSV(Logger):
@@ -66,16 +50,7 @@ class MetricsCSV(Logger):
         """
         epoch = metrics.get("epoch", "")
         rows = [(epoch, step, name, repr(float(value))) for name, value in metrics.items() if name != "epoch"]
-        if not rows:
-            return
-        try:
-            new = not self.path.exists()
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerows([COLUMNS, *rows] if new else rows)
-        except OSError as error:
-            raise unwritten(self.path, error) from error
+        append(self.path, rows)
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:

@@ -19,6 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from spikingjelly.logger import logger as spikingjelly_log
 
 import snn_sparsity
+from snn_sparsity.data import SpikeDataModule
 from snn_sparsity.distributed import first_alone
 from snn_sparsity.probes.base import probes_of
 from snn_sparsity.runs.directory import LOCK, live
@@ -110,9 +111,11 @@ class RunRecord(Callback):
             "arguments": sys.argv[1:],
             **environment(pl_module.device),
             "precision": trainer.precision,
+            "optimizer": str(optimisation) if (optimisation := getattr(pl_module, "optimisation", None)) else "",
             "world_size": trainer.world_size,
             "effective_batch_size": getattr(data, "batch_size", 0) * trainer.world_size * trainer.accumulate_grad_batches,
-            "data": {"name": type(data).__name__, "splits": data.identity() if hasattr(data, "identity") else {}},
+            "data": images_of(data),
+            **_objective(pl_module),
             "probes": {probe.name: probe.describe() for probe in probes_of(trainer)},
             "earlier": earlier,
         }
@@ -157,6 +160,20 @@ class RunRecord(Callback):
 
     def _write(self) -> None:
         write_whole(self.path, json.dumps(self.record, indent=2) + "\n")
+
+
+def _objective(pl_module: Any) -> dict[str, Any]:
+    """Return what the run is trained for, and the passes of all time steps that each batch takes."""
+    objective = getattr(pl_module, "objective", None)
+    return {} if objective is None else {"objective": str(objective), "passes": objective.passes._asdict()}
+
+
+def images_of(data: Any) -> dict[str, Any]:
+    """Return what identifies a datamodule's images: its class, sizes and checksums, and which known dataset they are."""
+    if not isinstance(data, SpikeDataModule):
+        return {"name": type(data).__name__, "splits": {}}
+    known = {"recognised": data.recognised._asdict()} if data.recognised else {}
+    return {"name": type(data).__name__, "splits": data.identity(), **known}
 
 
 def environment(device: torch.device) -> dict[str, Any]:

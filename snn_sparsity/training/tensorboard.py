@@ -7,6 +7,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from snn_sparsity.measure.operations import KINDS
+from snn_sparsity.measure.surrogates import SURROGATE
 from snn_sparsity.probes.adversarial_accuracy import AdversarialAccuracy
 from snn_sparsity.probes.base import probes_of
 
@@ -40,7 +41,7 @@ def layout(probes: list[AdversarialAccuracy]) -> dict[str, dict[str, list[Any]]]
         chart[1].append(f"{probe.name}/accuracy")
     for statistic, title in (("zero", "gradient zeros"), ("norm", "gradient norm")):
         charts[title] = {"mean of each kind": ["Multiline", [f"grad_{statistic}_mean/.*"]]}
-        for kind in ("input", *KINDS):
+        for kind in ("input", *KINDS, SURROGATE):
             charts[title][kind] = ["Multiline", [f"grad_{statistic}/{kind}/.*"]]
     return charts
 

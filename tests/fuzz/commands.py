@@ -54,6 +54,7 @@ NUMERIC = [
     "--data.eval_batch_size", "--data.validation", "--data.seed", "--data.encoder.num_steps", "--data.encoder.num_bits",
     "--probes.pgd.attack.eps", "--probes.pgd.attack.alpha", "--probes.pgd.attack.steps", "--probes.pgd.attack.restarts",
     "--probes.pgd.max_samples", "--probes.pgd.every_n_epochs",
+    "--optimizer.lr", "--optimizer.momentum", "--lr_scheduler.step_size", "--lr_scheduler.gamma",
 ]  # fmt: skip
 WORDED = [
     "--model", "--model.network", "--model.network.pool", "--data", "--data.encoder", "--data.flip", "--data.name", "--data.url",
@@ -63,13 +64,14 @@ WORDED = [
     "--trainer.benchmark", "--trainer.inference_mode", "--trainer.use_distributed_sampler", "--trainer.profiler",
     "--trainer.detect_anomaly", "--trainer.barebones", "--trainer.plugins", "--trainer.sync_batchnorm", "--trainer.model_registry",
     "--trainer.enable_autolog_hparams", "--trainer.max_epoch", "--modle.lr", "--x", "-x", "--print_config", "--help", "--data.root",
-    "--trainer",
+    "--trainer", "--optimizer", "--lr_scheduler", "--lr_scheduler_interval",
 ]  # fmt: skip
 PLACED = ["--config", "-c", "--ckpt_path", "--data.root", "--trainer.default_root_dir"]
 LIKELY = st.sampled_from([
     "EarlyStopping", "ModelCheckpoint", "TensorBoardLogger", "SEWResNet", "CIFARDataModule", "ImageFolderDataModule", "RateEncoder",
     "GradientTrail", "AdversarialAccuracy", "APGD", "Square", "Noise", "PGD", "gpu", "tpu", "16-mixed", "warn", "simple", "dlr",
     "image", "spikes", "batch", "Transfer", "SpikeDataModule", "DirectEncoder", "CodeBookAscent", "VulnerabilityRatio",
+    "SGD", "AdamW", "LBFGS", "StepLR", "OneCycleLR", "CosineAnnealingLR",
 ])  # fmt: skip
 OPTIONS = (
     st.tuples(st.sampled_from(NUMERIC), NUMBERS)

@@ -12,7 +12,7 @@ from snn_sparsity.audit.judge.answers import Answers, Checked, counted, judge
 from snn_sparsity.audit.judge.case import Case
 from snn_sparsity.audit.judge.checks.v12_radius import by_radius
 from snn_sparsity.audit.judge.statistics import Share
-from snn_sparsity.documents.page import markdown_table, markdown_text
+from snn_sparsity.documents.page import markdown_text
 from snn_sparsity.runs.files import write_whole
 
 SEVERITY = {"NOT VALID": "bad", "MASKED": "bad", "WEAK ATTACK": "bad", "TOO FEW IMAGES": "doubt", "NO SIGN OF MASKING": "good"}
@@ -182,6 +182,12 @@ def write_documents(folder: Path, audits: Sequence[Evidence]) -> list[Path]:
     write_whole(folder / "audit.md", audit_markdown(audits))
     write_whole(folder / "audit.html", audit_html(audits))
     return [folder / "audit.md", folder / "audit.html"]
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown, its cells as they are."""
+    lines = [f"| {' | '.join(markdown_text(cell) for cell in row)} |" for row in (header, *rows)]
+    return "\n".join([lines[0], f"|{'---|' * len(header)}", *lines[1:]])
 
 
 def _title(audits: Sequence[Evidence]) -> str:

@@ -1,0 +1,46 @@
+"""Numbers in units of the image, in which one is the whole range of a pixel: read and written as people do, ``8/255``."""
+
+import math
+import re
+
+from snn_sparsity.validation import InputError
+
+NUMBER = r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*"
+
+
+class Levels(float):
+    """A number in units of the image, such as a radius: given as a number or a fraction, and written in grey levels where they are whole.
+
+    Args:
+        value: A number, or the text of a number or of a fraction.
+
+    Raises:
+        InputError: For a text that is neither, or a denominator of 0.
+
+    Example:
+        >>> Levels("8/255"), Levels(" -4 / 255 "), Levels(2 / 255), Levels(0.01), Levels("8/256")
+        (8/255, -4/255, 2/255, 0.01, 0.03125)
+        >>> Levels("8/255") == 8 / 255
+        True
+    """
+
+    def __new__(cls, value: "str | float") -> "Levels":
+        """Read it."""
+        return super().__new__(cls, _read(value) if isinstance(value, str) else value)
+
+    def __repr__(self) -> str:
+        """Write it."""
+        levels = 255 * self
+        near = round(levels) if math.isfinite(levels) else 0
+        return f"{near}/255" if near and abs(levels - near) < 1e-6 else float.__repr__(self)
+
+    __str__ = __repr__
+
+
+def _read(text: str) -> float:
+    parts = re.fullmatch(f"{NUMBER}(?:/{NUMBER})?", text)
+    if parts is None:
+        raise InputError(f"{text!r} is not allowed: give a number or a fraction such as 8/255")
+    if parts[2] is not None and float(parts[2]) == 0:
+        raise InputError(f"{text!r} is not allowed: its denominator is 0")
+    return float(parts[1]) / float(parts[2] or 1)
