@@ -91,9 +91,8 @@ def test_features_are_what_the_last_layer_sees(subject):
 def test_the_audit_counts_them_or_says_why_not(subject, tmp_path):
     def planted_of(count):
         budget = replace(SMALL, planted=count, radii=(), queries=1, rules=0, references=1, noise=1)
-        audit = Audit(
-            replace(subject, images=subject.images[:4], labels=subject.labels[:4]), ("spikes",), budget, EPS, Journal(None, {})
-        ).run()
+        few = replace(subject, images=subject.images[:4], labels=subject.labels[:4])
+        audit = Audit(few, ("spikes",), budget, EPS, Journal(None, {})).run()
         return audit.protocols["spikes"].diagnostics.planted, [one.why for one in audit.not_run]
 
     measured, _ = planted_of(2)

@@ -107,6 +107,7 @@ class Facts(NamedTuple):
         num_classes: K; the DLR loss needs three, its targeted form four.
         blocked: Modules that block the gradient, to be passed straight through.
         why_no_rules: Why surrogate rules do not apply; empty where they do.
+        idle: Names of rules that change no gradient of this network.
     """
 
     random: bool
@@ -116,6 +117,7 @@ class Facts(NamedTuple):
     num_classes: int
     blocked: tuple[str, ...] = ()
     why_no_rules: str = ""
+    idle: tuple[str, ...] = ()
 
 
 def step_length(eps: float, steps: int) -> float:
@@ -190,22 +192,27 @@ class Battery:
         count = max(self.budget.references, -int(-needed // cost(host)))
         return [Job(f"{self._name} again, start {number + 1}", "reference", host, stream=MAIN) for number in range(count)]
 
+    def rules(self) -> dict[str, GradientRule]:
+        """Return the backward rules that the budget tries, by name; those that change no gradient of this network are left out."""
+        found: dict[str, GradientRule] = {}
+        if self.facts.blocked:
+            found[f"straight through {', '.join(self.facts.blocked)}"] = Unblocked(self.facts.blocked)
+        found["straight through rounding"] = StraightThrough()
+        found |= dict(list(RULES.items())[: self.budget.rules]) if self.facts.spiking else {}
+        found |= POOLS if self.facts.max_pooling else {}
+        return {name: rule for name, rule in found.items() if name not in self.facts.idle}
+
     def arms(self) -> list[Job]:
         """Attacks that change one thing of the native one, or need no gradient."""
-        host, eps, facts = self.host(), self.eps, self.facts
-        rules: list[tuple[str, GradientRule]] = (
-            [(f"straight through {', '.join(facts.blocked)}", Unblocked(facts.blocked))] if facts.blocked else []
-        )
-        rules += [("straight through rounding", StraightThrough())]
-        rules += list(RULES.items())[: self.budget.rules] if facts.spiking else []
-        rules += list(POOLS.items()) if facts.max_pooling else []
-        found: list[tuple[str, Attack, Family]] = [(name, self._averaged(BPDA(host, rule, eps=eps)), "rules") for name, rule in rules]
+        host, eps = self.host(), self.eps
+        found: list[tuple[str, Attack, Family]] = []
+        if self.facts.random:
+            found.append((f"mean of {self.budget.draws} draws", self._averaged(host), "averaging"))
+        found += [(name, self._averaged(BPDA(host, rule, eps=eps)), "rules") for name, rule in self.rules().items()]
         if self.coded:
             steps = self.budget.steps
             annealed = AnnealedPGD(eps=eps, alpha=step_length(eps, steps), steps=steps, random_start=True, loss="margin")
             found.append(("box smoothing", self._averaged(annealed), "rules"))
-        if facts.random:
-            found.append((f"mean of {self.budget.draws} draws", self._averaged(host), "averaging"))
         return [Job(name, "arm", attack, family, MAIN) for name, attack, family in [*found, *self._without_gradients()]]
 
     def _without_gradients(self) -> Iterator[tuple[str, Attack, Family]]:

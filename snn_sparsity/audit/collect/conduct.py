@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.pooling import _MaxPoolNd
 
 from snn_sparsity.attacks import Noise, Swap, Transfer
-from snn_sparsity.attacks.base import Attack
+from snn_sparsity.attacks.base import Attack, input_gradient
+from snn_sparsity.attacks.metering import Meter, Metered
 from snn_sparsity.audit.collect import diagnostics
 from snn_sparsity.audit.collect.attacking import Record, attack_batch
 from snn_sparsity.audit.collect.battery import ANYWHERE, MAIN, POOLS, RULES, UNBOUNDED, Battery, Budget, Facts, Job, cost, quoted
@@ -70,6 +71,7 @@ class Audit:
         for path in known.pop("stuck"):
             self.missing(f"straight through {path}", "it blocks the gradient, and its input and output differ in shape")
         facts = Facts(**known | {"blocked": tuple(known["blocked"])})
+        facts = facts._replace(idle=tuple(self.journal.once("idle rules", lambda: self._idle(facts))))
         self.subject = replace(self.subject, random=facts.random)
         clean = self.journal.once("clean", self._clean)
         self._total = planned(self.protocols, self.budget, self.eps, facts) * sum(clean)
@@ -122,6 +124,23 @@ class Audit:
         return blocked_modules(
             self.subject.classifier, lambda: target.logits(x).logsumexp(1) - target.logits(x).gather(1, labels[:, None])[:, 0]
         )
+
+    def _idle(self, facts: Facts) -> list[str]:
+        """Return the rules that change no gradient of this network; of a random one every gradient differs, and none is idle."""
+        if facts.random:
+            return []
+        x, labels = self.subject.inputs(PROTOCOLS["spikes"], self.first(HARNESS_IMAGES), self.subject.generator(0))
+        target = Metered(self.subject.target(PROTOCOLS["spikes"], self.subject.generator(0)), Meter(labels))
+
+        def gradient() -> Tensor:
+            return input_gradient(target.logits, x, labels, "margin")[0]
+
+        plain, idle = gradient(), []
+        for name, rule in Battery(False, self.budget, self.eps, facts).rules().items():
+            with rule.applied(self.subject.classifier):
+                if torch.equal(gradient(), plain):
+                    idle.append(name)
+        return idle
 
     def _repeats(self) -> bool:
         evidence = harness(self.subject, PROTOCOLS["spikes"], self.first(HARNESS_IMAGES), {})
@@ -210,6 +229,8 @@ class _Conduct:
             left = _left(left, self._attack(job, left, planned=False))
         if not self.facts.spiking:
             self._does_not_apply("surrogates", self.facts.why_no_rules)
+        for name in self.facts.idle:
+            self._does_not_apply(name, "it changes no gradient of this network")
         self._unbounded(survivors or right)
         self._radii(right, {place for place in right if self._survives(place)})
 
