@@ -16,6 +16,8 @@ from torchmetrics.classification import MulticlassAccuracy
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.gradient_rules.base import GradientRule
 from snn_sparsity.hyperparameters import objects_to_ignore
+from snn_sparsity.networks.batch_norm import one_value_refused
+from snn_sparsity.networks.steps import each_step_seen
 from snn_sparsity.objectives import CrossEntropy, Objective, TrainingStep
 from snn_sparsity.optimisation import Interval, MakeOptimizer, MakeScheduler, Optimisation, paper_adam
 from snn_sparsity.validation import InputError, require_choice, require_number
@@ -97,16 +99,26 @@ class SpikingClassifier(LightningModule):
         self.val_accuracy, self.test_accuracy = (MulticlassAccuracy(num_classes, average="micro") for _ in range(2))
 
     def forward(self, spikes: Tensor) -> Tensor:
-        """Return the logits [N,K] of spikes [T,N,C,H,W]: a pure function, since neurons are reset before and after."""
+        """Return the logits [N,K] of spikes [T,N,C,H,W]: a pure function, since neurons are reset before and after.
+
+        Raises:
+            InputError: Naming it, if a neuron in single-step mode would take time steps for images.
+        """
         functional.reset_net(self.network)
-        logits: Tensor = self.network(spikes).mean(0)
+        with each_step_seen(self.network, len(spikes)):
+            logits: Tensor = self.network(spikes).mean(0)
         # The neurons would otherwise keep the whole graph alive until the next forward.
         functional.reset_net(self.network)
         return logits
 
     def training_step(self, batch: SpikeBatch, batch_idx: int) -> Tensor:
-        """Return the objective of a batch, and log what it says."""
-        loss, logged = self.objective(self.training_state(batch, batch_idx))
+        """Return the objective of a batch, and log what it says.
+
+        Raises:
+            InputError: If a single image leaves a BatchNorm with one value per channel.
+        """
+        with one_value_refused(self.network) if len(batch.labels) == 1 else nullcontext():
+            loss, logged = self.objective(self.training_state(batch, batch_idx))
         self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch.labels), sync_dist=True)
         passes = sum(self.objective.passes)
         if passes != PLAIN_PASSES:

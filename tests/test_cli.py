@@ -16,7 +16,7 @@ from lightning import Callback
 from snn_sparsity.commands.main import main
 from snn_sparsity.configs import shipped
 
-README = Path(__file__).parents[1] / "README.md"
+PROBE_PAGE = Path(__file__).parents[1] / "docs/probe.md"
 TINY = ["--config", str(Path(__file__).parent / "tiny.yaml")]
 FEW = ["--data.train_images", "16", "--data.test_images", "8", "--trainer.max_epochs", "1"]
 
@@ -272,13 +272,13 @@ def test_help_does_not_import_torch():
 # A user's own probe ----------------------------------------------------------------------------------------------------------
 
 
-def readme_blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.S)
+def blocks_shown(language):
+    return re.findall(rf"```{language}\n(.*?)```", PROBE_PAGE.read_text(), re.S)
 
 
-def test_the_probe_of_the_readme_runs_from_any_directory():
-    source = next(block for block in readme_blocks("python") if "class MyProbe" in block)
-    config = next(block for block in readme_blocks("yaml") if "my_probe.MyProbe" in block)
+def test_the_probe_of_the_documentation_runs_from_any_directory():
+    source = next(block for block in blocks_shown("python") if "class MyProbe" in block)
+    config = next(block for block in blocks_shown("yaml") if "my_probe.MyProbe" in block)
     assert len(source.strip().splitlines()) <= 25
     Path("my_probe.py").write_text(source)
     Path("mine.yaml").write_text(config)

@@ -1,5 +1,4 @@
 import copy
-import logging
 import pickle
 
 import pytest
@@ -13,7 +12,7 @@ from torch import nn
 
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.measure.operations import holds_state, operations
-from snn_sparsity.networks import IFNeuron, SEWResNet, SpikingResNet, fused
+from snn_sparsity.networks import IFNeuron, SEWResNet, SpikingResNet, fused, native, sparse
 from snn_sparsity.networks.neurons import INTEGRATE, FusedIFNode, FusedLIFNode, FusedParametricLIFNode
 from snn_sparsity.validation import InputError
 from tests.tiny import TinyDataModule, TinyNetwork
@@ -25,6 +24,12 @@ KINDS = {FusedIFNode: neuron.IFNode, FusedLIFNode: neuron.LIFNode, FusedParametr
 def _compiled():
     """Every test here is about the compiled function: without one it would compare SpikingJelly with itself."""
     assert fused.compiled(INTEGRATE) is not None
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """The cache directory of this test."""
+    return tmp_path / "cache"
 
 
 @pytest.fixture
@@ -91,10 +96,15 @@ def test_equal_to_spikingjelly_bit_for_bit(kind, reset, detach, decay_input, thr
 
 
 def test_many_neurons_on_several_threads_and_other_layouts(calls):
-    x = torch.randn(6, 4, 8, 16, 16).transpose(1, 3)
-    ours, theirs = (everything(node, x, torch.zeros(16, 8, 4, 16), [x.cos(), x[0].sin()]) for node in sized(FusedIFNode))
-    assert all(torch.equal(mine, reference) for mine, reference in zip(ours, theirs, strict=True))
-    assert calls == ["forward", "backward"]
+    plain = torch.randn(6, 4, 8, 16, 16)
+    channels_last = plain.movedim(2, -1).contiguous().movedim(-1, 2)
+    gaps = torch.randn(12, 4, 8, 16, 20)[::2, ..., :16]
+    for x in (plain, channels_last, plain.transpose(1, 3), plain.transpose(0, 1), gaps):
+        calls.clear()
+        ours, theirs = (everything(node, x, torch.zeros(x.shape[1:]), [x.cos(), x[0].sin()]) for node in sized(FusedIFNode))
+        assert all(torch.equal(mine, reference) for mine, reference in zip(ours, theirs, strict=True))
+        assert calls == ["forward", "backward"]
+    assert FusedIFNode(step_mode="m")(channels_last).stride() == channels_last.stride()
 
 
 def test_layers_in_sequence_keep_their_state_between_calls():
@@ -254,34 +264,93 @@ def test_fused_adam_is_adam():
         torch.testing.assert_close(list(classifier.parameters()), list(twin.parameters()), rtol=1e-6, atol=1e-6)
 
 
+@pytest.fixture
+def compiling_anew():
+    """Forget what was compiled, before and after."""
+
+    def forget():
+        for remembered in (fused.compiled, sparse.compiled, native.warn_once):
+            remembered.cache_clear()
+
+    forget()
+    yield
+    forget()
+
+
+@pytest.mark.usefixtures("compiling_anew")
 def test_without_a_compiler_spikingjelly_takes_over_with_one_line(monkeypatch, caplog, calls):
-    ours, theirs = sized(FusedIFNode)
     monkeypatch.setenv("CC", "no-such-compiler --at-all")
-    fused.compiled.cache_clear()
-    try:
-        with caplog.at_level(logging.WARNING):
-            for _ in range(3):
-                x = torch.rand(4, 9)
-                assert torch.equal(ours(x), theirs(x))
-        (line,) = caplog.messages
-        assert line.startswith("No working C compiler")
-        assert "no-such-compiler" in line
-        with pytest.raises(InputError, match="kernel='fused' needs a C compiler"):
-            IFNeuron(kernel="fused")
-        assert type(IFNeuron(kernel="auto").build()) is FusedIFNode
-    finally:
-        fused.compiled.cache_clear()
+    ours, theirs = sized(FusedIFNode)
+    for _ in range(3):
+        x = torch.rand(4, 9)
+        assert torch.equal(ours(x), theirs(x))
+    assert sparse.compiled(torch.float32) is None
+    (line,) = caplog.messages
+    assert line.startswith("No C compiler (no-such-compiler --at-all")
+    with pytest.raises(InputError, match="kernel='fused' needs a C compiler"):
+        IFNeuron(kernel="fused")
+    assert type(IFNeuron(kernel="auto").build()) is FusedIFNode
     assert calls == []
 
 
-def test_a_compiler_that_fails_is_no_compiler(monkeypatch, caplog):
+@pytest.mark.usefixtures("compiling_anew")
+def test_a_compiler_that_fails_and_a_source_that_is_missing_are_told_apart(monkeypatch, caplog, tmp_path):
     monkeypatch.setenv("CC", "false")
-    fused.compiled.cache_clear()
-    try:
-        assert fused.compiled(INTEGRATE) is None
-    finally:
-        fused.compiled.cache_clear()
-    assert "returned non-zero exit status" in caplog.text
+    assert fused.compiled(INTEGRATE) is None
+    monkeypatch.delenv("CC")
+    broken = tmp_path / "broken.c"
+    broken.write_text("int forward(void) { return nonsense; }\n")
+    assert native.library(broken) is None
+    assert native.library(tmp_path / "gone.c") is None
+    failed, wrong, missing = caplog.messages
+    assert failed.startswith("false could not compile fused.c (exit code 1)")
+    assert "could not compile broken.c" in wrong
+    assert missing.startswith("gone.c is missing from this installation")
+
+
+def test_it_is_compiled_once_for_all_processes(monkeypatch, tmp_path, cache):
+    source = tmp_path / "answer.c"
+    source.write_text("int answer(void) { return 41 + PLUS; }\n")
+    assert native.library(source, "-DPLUS=1").answer() == 42
+    (kept,) = cache.glob("kernels/answer-*.so")
+    # Now only what was kept can answer.
+    monkeypatch.setattr(native.subprocess, "run", None)
+    assert native.library(source, "-DPLUS=1").answer() == 42
+    assert list(cache.glob("kernels/answer*")) == [kept]
+
+
+@pytest.mark.parametrize("harm", ["cut short", "one bit", "written by others", "folder open to others"])
+def test_a_library_that_is_damaged_or_anybody_s_is_compiled_again(harm, tmp_path, cache, monkeypatch):
+    source = tmp_path / "answer.c"
+    source.write_text("int answer(void) { return 42; }\n")
+    native.library(source)
+    (kept,) = cache.glob("kernels/answer-*.so")
+    content = kept.read_bytes()
+    if harm == "cut short":
+        kept.write_bytes(content[: len(content) // 2])
+    elif harm == "one bit":
+        kept.write_bytes(content[:1000] + bytes([content[1000] ^ 1]) + content[1001:])
+    else:
+        (kept if harm == "written by others" else kept.parent).chmod(0o777)
+    compiled = []
+    monkeypatch.setattr(native, "_compile", lambda *args, compile=native._compile: (compiled.append(args), compile(*args))[1])
+    assert native.library(source).answer() == 42
+    assert len(compiled) == 1
+
+
+@pytest.mark.parametrize("place", ["a file", "a link to nowhere"])
+@pytest.mark.usefixtures("compiling_anew")
+def test_a_cache_that_cannot_be_written_stops_nothing(place, tmp_path, monkeypatch, caplog):
+    cache = tmp_path / "elsewhere"
+    cache.touch() if place == "a file" else cache.symlink_to(tmp_path / "away" / "disk")
+    monkeypatch.setenv("SNN_SPARSITY_CACHE", str(cache))
+    x = torch.rand(4, 9)
+    for kind in (FusedIFNode, FusedLIFNode):
+        ours, theirs = sized(kind)
+        assert torch.equal(ours(x), theirs(x))
+        assert fused.compiled(ours._charge()) is not None
+    (line,) = caplog.messages
+    assert line.startswith("Compiled kernels cannot be kept")
 
 
 def test_kernels_by_name():

@@ -120,7 +120,7 @@ class Reuses(nn.Module):
 def test_operations_that_run_other_than_once_are_named(times):
     network = Reuses(times)
     x = torch.ones(1, 1, 2, requires_grad=True)
-    with pytest.raises(RuntimeError, match=f"'linear' ran {times} times"), record_gradients(network, ["linear"]):
+    with pytest.raises(InputError, match=f"'linear' ran {times} times"), record_gradients(network, ["linear"]):
         torch.autograd.grad(network(x).sum(), x)
     assert not network.linear._forward_pre_hooks
 
@@ -130,13 +130,13 @@ def test_a_missing_reset_is_named():
     x = torch.zeros(1, 1, 3, 32, 32, requires_grad=True)
     network(x)
     assert holds_state(network.sn1)
-    with pytest.raises(RuntimeError, match="'sn1' still holds the state"), record_gradients(network):
+    with pytest.raises(InputError, match="'sn1' still holds the state"), record_gradients(network):
         network(x)
 
 
 def test_an_input_without_gradient_is_named():
     network = nn.Sequential(nn.Linear(1, 1))
-    with pytest.raises(RuntimeError, match="'input' requires no gradient"), record_gradients(network, ["linear"]):
+    with pytest.raises(InputError, match="'input' requires no gradient"), record_gradients(network, ["linear"]):
         network(torch.ones(1, 1, 1))
 
 
@@ -145,7 +145,7 @@ def test_a_loss_that_ignores_an_operation_is_named():
     x = torch.ones(1, 1, 1, requires_grad=True)
     seen = []
     network[0].register_forward_hook(lambda module, inputs, output: seen.append(output))
-    with pytest.raises(RuntimeError, match="no gradient reached operation '1'"), record_gradients(network, ["linear"]):
+    with pytest.raises(InputError, match="no gradient reached operation '1'"), record_gradients(network, ["linear"]):
         network(x)
         torch.autograd.grad(seen[0].sum(), x)
 

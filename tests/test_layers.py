@@ -10,14 +10,14 @@ import snn_sparsity
 ROOT = Path(snn_sparsity.__file__).parent
 
 FLOORS = [
-    {"__init__", "validation", "randomness", "batch", "hyperparameters"},
+    {"__init__", "cache", "validation", "randomness", "batch", "hyperparameters"},
     {"units"},
     {"runs", "measure", "configs", "encoders", "networks", "distributed", "optimisation"},
     {"figures", "data", "gradient_rules", "sweep"},
     {"documents", "attacks"},
     {"reproduction", "probes", "audit", "objectives"},
     {"classifier"},
-    {"training"},
+    {"training", "experiments"},
     {"commands"},
     {"__main__"},
 ]

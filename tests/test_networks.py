@@ -1,5 +1,3 @@
-import copy
-
 import pytest
 import torch
 import torchvision
@@ -7,7 +5,6 @@ from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from spikingjelly.activation_based.model import sew_resnet, spiking_resnet
 
 from snn_sparsity.networks import IFNeuron, SEWResNet, SpikingResNet
-from snn_sparsity.networks.convolution import TapConv2d
 from snn_sparsity.validation import InputError
 
 
@@ -73,28 +70,6 @@ def test_cifar_stem_keeps_the_map_large():
     network.layer4.register_forward_hook(lambda module, inputs, output: sizes.append(tuple(output.shape[-2:])))
     network(torch.zeros(1, 1, 3, 32, 32))
     assert sizes == [(2, 2)]
-
-
-@pytest.mark.parametrize(
-    ("size", "kernel", "stride", "padding"),
-    [(1, 3, 1, 1), (2, 3, 2, 1), (1, 1, 1, 0), (2, 1, 2, 0), (3, 3, 1, 0), (1, 7, 2, 3), (2, 3, 1, 1), (4, 3, 2, 1)],
-)
-@pytest.mark.parametrize("bias", [True, False])
-def test_tap_convolution_is_the_convolution(size, kernel, stride, padding, bias):
-    torch.manual_seed(0)
-    theirs = layer.Conv2d(3, 5, kernel, stride, padding, bias=bias, step_mode="m").double()
-    mine = copy.deepcopy(theirs)
-    mine.__class__ = TapConv2d
-    x = torch.randn(4, 2, 3, size, size, dtype=torch.float64, requires_grad=True)
-    outputs = [module(x) for module in (mine, theirs)]
-    weight = torch.randn_like(outputs[1])
-    torch.testing.assert_close(outputs[0], outputs[1])
-    for parameter in ("x", "weight", "bias")[: 3 if bias else 2]:
-        gradients = [
-            torch.autograd.grad((output * weight).sum(), x if parameter == "x" else getattr(module, parameter), retain_graph=True)[0]
-            for module, output in zip((mine, theirs), outputs, strict=True)
-        ]
-        torch.testing.assert_close(gradients[0], gradients[1])
 
 
 def test_unreachable_taps_get_no_gradient():

@@ -11,7 +11,27 @@ from snn_sparsity.configs import shipped
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-CONSOLE = [line for block in re.findall(r"```console\n(.*?)```", README, re.S) for line in block.splitlines()]
+PAGES = README + (ROOT / "docs/train.md").read_text() + (ROOT / "docs/tutorial.md").read_text()
+CONSOLE = [line for block in re.findall(r"```console\n(.*?)```", PAGES, re.S) for line in block.splitlines()]
+CONSOLE += [f"$ {command}" for command in re.findall(r"`(snn-sparsity [^`]+)`", README)]
+
+
+def test_it_is_short():
+    assert len(README.splitlines()) <= 160
+
+
+def test_the_lines_of_python_work(elsewhere, monkeypatch):
+    from lightning import Trainer
+
+    from snn_sparsity import DigitsDataModule
+
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    few = {"train_samples": 16, "test_samples": 16, "validation": "test"}
+    monkeypatch.setattr("snn_sparsity.data.DigitsDataModule", lambda: DigitsDataModule(**few))
+    monkeypatch.setattr("lightning.Trainer", lambda **given: Trainer(**given | {"max_epochs": 1, "accelerator": "cpu", "logger": False}))
+    seen = {}
+    exec(code, seen)
+    assert seen["probe"].tag("grad_zero/x") == "grad_zero/x"
 
 
 def test_make_targets_exist():
@@ -41,9 +61,11 @@ def test_every_command_shown_exists():
 
 
 def test_files_named_exist():
-    table = README.split("## Where things are")[1].split("##")[0]
+    table = (ROOT / "docs/design.md").read_text().split("## Where things are")[1].split("##")[0]
     for name in re.findall(r"`(snn_sparsity/[\w./]+|docs/[\w.]+)`", table):
         assert (ROOT / name).exists(), name
+    for link in re.findall(r"\]\(((?!http)[^)#]+)\)", README):
+        assert (ROOT / link).exists(), link
     for image in re.findall(r"!\[.*?\]\((.*?)\)", README):
         assert (ROOT / image).is_file(), image
 

@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from snn_sparsity.commands.main import main
-from snn_sparsity.reproduction.claim import series_of
+from snn_sparsity.reproduction.claim import claim_table, series_of, varying_zeros
 from snn_sparsity.reproduction.conditions import conditions
 from snn_sparsity.reproduction.paper import COLUMNS, max_pooled, paper_rows
 from snn_sparsity.reproduction.paper_rows import arrows, paper_table
@@ -73,7 +73,10 @@ def curve(pool, depth, seed, epoch):
         "train/loss_epoch": 2 - rise, "val/loss": 1.9 - rise, "val/accuracy": rise, "fgsm/accuracy": robust,
         "pgd/accuracy": 0.8 * robust, "codebook/accuracy": 0.1 * rise,
         **{f"grad_zero_mean/{kind}": share for kind, share in zeros.items()},
-        "grad_zero/input/00_input": 0.1, "grad_zero/conv/01_conv1": 0.2 + 0.1 * epoch,
+        "grad_zero/input/00_input": zeros["input"], "grad_zero/conv/01_conv1": zeros["conv"],
+        # A shortcut of stride 2, and a layer that is never sparse: structure, left out.
+        "grad_zero/conv/07_shortcut": 0.75, "grad_zero/conv/09_conv3": 0.0,
+        "grad_norm/conv/07_shortcut": 0.1, "grad_norm/conv/09_conv3": 0.1,
         "grad_norm/input/00_input": 0.5, "grad_norm/conv/01_conv1": 0.01,
     }  # fmt: skip
 
@@ -497,6 +500,22 @@ def test_over_runs_each_run_counts_once():
     assert series.over_runs.value == pytest.approx(expected)
 
 
+def test_structural_constants_are_left_out_and_depth_is_marked():
+    for depth, zeros in ((18, 0.9), (34, 0.5), (50, 0.1)):
+        curves = {epoch: curve("max", depth, 3407, epoch) for epoch in range(3)}
+        for epoch, values in curves.items():
+            values |= {"grad_zero/conv/01_conv1": zeros + 0.01 * epoch, "grad_zero/bn/02_bn1": 0.0, "grad_zero/neuron/03_sn1": 0.1 * epoch}
+        write(str(depth), config(depth=depth), curves)
+    series = {each.kind: each for each in series_of(results_of(find_records([Path("runs")])), protocols_of(groups())[STRICT])}
+    assert "bn" not in series, "nothing there varies"
+    assert [point.zeros for point in series["conv"].points[:2]] == pytest.approx([0.9, 0.91])
+    assert series["conv"].depth_share > 0.99
+    assert series["neuron"].depth_share == pytest.approx(0)
+    rows = {row[2].text: [cell.text for cell in row] for row in claim_table(STRICT, list(series.values())).rows}
+    assert rows["conv"][6].startswith("confounded with depth (100 %")
+    assert "depth" not in rows["neuron"][6]
+
+
 def test_datasets_are_not_thrown_together():
     write("a", config())
     write("b", config(name="cifar100"))
@@ -546,7 +565,7 @@ def test_every_number_is_found_again_in_its_line(made):
     checked = 0
     for row in sources(made):
         if "metrics.csv:" not in row["sources"]:
-            assert re.match(r"paper_tables\.yaml|grad_zero_mean/\w+, \w+/accuracy, val/accuracy: every epoch of", row["sources"])
+            assert re.match(r"paper_tables\.yaml|grad_zero/\w+/ that vary, \w+/accuracy, val/accuracy: every epoch of", row["sources"])
             continue
         lines = [at(made, source) for source in row["sources"].split("; ")]
         value = float(re.match(r"[-+]?[\d.]+", row["value"])[0])
@@ -572,7 +591,8 @@ def test_every_correlation_is_found_again_in_the_runs_it_names(made):
         names, marks = row["sources"].split(": every epoch of ")
         zeros, attacked, _ = names.split(", ")
         runs = [result.record.metrics for result in report.results if result.mark in marks.split()]
-        pairs = [(run[zeros][epoch].value, run[attacked][epoch].value) for run in runs for epoch in run[zeros]]
+        kind = zeros.split("/")[1]
+        pairs = [(share, run[attacked][epoch].value) for run in runs for epoch, share in varying_zeros(run, kind).items()]
         assert float(row["value"].split()[0]) == pytest.approx(np.corrcoef(np.array(pairs).T)[0, 1], abs=0.006)
 
 
@@ -732,3 +752,27 @@ def test_a_run_that_cannot_be_kept_whole_is_not_kept_in_part(capsys):
     assert main(["keep", "runs"]) == 2
     assert "best.ckpt is no readable checkpoint" in capsys.readouterr().err
     assert not list(Path("results").rglob("*.*"))
+
+
+# Figures 1 and 3 -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_papers_zeros_stand_with_their_place_and_never_as_a_mean_of_ours():
+    from snn_sparsity.reproduction.paper_figures import figure_numbers, zero_table
+
+    table = figure_numbers()
+    assert [row[0].text for row in table.rows] == ["37.88", "29.01", "16.52"]
+    assert all(cell.text for row in table.rows for cell in row)
+    assert pytest.approx(75.76) == 2 * 37.88
+    assert "75.76" in table.rows[0][3].text
+    values = {0: curve("max", 18, 3407, 0) | {
+        "grad_zero/pool/04_maxpool": 0.77, "grad_zero/pool/62_avgpool": 0.0, "grad_zero/bn/02_bn1": 0.67,
+        "grad_zero_batchnorm_batch/pool/04_maxpool": 0.7706, "grad_zero_batchnorm_batch/pool/62_avgpool": 0.0,
+        "grad_zero_batchnorm_batch/bn/02_bn1": 0.0, "grad_zero_mean_batchnorm_batch/surrogate": 0.0385,
+    }}  # fmt: skip
+    write("a", config(epochs=1), values)
+    rows = [[cell.text for cell in row] for row in zero_table(results_of(find_records([Path("runs")]))).rows]
+    assert rows == [
+        ["[R1]", "BatchNorm eval", "77.00", "0.00", "67.00", "-"],
+        ["[R1]", "BatchNorm batch", "77.06", "0.00", "0.00", "3.85"],
+    ]

@@ -348,8 +348,9 @@ def test_correlations_over_batches_and_epochs():
     assert last["trail_correlation/pearson_batches_value/gradients/01_a"].item() == pytest.approx(1.0)
     assert last["trail_correlation/pearson_epochs_value/gradients/01_a"].item() == pytest.approx(1.0)
     assert math.isnan(summaries[0]["trail_correlation/pearson_epochs_value/gradients/01_a"])
-    # Weights without spread: undefined, neither 0 nor 1.
-    assert math.isnan(last["trail_correlation/pearson_batches_value/weights/01_a"])
+    # Weights without spread: undefined, neither 0 nor 1; within an epoch they cannot have any, and nothing is offered.
+    assert math.isnan(last["trail_correlation/pearson_epochs_value/weights/01_a"])
+    assert not [name for name in last if "batches" in name and ("weights" in name or "partial" in name)]
     # The last layer has no later weights to hold fixed.
     assert "trail_correlation/partial_epochs_value/gradients/02_b" not in last
     assert "trail_correlation/partial_epochs_value/gradients/01_a" in last

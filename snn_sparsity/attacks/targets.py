@@ -7,6 +7,7 @@ from copy import copy
 from typing import Any, Literal, Self
 
 import torch
+from spikingjelly.activation_based import functional
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -14,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from snn_sparsity.attacks.base import Space
 from snn_sparsity.attacks.drift import Drift, Statistics
 from snn_sparsity.encoders.base import Encoder, grey_levels
-from snn_sparsity.validation import require_choice, require_number
+from snn_sparsity.validation import InputError, require_choice, require_number
 
 BatchNormMode = Literal["eval", "batch"]
 
@@ -70,8 +71,66 @@ class SpikeTarget:
 
     def _run(self, x: Tensor, batch_norm: BatchNormMode) -> Tensor:
         with evaluating(self.network, batch_norm):
-            logits: Tensor = functional_call(self.network, self._parameters | self._buffers, (x.transpose(0, 1),))
+            logits: Tensor = functional_call(self.network, self._parameters | self._buffers, (self._time_first(x),))
         return logits
+
+    def _time_first(self, x: Tensor) -> Tensor:
+        return x.transpose(0, 1)
+
+
+class ImageClassifier(nn.Module):
+    """Any module from images [N,...] to logits [N,K], seen as a classifier of one time step: from [1,N,...] to logits.
+
+    Spiking neurons in it are reset before and after, as :class:`SpikingClassifier` does.
+
+    Args:
+        network: The module; it may make time steps of its own.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Return the logits [N,K].
+
+        Raises:
+            InputError: If the module returns anything else.
+        """
+        functional.reset_net(self.network)
+        logits = self.network(spikes.squeeze(0))
+        functional.reset_net(self.network)
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            told = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise InputError(f"{type(self.network).__name__} returns {told}, not logits [N,K]")
+        return logits
+
+
+class PlainTarget(SpikeTarget):
+    """A module that takes images as they are: x is [N,C,H,W] in [0,1], real numbers.
+
+    What :class:`SpikeTarget` says of parameters, modes and BatchNorm holds here too.
+
+    Args:
+        network: Maps images to logits [N,K]; a normalisation of the images is its own.
+        batch_norm: ``eval`` or ``batch``.
+
+    Example:
+        >>> PlainTarget(nn.Sequential(nn.Flatten(), nn.Linear(12, 5))).logits(torch.zeros(2, 3, 2, 2)).shape
+        torch.Size([2, 5])
+    """
+
+    space: Space = "image"
+
+    def __init__(self, network: nn.Module, batch_norm: BatchNormMode = "eval") -> None:
+        super().__init__(ImageClassifier(network), batch_norm)
+
+    def as_image_model(self) -> "ImageModel":
+        """Return the module that other attack libraries take."""
+        return ImageModel(self)
+
+    def _time_first(self, x: Tensor) -> Tensor:
+        return x.unsqueeze(0)
 
 
 class ImageTarget:
@@ -119,6 +178,19 @@ class ImageTarget:
         other.half_width = half_width
         return other
 
+    def as_image_model(self) -> "ImageModel":
+        """Return the module that other attack libraries take: images [N,C,H,W] in [0,1] to logits, with this target's gradient.
+
+        Example:
+            >>> from snn_sparsity.classifier import SpikingClassifier
+            >>> from snn_sparsity.encoders import PhaseEncoder
+            >>> from snn_sparsity.networks import SEWResNet
+            >>> model = ImageTarget(SpikingClassifier(SEWResNet()), PhaseEncoder()).as_image_model()
+            >>> model(torch.rand(2, 3, 32, 32)).shape
+            torch.Size([2, 10])
+        """
+        return ImageModel(self)
+
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits [N,K] of images [N,C,H,W] in [0,1], as the attack sees them."""
         return self.spikes.logits(self.encode(x))
@@ -134,6 +206,27 @@ class ImageTarget:
             return self.encoder(x, self.generator).transpose(0, 1)
         spikes = self.encoder(x.detach(), self.generator).transpose(0, 1)
         return BoxBPDA.apply(x, spikes, self._mean_code, self.half_width)
+
+
+class ImageModel(nn.Module):
+    """A target as foolbox, torchattacks and AutoAttack take it: a module from images [N,C,H,W] in [0,1] to logits [N,K].
+
+    The classifier behind it is none of its parts: no attack library changes its mode, and none of its weights gets a gradient.
+
+    Args:
+        target: A target in image space.
+    """
+
+    def __init__(self, target: "ImageTarget | PlainTarget") -> None:
+        super().__init__()
+        self.target = target
+        # By it libraries find the device.
+        self.place = nn.Parameter(torch.empty(0, device=next(iter(target.network.parameters())).device), requires_grad=False)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits [N,K] of images [N,C,H,W] in [0,1]."""
+        return self.target.logits(x)
 
 
 class WrappedTarget(ABC):

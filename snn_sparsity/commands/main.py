@@ -21,6 +21,7 @@ GOES_ON = {
     "fit": ": with --resume the same command goes on",
     "audit": ": with --resume the same command goes on",
     "sweep": ": the same command goes on from here",
+    "experiment": ": the same command goes on from here",
 }
 """What to say to whoever stopped a command."""
 LONGEST_LINE = 1000

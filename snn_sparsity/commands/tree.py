@@ -113,7 +113,7 @@ class Tree:
         self.parser.add_argument("--version", action="version", version=f"snn-sparsity {__version__}")
         self._actions = self.parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
         self.commands: dict[str, OneLineParser] = {}
-        for add in (_fit, _validate, _test, _predict, _audit, _configs, _sweep, _report, _keep, _plot):
+        for add in (_fit, _validate, _test, _predict, _audit, _configs, _sweep, _report, _keep, _plot, _experiment):
             add(self)
 
     def command(self, name: str, summary: str, *, module: str = "", takes_more: bool = False, **options: Any) -> OneLineParser:
@@ -308,6 +308,27 @@ def _plot(tree: Tree) -> None:
         help="gradients, zeros_over_epochs, origin, bound, trail, surrogate, or all that there are numbers for (default)",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the PNG files (default: figures/ in the first run)")
+
+
+def _experiment(tree: Tree) -> None:
+    parser = tree.command(
+        "experiment", "put the paper's claims to the test: causal, trail",
+        usage="snn-sparsity experiment NAME [RUNS...] [OPTIONS]",
+        description="causal: attack the networks of a grid with sparse and with dense gradients at their pool, on the same images, and\n"
+        "compare in pairs: do zeros make a network robust? trail: section 5 as experiments, in the paper's two-layer model and in one\n"
+        "trained network. Stopped, the same command goes on. Without RUNS, causal writes its document anew from what was measured.",
+        epilog="examples:\n  snn-sparsity sweep --grid causal_cpu --seeds 3407,1 --jobs 1\n"
+        "  snn-sparsity experiment causal runs/causal_cpu --samples 500 --out results/causal_cpu\n"
+        "  snn-sparsity experiment trail runs/demo/seed_3407/0 --samples 40 --out results/trail",
+    )  # fmt: skip
+    parser.add_argument("name", metavar="NAME", choices=("causal", "trail"), help="causal or trail")
+    parser.add_argument("runs", metavar="RUNS", type=Path, nargs="*", help="runs, or folders with runs somewhere below them")
+    parser.add_argument("--samples", type=int, metavar="N", help="the first N test images (default: 1000; trail: 40)")
+    parser.add_argument("--batch_size", type=int, default=16, metavar="N", help="images attacked at a time (default: 16, the paper's)")
+    parser.add_argument("--layer", metavar="PATH", help="trail: the convolution to prune (default: layer2.0.conv2, else the last)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the document (default: NAME)")
+    parser.add_argument("--data_root", metavar="DIR", help="where the images or the archive lie (default: where they lay in training)")
+    parser.flag("--cpu", "leave a GPU alone")
 
 
 def _takes_checkpoint(parser: OneLineParser) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torchvision.transforms.v2 import functional as transforms
 
+from snn_sparsity.cache import cache_directory
 from snn_sparsity.data.base import SpikeDataModule
-from snn_sparsity.data.images import ImageSet, Splits, cache_directory, cached, require_every_class
+from snn_sparsity.data.images import ImageSet, Splits, cached, require_every_class
 from snn_sparsity.data.recognition import Recognised, recognise
 from snn_sparsity.validation import InputError
 

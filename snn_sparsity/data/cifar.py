@@ -11,8 +11,9 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
+from snn_sparsity.cache import cache_directory
 from snn_sparsity.data.base import SpikeDataModule
-from snn_sparsity.data.images import ImageSet, Splits, cache_directory, cached, offline
+from snn_sparsity.data.images import ImageSet, Splits, cached, offline
 from snn_sparsity.validation import InputError, require_choice
 
 

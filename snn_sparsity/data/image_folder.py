@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from snn_sparsity.cache import cache_directory
 from snn_sparsity.data.base import SpikeDataModule
 from snn_sparsity.data.image_files import (
     LOOKED_FOR,
@@ -21,7 +22,7 @@ from snn_sparsity.data.image_files import (
     require_inside,
     tell_left_out,
 )  # fmt: skip
-from snn_sparsity.data.images import ImageSet, Splits, cache_directory, cached, require_every_class
+from snn_sparsity.data.images import ImageSet, Splits, cached, require_every_class
 from snn_sparsity.validation import InputError, require_choice
 
 TEST_ORDER_SEED = 0

@@ -93,13 +93,6 @@ def _told(missing: Sequence[str], names: Sequence[str]) -> str:
     return f"{len(missing)} of {len(names)} classes {'has' if len(missing) == 1 else 'have'}"
 
 
-def cache_directory() -> Path:
-    """Return where datasets are kept: ``$SNN_SPARSITY_CACHE``, or ``snn_sparsity`` in the user's cache directory."""
-    if given := os.environ.get("SNN_SPARSITY_CACHE"):
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "snn_sparsity"
-
-
 def offline() -> bool:
     """Return whether ``$SNN_SPARSITY_OFFLINE`` forbids downloads: anything but nothing and 0."""
     return os.environ.get("SNN_SPARSITY_OFFLINE", "") not in ("", "0")

@@ -81,7 +81,11 @@ def zeros_over_epochs(runs: Sequence[Run]) -> Figure:
         gaps |= bool(np.isnan(zeros).any())
         mesh = panel.pcolormesh(zeros, cmap=colours, vmin=0, vmax=100)
         title(panel, run, "", len(runs))
-        _cells(panel, depths, epochs)
+        panel.grid(visible=False)
+        shown = range(0, len(epochs), math.ceil(len(epochs) / 10))
+        panel.set_xticks([place + 0.5 for place in shown], [str(epochs[place]) for place in shown])
+        panel.set_yticks([depth + 0.5 for depth in range(0, depths, 5)], [str(depth) for depth in range(0, depths, 5)])
+        panel.set_xlabel("epoch")
         _kind_strip(panel, list(names.values()))
     axes[0, 0].set_ylabel("depth of the operation")
     figure.colorbar(mesh, ax=axes, label="zeros in the input gradient (%)", aspect=30, pad=0.03)
@@ -98,15 +102,6 @@ def _zeros(run: Run, names: dict[str, LoggedOperation], depths: int, epochs: lis
         for epoch, value in run.values[name].items():
             zeros[operation.depth, epochs.index(epoch)] = 100 * value
     return zeros
-
-
-def _cells(axes: Axes, depths: int, epochs: list[int]) -> None:
-    """Put ticks into the middle of cells."""
-    axes.grid(visible=False)
-    shown = range(0, len(epochs), math.ceil(len(epochs) / 10))
-    axes.set_xticks([place + 0.5 for place in shown], [str(epochs[place]) for place in shown])
-    axes.set_yticks([depth + 0.5 for depth in range(0, depths, 5)], [str(depth) for depth in range(0, depths, 5)])
-    axes.set_xlabel("epoch")
 
 
 def _kind_strip(axes: Axes, operations: list[LoggedOperation]) -> None:

@@ -61,7 +61,11 @@ def origin(runs: Sequence[Run]) -> Figure:
     axes = figure.subplots(len(runs), 2, sharex="col", sharey=True, squeeze=False, width_ratios=[1, 3.2])
     kinds = [kind for kind in KINDS if any(run.last(f"zero_origin_mean/{cause}/{kind}") for run in runs for cause in CAUSES)]
     for (by_kind, by_operation), run in zip(axes, runs, strict=True):
-        _stack(by_kind, list(range(len(kinds))), [[_mean(run, cause, kind) for kind in kinds] for cause in CAUSES])
+        _stack(
+            by_kind,
+            list(range(len(kinds))),
+            [[(run.curve(f"zero_origin_mean/{cause}/{kind}")[1] or [0.0])[-1] for kind in kinds] for cause in CAUSES],
+        )
         by_kind.set_xticks(range(len(kinds)), kinds, rotation=30)
         by_kind.xaxis.set_tick_params(labelbottom=True)
         by_kind.set_title("mean of each kind")
@@ -74,11 +78,6 @@ def origin(runs: Sequence[Run]) -> Figure:
     handles = [*patches, *kind_handles(kinds), *labelled(axes.flat)]
     legend(figure, handles, math.ceil(len(handles) / 2))
     return figure
-
-
-def _mean(run: Run, cause: str, kind: str) -> float:
-    _, values = run.curve(f"zero_origin_mean/{cause}/{kind}")
-    return values[-1] if values else 0.0
 
 
 def _operations(axes: Axes, run: Run) -> None:

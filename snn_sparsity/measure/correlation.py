@@ -68,15 +68,15 @@ def spearman(x: ArrayLike, y: ArrayLike) -> Correlation:
 def partial(x: ArrayLike, y: ArrayLike, given: ArrayLike) -> Correlation:
     """Return the correlation of x and y once what a straight line in ``given`` explains is taken from both.
 
-    ``r_xy.z = (r_xy - r_xz r_yz) / sqrt((1 - r_xz^2)(1 - r_yz^2))``, with Fisher's interval on n - 4. A constant ``given`` explains
-    nothing and leaves Pearson's correlation. Undefined for fewer than five points, or where nothing is left of x or y.
+    ``r_xy.z = (r_xy - r_xz r_yz) / sqrt((1 - r_xz^2)(1 - r_yz^2))``, with Fisher's interval on n - 4. Undefined for fewer than
+    five points, where nothing is left of x or y, and for a constant ``given``: nothing was held fixed.
 
     Example:
         >>> partial([1, 2, 3, 4, 5], [1, 2, 3, 4, 5], [1, 2, 3, 4, 5]).value
         nan
     """
     first, second, control = _series(x), _series(y), _series(given)
-    if len(first) < 5 or _undefined(first) or _undefined(second):
+    if len(first) < 5 or any(map(_undefined, (first, second, control))):
         return UNDEFINED
     left, right = _residual(first, control), _residual(second, control)
     if left.std() <= 1e-9 * first.std() or right.std() <= 1e-9 * second.std():

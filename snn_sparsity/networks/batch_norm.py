@@ -1,7 +1,7 @@
 """BatchNorm over the batches of all processes, over time as over images."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -10,13 +10,49 @@ from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from snn_sparsity.networks.normalisation import SpikeBatchNorm2d
 from snn_sparsity.validation import InputError
 
 
-class SyncBatchNorm2d(layer.BatchNorm2d):  # type: ignore[misc]  # SpikingJelly ships no types
-    """SpikingJelly's ``BatchNorm2d``; in training its statistics are those of all processes' batches together.
+class OneValueError(InputError):
+    """A BatchNorm was to take the statistics of one value per channel: there are none."""
 
-    On one process, in eval mode and inside :func:`each_by_itself` it is SpikingJelly's own. ``torch.nn.SyncBatchNorm`` knows no time
+
+@contextmanager
+def one_value_refused(network: nn.Module) -> Iterator[None]:
+    """Raise OneValueError, naming the module, where a BatchNorm would take statistics of one value per channel.
+
+    That is a batch of one image, with one time step and maps of 1x1. PyTorch ends there in an error that names no module.
+    """
+
+    def look(path: str) -> Any:
+        def note(module: _BatchNorm, inputs: tuple[Tensor, ...]) -> None:
+            together = isinstance(module, SyncBatchNorm2d) and not module.by_itself and torch.distributed.is_initialized()
+            uses_batch = module.training or module.running_mean is None
+            if uses_batch and not together and inputs[0].numel() == module.num_features:
+                raise OneValueError(one_value(path))
+
+        return note
+
+    with ExitStack() as hooks:
+        for path, module in network.named_modules():
+            if isinstance(module, _BatchNorm):
+                hooks.callback(module.register_forward_pre_hook(look(path)).remove)
+        yield
+
+
+def one_value(path: str) -> str:
+    """Return why a batch cannot go through a BatchNorm, and what helps."""
+    return (
+        f"BatchNorm {path!r} sees one value per channel, of which there is no variance: a batch of 1 image, 1 time step and a map of 1x1. "
+        "Give a batch size that leaves no single image at the end of an epoch, more time steps, or other numbers of images"
+    )
+
+
+class SyncBatchNorm2d(SpikeBatchNorm2d):
+    """A ``BatchNorm2d``; in training its statistics are those of all processes' batches together.
+
+    On one process, in eval mode and inside :func:`each_by_itself` it is its base class. ``torch.nn.SyncBatchNorm`` knows no time
     dimension and no CPU. State-dict names stay.
     """
 
@@ -28,6 +64,8 @@ class SyncBatchNorm2d(layer.BatchNorm2d):  # type: ignore[misc]  # SpikingJelly 
             return super().forward(x)
         # Half precision is too coarse for statistics, as in every BatchNorm.
         mean, variance, count = moments(x if x.element_size() >= 4 else x.float())
+        if count == 1:
+            raise OneValueError(one_value(type(self).__name__))
         if self.track_running_stats:
             self._track(mean.detach(), variance.detach() * count / (count - 1))
         scale = (variance + self.eps).rsqrt()
@@ -62,8 +100,8 @@ def synchronise(network: nn.Module) -> None:
         InputError: For a BatchNorm of another kind, naming it.
     """
     for path, module in network.named_modules():
-        if type(module) is layer.BatchNorm2d:
-            module.__class__ = SyncBatchNorm2d
+        if type(module) in (layer.BatchNorm2d, SpikeBatchNorm2d):
+            module.otherwise, module.__class__ = type(module), SyncBatchNorm2d
         elif isinstance(module, _BatchNorm) and type(module) is not SyncBatchNorm2d:
             raise InputError(
                 f"trainer.sync_batchnorm=true is not allowed with this network: {path} is a {type(module).__name__}, and only "
@@ -75,7 +113,7 @@ def desynchronise(network: nn.Module) -> None:
     """Undo :func:`synchronise`."""
     for module in network.modules():
         if type(module) is SyncBatchNorm2d:
-            module.__class__ = layer.BatchNorm2d
+            module.__class__ = module.__dict__.pop("otherwise")
 
 
 @contextmanager

@@ -1,78 +1,230 @@
-"""A convolution that skips the kernel taps which only ever multiply padding."""
+"""A convolution for spikes: on a CPU it multiplies what is not zero, and no padding."""
 
-from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from spikingjelly.activation_based import layer
-from torch import Tensor, nn
+from torch import Tensor
 
-FEW = 4
-"""Up to so many output positions are computed one by one: a map of 2x2."""
+from snn_sparsity.networks import sparse
+
+DENSE = 0.5
+"""The share of inputs that are not 0 from which on leaving out the others costs more than it saves."""
+SAMPLED = 16
+"""Images whose inputs are counted to tell."""
+FEW_PIXELS, FEW_PAIRS = 4, 16
+"""Maps of so few inputs, and of so few inputs times outputs, are one matrix product: 2x2 and 1x1."""
+
+Pair = tuple[int, int]
 
 
-class Window(NamedTuple):
-    """What one output sees along one axis: a part of the map, through a part of the kernel."""
+class SpikeConv2d(layer.Conv2d):  # type: ignore[misc]  # SpikingJelly ships no types
+    """SpikingJelly's ``Conv2d``, which on a CPU costs as much as there are spikes.
 
-    seen: slice
-    taps: slice
-
-
-class TapConv2d(layer.Conv2d):  # type: ignore[misc]  # SpikingJelly ships no types
-    """SpikingJelly's ``Conv2d``; where the output map is at most 2x2, each output is a linear layer of the inputs that it really sees.
-
-    Outputs and gradients are those of the convolution (up to rounding), taps that reach no input get gradient 0, and state-dict
-    shapes stay. Of the products of a padded 3x3 kernel, one in nine is real on a 1x1 map and four in nine on a 2x2 map: stages 3
-    and 4 of a ResNet with ImageNet stem at 32x32.
+    Outputs and gradients are those of the convolution, up to rounding and in channels-last memory; parameters and state-dict names
+    are its own. Where fewer than ``DENSE`` of the inputs are not zero, output and gradient of the weights are sums over those alone.
+    Maps of 2x2 and 1x1 are matrix products without the padding: on a 1x1 map one in nine products of a 3x3 kernel is real. Which form
+    runs depends on the input alone, and sums have one order on any number of threads. Elsewhere (a GPU, half precision, groups,
+    dilation) it is SpikingJelly's.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve [T,N,C,H,W] in multi-step mode, [N,C,H,W] in single-step mode."""
-        if isinstance(self.padding, str) or self.dilation != (1, 1) or self.groups != 1 or self.padding_mode != "zeros":
+        if not self._is_plain(x):
             return super().forward(x)
-        rows, columns = map(windows, x.shape[-2:], self.kernel_size, self.stride, self.padding)
-        outputs = len(rows) * len(columns)
-        # A 1x1 kernel has no padding to skip; on a 1x1 map it is a linear layer all the same.
-        if outputs == 1 or (1 < outputs <= FEW and self.kernel_size != (1, 1)):
-            return self._one_by_one(x, rows, columns)
-        return super().forward(x)
+        y: Tensor = _Convolution.apply(x.flatten(0, -4), self.weight, self.stride, self.padding)
+        if self.bias is not None:
+            y = y + self.bias.view(-1, 1, 1)
+        return y.unflatten(0, x.shape[:-3])
 
-    def _one_by_one(self, x: Tensor, rows: list[Window], columns: list[Window]) -> Tensor:
-        top, left = (min(window.taps.start for window in axis) for axis in (rows, columns))
-        bottom, right = (max(window.taps.stop for window in axis) for axis in (rows, columns))
-        # Only what is reachable, and channels last: windows are then made of long runs of memory.
-        kernel = self.weight[:, :, top:bottom, left:right].permute(2, 3, 0, 1).contiguous()
-        pixels = x.movedim(-3, -1)
-        outputs = []
-        for (seen_rows, row_taps), (seen_columns, column_taps) in product(rows, columns):
-            taps = kernel[moved(row_taps, top), moved(column_taps, left)].flatten(0, 1).transpose(0, 1).flatten(1)
-            outputs.append(F.linear(pixels[..., seen_rows, seen_columns, :].flatten(-3), taps, self.bias))
-        return torch.stack(outputs, -1).unflatten(-1, (len(rows), len(columns)))
+    def _is_plain(self, x: Tensor) -> bool:
+        usual = self.padding_mode == "zeros" and not isinstance(self.padding, str) and self.dilation == (1, 1) and self.groups == 1
+        # Fake tensors and the like have no numbers to look at.
+        real = type(x) is Tensor and x.device.type == "cpu" and x.dtype == self.weight.dtype and x.dtype in sparse.REAL and x.numel() > 0
+        watched = torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
+        return usual and real and not watched and x.ndim == (5 if self.step_mode == "m" else 4) and self._fits(x)
+
+    def _fits(self, x: Tensor) -> bool:
+        padded = [size + 2 * padding for size, padding in zip(x.shape[-2:], self.padding, strict=True)]
+        return x.shape[-3] == self.in_channels and all(size >= kernel for size, kernel in zip(padded, self.kernel_size, strict=True))
 
 
-def windows(length: int, kernel: int, stride: int, padding: int) -> list[Window]:
-    """Return what each output position sees along one axis.
+class Reach(NamedTuple):
+    """What a kernel sees of a map along one axis.
+
+    Attributes:
+        outputs: Positions of the output.
+        first: The first tap that meets the map at some output.
+        end: The tap behind the last.
+    """
+
+    outputs: int
+    first: int
+    end: int
+
+
+def reach(length: int, kernel: int, stride: int, padding: int) -> Reach:
+    """Return what a kernel sees along an axis.
 
     Example:
-        >>> windows(2, kernel=3, stride=1, padding=1)
-        [Window(seen=slice(0, 2, None), taps=slice(1, 3, None)), Window(seen=slice(0, 2, None), taps=slice(0, 2, None))]
+        A padded 3x3 kernel on a map of 1x1: only its middle meets anything but padding.
+
+        >>> reach(1, kernel=3, stride=1, padding=1)
+        Reach(outputs=1, first=1, end=2)
     """
-    found = []
-    for start in range(-padding, length + padding - kernel + 1, stride):
-        first, last = max(start, 0), max(min(start + kernel, length), 0)
-        found.append(Window(slice(first, last), slice(first - start, last - start)))
-    return found
+    outputs = (length + 2 * padding - kernel) // stride + 1
+    return Reach(outputs, max(0, padding - (outputs - 1) * stride), min(kernel, length + padding))
 
 
-def moved(taps: slice, origin: int) -> slice:
-    """Return the same taps, counted from another origin."""
-    return slice(taps.start - origin, taps.stop - origin)
+class _Form(NamedTuple):
+    """How one convolution of one input is computed.
+
+    Attributes:
+        shape: Its sizes, with the taps that reach the map.
+        rows: Those taps.
+        columns: Those taps.
+        stride: Of the convolution.
+        padding: Of the convolution.
+        lists: Whether only inputs that are not 0 are looked at.
+        pairs: Whether the map is so small that its dense form is a product of matrices.
+    """
+
+    shape: sparse.Shape
+    rows: slice
+    columns: slice
+    stride: Pair
+    padding: Pair
+    lists: bool
+    pairs: bool
+
+    @staticmethod
+    def of(x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> "_Form":
+        """Choose for x [M,C,H,W]."""
+        down, right = map(reach, x.shape[2:], weight.shape[2:], stride, padding)
+        images, inputs, rows, columns = x.shape
+        kernel = down.end - down.first, right.end - right.first
+        corner = padding[0] - down.first, padding[1] - right.first
+        outputs = down.outputs, right.outputs, len(weight)
+        shape = sparse.Shape(images, rows, columns, inputs, *outputs, *kernel, *stride, *corner)
+        # A kernel of one pixel multiplies each input once: too little work to prepare.
+        several, pixels = weight[0, 0].numel() > 1, rows * columns
+        lists = several and sparse.can_convolve(shape, x.dtype) and _density(x) < DENSE
+        pairs = several and pixels <= FEW_PIXELS and pixels * down.outputs * right.outputs <= FEW_PAIRS
+        return _Form(shape, slice(down.first, down.end), slice(right.first, right.end), stride, padding, lists, pairs)
+
+    def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        if self.lists:
+            return _channels_first(sparse.convolve(_pixels(x), self._slices(weight), self.shape))
+        if self.pairs:
+            return self._map(_pixels(x).flatten(1) @ self._matrix(weight), self.shape.out_rows, self.shape.out_columns)
+        return F.conv2d(x, weight.contiguous(memory_format=torch.channels_last), None, self.stride, self.padding)
+
+    def input_gradient(self, g: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        if self.pairs:
+            return self._map(_pixels(g).flatten(1) @ self._matrix(weight).T, self.shape.rows, self.shape.columns)
+        return self._dense_gradient(g, x, weight, of_input=True)
+
+    def weight_gradient(self, g: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        if self.lists:
+            return self._kernel(sparse.weight_gradient(_pixels(x), _pixels(g), self.shape), weight)
+        if self.pairs:
+            return self._kernel(self._sum_of_pairs(_pixels(x).flatten(1).T @ _pixels(g).flatten(1)), weight)
+        return self._dense_gradient(g, x, weight, of_input=False)
+
+    def _dense_gradient(self, g: Tensor, x: Tensor, weight: Tensor, of_input: bool) -> Tensor:
+        wanted = [of_input, not of_input, False]
+        fixed = (None, self.stride, self.padding, (1, 1), False, (0, 0), 1)
+        return torch.ops.aten.convolution_backward(g, x, weight, *fixed, wanted)[0 if of_input else 1]
+
+    def _slices(self, weight: Tensor) -> Tensor:
+        """Return the weights [slices,kernel rows,kernel columns,INPUTS,outputs] that reach the map."""
+        return weight[:, :, self.rows, self.columns].unflatten(1, (-1, sparse.INPUTS)).permute(1, 3, 4, 2, 0).contiguous()
+
+    def _taps(self, weight: Tensor) -> Tensor:
+        """Return the weights [kernel rows,kernel columns,inputs,outputs] that reach the map."""
+        return weight[:, :, self.rows, self.columns].permute(2, 3, 1, 0).contiguous()
+
+    def _kernel(self, taps: Tensor, weight: Tensor) -> Tensor:
+        """Return the gradient of a weight from that of the taps that reach the map; the others have none."""
+        whole = weight.new_zeros(weight.shape)
+        whole[:, :, self.rows, self.columns] = taps.permute(3, 2, 0, 1)
+        return whole
+
+    def _matrix(self, weight: Tensor) -> Tensor:
+        """Return the convolution as a matrix from [rows * columns * inputs] to [out rows * out columns * outputs]."""
+        shape, taps = self.shape, self._taps(weight).flatten(0, 1)
+        matrix = weight.new_zeros(shape.rows * shape.columns, shape.inputs, shape.out_rows * shape.out_columns, shape.outputs)
+        for pixel, output, tap in self._meetings():
+            matrix[pixel, :, output] = taps[tap]
+        return matrix.flatten(0, 1).flatten(1)
+
+    def _sum_of_pairs(self, matrix: Tensor) -> Tensor:
+        """Return the gradient of the taps from that of the matrix made of them."""
+        shape = self.shape
+        blocks = matrix.view(shape.rows * shape.columns, shape.inputs, shape.out_rows * shape.out_columns, shape.outputs)
+        taps = matrix.new_zeros(shape.kernel_rows * shape.kernel_columns, shape.inputs, shape.outputs)
+        for pixel, output, tap in self._meetings():
+            taps[tap] += blocks[pixel, :, output]
+        return taps.unflatten(0, (shape.kernel_rows, shape.kernel_columns))
+
+    def _meetings(self) -> list[tuple[int, int, int]]:
+        """Return which pixel meets which output through which tap."""
+        s = self.shape
+        found = []
+        for pixel in range(s.rows * s.columns):
+            for output in range(s.out_rows * s.out_columns):
+                row = pixel // s.columns + s.top - output // s.out_columns * s.row_stride
+                column = pixel % s.columns + s.left - output % s.out_columns * s.column_stride
+                if 0 <= row < s.kernel_rows and 0 <= column < s.kernel_columns:
+                    found.append((pixel, output, row * s.kernel_columns + column))
+        return found
+
+    @staticmethod
+    def _map(rows: Tensor, height: int, width: int) -> Tensor:
+        return _channels_first(rows.view(len(rows), height, width, -1))
 
 
-def skip_unreachable_taps(network: nn.Module) -> None:
-    """Make every SpikingJelly ``Conv2d`` in the network a ``TapConv2d``."""
-    for module in network.modules():
-        if type(module) is layer.Conv2d:
-            # The subclass adds no state: parameters, names and settings stay those of the builder.
-            module.__class__ = TapConv2d
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
+        return _Form.of(x, weight, stride, padding).convolve(x, weight)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, weight, ctx.stride, ctx.padding = inputs
+        ctx.save_for_backward(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        (g,) = gradients
+        if torch.is_grad_enabled():
+            return (*_differentiable_gradients(x, weight, g, ctx.stride, ctx.padding), None, None)
+        form = _Form.of(x, weight, ctx.stride, ctx.padding)
+        g_x = form.input_gradient(g, x, weight) if ctx.needs_input_grad[0] else None
+        g_weight = form.weight_gradient(g, x, weight) if ctx.needs_input_grad[1] else None
+        return g_x, g_weight, None, None
+
+
+def _differentiable_gradients(x: Tensor, weight: Tensor, g: Tensor, stride: Pair, padding: Pair) -> list[Tensor | None]:
+    """Return the gradients of the inputs as a graph, for losses that are made of gradients."""
+    wanted = [tensor for tensor in (x, weight) if tensor.requires_grad]
+    found = iter(torch.autograd.grad(F.conv2d(x, weight, None, stride, padding), wanted, g, create_graph=True))
+    return [next(found) if tensor.requires_grad else None for tensor in (x, weight)]
+
+
+def _density(x: Tensor) -> float:
+    """Return the share of entries that are not 0 in some images, evenly chosen, of x [M,...]."""
+    some = x[:: max(1, len(x) // SAMPLED)]
+    return int(some.count_nonzero()) / some.numel()
+
+
+def _pixels(x: Tensor) -> Tensor:
+    """Return x [M,C,H,W] as [M,H,W,C], contiguous: a view where channels lie last in memory."""
+    return x.permute(0, 2, 3, 1).contiguous()
+
+
+def _channels_first(pixels: Tensor) -> Tensor:
+    """Return [M,H,W,C] as [M,C,H,W], in the same memory."""
+    return pixels.permute(0, 3, 1, 2)

@@ -5,12 +5,7 @@ pass computes the potentials again instead of keeping them. On a GPU SpikingJell
 """
 
 import ctypes
-import logging
 import math
-import os
-import shlex
-import subprocess
-import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -19,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-log = logging.getLogger(__name__)
+from snn_sparsity.networks import native
 
 SOURCE = Path(__file__).with_suffix(".c")
 
@@ -42,23 +37,10 @@ class Charge(NamedTuple):
 
 @cache
 def compiled(charge: Charge) -> ctypes.CDLL | None:
-    """Return ``forward`` and ``backward`` for neurons that charge so; None, after one line in the log, where that cannot be.
-
-    Compiled once a process, in well under a second, for the processor at hand. ``$CC`` names another compiler than ``cc``.
-    """
+    """Return ``forward`` and ``backward`` for neurons that charge so; None, after one line in the log, where that cannot be."""
     rules = {"CHARGE": charge.potential, "TO_INPUT": charge.to_input, "TO_STATE": charge.to_state, "TO_LEAK": charge.to_leak}
-    macros = [f"-D{name}=({rule})" for name, rule in rules.items() if rule is not None]
     # A product and a sum contracted into one rounding would move spikes.
-    options = ["-O3", "-march=native", "-ffp-contract=off", "-fopenmp", "-shared", "-fPIC"]
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            library = f"{folder}/fused.so"
-            compiler = shlex.split(os.environ.get("CC", "cc"))
-            subprocess.run([*compiler, *options, *macros, str(SOURCE), "-o", library], check=True, capture_output=True)
-            return ctypes.CDLL(library)
-    except (OSError, subprocess.CalledProcessError) as error:
-        log.warning("No working C compiler (%s): spiking neurons run on SpikingJelly's slower loop over time", error)
-        return None
+    return native.library(SOURCE, "-ffp-contract=off", *(f"-D{name}=({rule})" for name, rule in rules.items() if rule is not None))
 
 
 class Dynamics(NamedTuple):
@@ -110,7 +92,8 @@ def fused_steps(x: Tensor, v: Tensor, leak: Tensor, dynamics: Dynamics) -> tuple
 class _Steps(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, v: Tensor, leak: Tensor, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
-        x, v = x.contiguous(), v.contiguous()
+        x = _step_by_step(x)
+        v = _laid_out_as(x[0], v)
         spikes, v_last = torch.empty_like(x), torch.empty_like(v)
         dynamics.call("forward", [x, v, spikes, v_last], leak)
         return spikes, v_last
@@ -125,10 +108,21 @@ class _Steps(torch.autograd.Function):
         x, v, leak = ctx.saved_tensors
         if torch.is_grad_enabled():
             return (*_differentiable_gradients(ctx.dynamics.reference, (x, v, leak), gradients), None)
-        x, v, g_spikes, g_v_last = (tensor.contiguous() for tensor in (x, v, *gradients))
+        x = _step_by_step(x)
+        v, g_v_last = (_laid_out_as(x[0], tensor) for tensor in (v, gradients[1]))
         g_x, g_v, g_leak = torch.empty_like(x), torch.empty_like(v), torch.zeros_like(v)
-        ctx.dynamics.call("backward", [x, v, g_spikes, g_v_last, g_x, g_v, g_leak], leak)
+        ctx.dynamics.call("backward", [x, v, _laid_out_as(x, gradients[0]), g_v_last, g_x, g_v, g_leak], leak)
         return g_x, g_v, g_leak.sum(), None
+
+
+def _step_by_step(x: Tensor) -> Tensor:
+    """Return x [T,...] with the time steps one after the other in memory, each without gaps; channels may lie last there, as they come."""
+    by_stride = sorted(range(1, x.ndim), key=x.stride, reverse=True)
+    return x if x.permute(0, *by_stride).is_contiguous() else x.contiguous()
+
+
+def _laid_out_as(model: Tensor, tensor: Tensor) -> Tensor:
+    return tensor if tensor.stride() == model.stride() else torch.empty_like(model).copy_(tensor)
 
 
 def _differentiable_gradients(

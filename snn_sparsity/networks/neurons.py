@@ -109,7 +109,9 @@ class FusedNode(neuron.BaseNode):  # type: ignore[misc]  # SpikingJelly ships no
         # The exact type: a backward rule, or a user, may have put another surrogate here.
         plain = type(function) is surrogate.ATan and function.spiking and isinstance(function.alpha, (int, float))
         watched = self.store_v_seq or self._neuron_precision is not None or torch.compiler.is_compiling()
-        return plain and not watched and x.dtype == torch.float32 and x.device.type == "cpu" and x.numel() > 0
+        # Fake tensors and the like have no numbers to look at.
+        real = type(x) is Tensor and x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() > 0
+        return plain and real and not watched
 
     def _charge(self) -> Charge:
         return INTEGRATE

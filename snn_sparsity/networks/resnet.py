@@ -5,7 +5,7 @@ from typing import Literal
 from spikingjelly.activation_based import functional, layer
 from torch import nn
 
-from snn_sparsity.networks.convolution import skip_unreachable_taps
+from snn_sparsity.networks.layers import use_spike_layers
 from snn_sparsity.validation import require_choice, require_number
 
 Depth = Literal[18, 34, 50, 101, 152]
@@ -37,5 +37,5 @@ def finish_stem(network: nn.Module, pool: Pool, stem: Stem) -> None:
         network.conv1 = convolution
     if pool == "avg":
         network.maxpool = layer.AvgPool2d(kernel_size=3, stride=2, padding=1)
-    skip_unreachable_taps(network)
+    use_spike_layers(network)
     functional.set_step_mode(network, "m")

@@ -7,6 +7,7 @@ from typing import Literal
 from spikingjelly.activation_based import functional, layer
 from torch import Tensor, nn
 
+from snn_sparsity.networks.layers import use_spike_layers
 from snn_sparsity.networks.leaky import LeakyNeuron
 from snn_sparsity.networks.normalise import normalisation
 from snn_sparsity.networks.resnet import MOST_CLASSES
@@ -101,6 +102,7 @@ class VGG(nn.Sequential):
                 self._add_neuron(f"fc{number}", pooled=False)
         del self._neurons
         initialise(self)
+        use_spike_layers(self)
         functional.set_step_mode(self, "m")
 
     def _add_neuron(self, name: str, pooled: bool) -> None:

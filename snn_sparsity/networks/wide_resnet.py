@@ -6,6 +6,7 @@ import torch
 from spikingjelly.activation_based import functional, layer
 from torch import Tensor, nn
 
+from snn_sparsity.networks.layers import use_spike_layers
 from snn_sparsity.networks.leaky import LeakyNeuron
 from snn_sparsity.networks.normalise import normalisation
 from snn_sparsity.networks.resnet import MOST_CLASSES
@@ -80,6 +81,7 @@ class WideResNet(nn.Module):
         self.pool = layer.AdaptiveAvgPool2d((1, 1))
         self.fc = layer.Linear(channels, num_classes)
         initialise(self)
+        use_spike_layers(self)
         functional.set_step_mode(self, "m")
 
     def forward(self, spikes: Tensor) -> Tensor:

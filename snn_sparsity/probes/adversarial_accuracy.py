@@ -94,12 +94,16 @@ class AdversarialAccuracy(Probe):
         return super().summarise(values) | {"largest_perturbation": values["largest_perturbation"].max()}
 
     def _aim(self, context: ProbeContext, batch: SpikeBatch) -> tuple[SpikeTarget | ImageTarget, Tensor]:
-        if self.space == "spikes":
-            return SpikeTarget(context.classifier, self.batch_norm), batch.spikes.transpose(0, 1).contiguous()
+        if context.plain and self.space == "spikes":
+            raise InputError("space='spikes' needs batches of spikes, and these are plain images: give 'image'")
+        if self.space == "spikes" or context.plain:
+            target, x = context.inputs(batch, self.batch_norm)
+            context.require_bounds(x)
+            return target, x.contiguous()
         if context.encoder is None:
             raise InputError("space='image' needs a datamodule with an encoder (SpikeDataModule)")
-        target = ImageTarget(context.classifier, context.encoder, self.batch_norm, generator=context.generator)
-        return target, batch.images.float() / 255
+        behind = ImageTarget(context.classifier, context.encoder, self.batch_norm, generator=context.generator)
+        return behind, batch.images.float() / 255
 
     def _follow(self, context: ProbeContext, target: SpikeTarget) -> None:
         """Judge with statistics that have drifted through all batches of the set up to this one, whichever process attacked them."""

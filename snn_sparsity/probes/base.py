@@ -1,5 +1,6 @@
 """The base of every probe: it looks at the network at each validation epoch and leaves no trace."""
 
+import logging
 import re
 import time
 import zlib
@@ -14,22 +15,25 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
+from torch import Tensor, nn
 
-from snn_sparsity.attacks.targets import evaluating
+from snn_sparsity.attacks.targets import BatchNormMode, ImageClassifier, PlainTarget, SpikeTarget, evaluating
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.distributed import Meeting, StoppedElsewhereError, everyone
 from snn_sparsity.encoders import Encoder
-from snn_sparsity.networks.batch_norm import each_by_itself
+from snn_sparsity.networks.batch_norm import OneValueError, each_by_itself, one_value_refused
 from snn_sparsity.randomness import mix
 from snn_sparsity.validation import InputError, require_number
+
+log = logging.getLogger(__name__)
 
 
 class ProbeContext(NamedTuple):
     """What a probe may look at besides the batch.
 
     Attributes:
-        classifier: The module in training, in eval mode; maps spikes [T,N,C,H,W] to logits [N,K].
+        classifier: The module in training, in eval mode; maps spikes [T,N,C,H,W] to logits [N,K]. A module whose batches are images is
+            seen through :class:`ImageClassifier`, which takes them as one time step [1,N,C,H,W].
         encoder: The spike code of the data; None for a foreign datamodule.
         generator: The probe's own random numbers, a function of (seed, probe name, place of the batch) alone.
         first: Place of the batch's first image in the whole set.
@@ -38,7 +42,7 @@ class ProbeContext(NamedTuple):
         rank: This process, which also is the place of its batch among those measured at the same time.
     """
 
-    classifier: LightningModule
+    classifier: nn.Module
     encoder: Encoder | None
     generator: torch.Generator
     first: int
@@ -46,10 +50,37 @@ class ProbeContext(NamedTuple):
     meeting: Meeting
     rank: int
 
+    @property
+    def plain(self) -> bool:
+        """Whether the batches are images, without a code of spikes."""
+        return isinstance(self.classifier, ImageClassifier)
+
+    @property
+    def network(self) -> nn.Module:
+        """What operations are looked for in: the ``network`` of the classifier, or all of it."""
+        network: nn.Module = getattr(self.classifier, "network", self.classifier)
+        return network
+
+    def inputs(self, batch: SpikeBatch, batch_norm: BatchNormMode) -> tuple[SpikeTarget, Tensor]:
+        """Return the classifier as a target, seen from what goes into it, and that of a batch: spikes [N,T,...], or plain images."""
+        if self.plain:
+            return PlainTarget(self.network, batch_norm), batch.spikes[0]
+        return SpikeTarget(self.classifier, batch_norm), batch.spikes.transpose(0, 1)
+
+    def require_bounds(self, x: Tensor) -> None:
+        """Raise InputError if plain images are not in [0,1]: an attack would not know how far it may go."""
+        if self.plain and x.numel() and not (x.min() >= 0 and x.max() <= 1):
+            raise InputError(
+                f"images go from {x.min():.3g} to {x.max():.3g}; an attack needs them in [0,1]: let the module's forward normalise them"
+            )
+
 
 @dataclass(kw_only=True, eq=False)
 class Probe(Callback, ABC):
     """Measure something of the network on the first images of the set, at validation epochs and in ``validate`` and ``test``.
+
+    It works on any LightningModule: batches are SpikeBatch, or pairs of float images [N,...] and labels [N] from whatever dataloader, for
+    a module that maps such images to logits [N,K].
 
     A probe is a subclass with one method, ``measure``. The base owns the rest: the schedule, gradients inside any evaluation
     loop, eval mode, float32, random numbers, sums over batches and ranks, logging, and putting everything back, so that training
@@ -128,13 +159,13 @@ class Probe(Callback, ABC):
         self._reset()
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: SpikeBatch, batch_idx: int, dataloader_idx: int = 0
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Measure a validation batch, if this epoch is due."""
         self._observe(trainer, pl_module, batch, batch_idx, dataloader_idx)
 
     def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: SpikeBatch, batch_idx: int, dataloader_idx: int = 0
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Measure a test batch."""
         self._observe(trainer, pl_module, batch, batch_idx, dataloader_idx)
@@ -165,20 +196,32 @@ class Probe(Callback, ABC):
     def _reset(self) -> None:
         self._values: list[tuple[int, dict[str, Tensor]]] = []
         self._seconds = 0.0
+        self._seen = 0
 
-    def _observe(self, trainer: Trainer, classifier: LightningModule, batch: SpikeBatch, batch_idx: int, loader_idx: int) -> None:
-        round_size = batch_size_of(trainer, batch, loader_idx) * trainer.world_size
-        if self._wanted(trainer, batch_idx * round_size, round_size) == 0:
+    def _observe(self, trainer: Trainer, pl_module: LightningModule, given: Any, batch_idx: int, loader_idx: int) -> None:
+        if loader_idx:
+            if batch_idx == 0:
+                log.warning("probe %r: only the first of several dataloaders is measured", self.name)
+            return
+        try:
+            batch = spike_batch(given)
+        except InputError as error:
+            raise InputError(f"probes.{self.name}: {error}") from error
+        first, round_first, round_size = self._place(trainer, batch, batch_idx)
+        if self._wanted(trainer, round_first, round_size) == 0:
             return
         began = time.perf_counter()
-        first = batch_idx * round_size + trainer.global_rank * (round_size // trainer.world_size)
         meeting = Meeting()
+        classifier = pl_module if isinstance(given, SpikeBatch) else ImageClassifier(pl_module)
         try:
             if count := self._wanted(trainer, first, len(batch.labels)):
                 context = self._context(trainer, classifier, first, len(batch.labels), meeting)
-                with undisturbed(classifier):
+                with undisturbed(pl_module), one_value_refused(classifier):
                     values = self.measure(context, batch.first(count).clone())
                 self._values.append((first, {name: value.detach().cpu().expand(count) for name, value in values.items()}))
+            meeting.leave()
+        except OneValueError as error:
+            log.warning("probe %r: left out %d image(s) from place %d on: %s", self.name, count, first, error)
             meeting.leave()
         except StoppedElsewhereError as stopped:
             raise stopped.error from None
@@ -188,7 +231,18 @@ class Probe(Callback, ABC):
             meeting.fail(RuntimeError(f"probe {self.name!r} ({type(self).__name__}) failed: {error}"), error)
         self._seconds += time.perf_counter() - began
 
-    def _context(self, trainer: Trainer, classifier: LightningModule, first: int, size: int, meeting: Meeting) -> ProbeContext:
+    def _place(self, trainer: Trainer, batch: SpikeBatch, batch_idx: int) -> tuple[int, int, int]:
+        """Return the place of a batch's first image in the set, and first place and size of what all processes measure together."""
+        size = batch_size_of(trainer, batch)
+        if size is None and trainer.world_size == 1:
+            # A sampler of batches may make them of any size.
+            first, self._seen = self._seen, self._seen + len(batch.labels)
+            return first, first, len(batch.labels)
+        size = size or len(batch.labels)
+        round_first = batch_idx * size * trainer.world_size
+        return round_first + trainer.global_rank * size, round_first, size * trainer.world_size
+
+    def _context(self, trainer: Trainer, classifier: nn.Module, first: int, size: int, meeting: Meeting) -> ProbeContext:
         count = self._wanted(trainer, first, size)
         partners = tuple(probe for probe in probes_of(trainer) if probe._wanted(trainer, first, size) == count)
         data: Any = getattr(trainer, "datamodule", None)
@@ -210,11 +264,38 @@ class Probe(Callback, ABC):
         self._reset()
 
 
-def batch_size_of(trainer: Trainer, batch: SpikeBatch, loader_idx: int) -> int:
-    """Return how many images a full batch of this evaluation has; the batch at hand may be a short last one."""
+def batch_size_of(trainer: Trainer, batch: SpikeBatch) -> int | None:
+    """Return how many images a full batch of this evaluation has, as its (first) loader says; the batch at hand may be a short last one."""
     loaders: Any = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
-    loader = loaders[loader_idx] if isinstance(loaders, list) else loaders
-    return getattr(loader, "batch_size", None) or len(batch.labels)
+    loader = loaders[0] if isinstance(loaders, list | tuple) else loaders
+    return getattr(loader, "batch_size", None)
+
+
+def spike_batch(batch: Any) -> SpikeBatch:
+    """Return a batch as probes see it; plain images are one time step.
+
+    Args:
+        batch: A SpikeBatch, or images (float, [N,...]) and labels (int64, [N]).
+
+    Raises:
+        InputError: For anything else.
+
+    Example:
+        >>> spike_batch([torch.zeros(2, 3, 8, 8), torch.tensor([0, 1])]).spikes.shape
+        torch.Size([1, 2, 3, 8, 8])
+    """
+    if isinstance(batch, SpikeBatch):
+        return batch
+    if not (isinstance(batch, list | tuple) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch)):
+        raise InputError(f"a batch is a {type(batch).__name__}; give a pair of tensors: images [N,...] and labels [N]")
+    images, labels = batch
+    if not images.is_floating_point() or labels.dtype != torch.long or labels.shape != images.shape[:1]:
+        raise InputError(
+            f"images are {images.dtype} {list(images.shape)}, labels {labels.dtype} {list(labels.shape)}; give images [N,...] of floats, "
+            "which have gradients, and labels [N] of int64"
+        )
+    pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8)
+    return SpikeBatch(images.float().unsqueeze(0), labels, pixels)
 
 
 def probes_of(trainer: Trainer) -> list[Probe]:

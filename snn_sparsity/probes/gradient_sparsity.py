@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_sparsity.measure.gradients import record_gradients
+from snn_sparsity.measure.layout import Layout
 from snn_sparsity.measure.operations import KINDS, Kind
 from snn_sparsity.measure.surrogates import SURROGATE, record_surrogates
 from snn_sparsity.probes.pass_probe import PassProbe, Values
@@ -50,11 +51,11 @@ class GradientSparsity(PassProbe):
         super().__post_init__()
 
     @contextmanager
-    def watching(self, network: nn.Module) -> Iterator[Callable[[], Values]]:
+    def watching(self, network: nn.Module, layout: Layout) -> Iterator[Callable[[], Values]]:
         """Record every operation."""
         kinds = [kind for kind in KINDS if kind in self.kinds]
         with ExitStack() as hooks:
-            record = hooks.enter_context(record_gradients(network, kinds)) if kinds else None
+            record = hooks.enter_context(record_gradients(network, kinds, layout=layout)) if kinds else None
             surrogates = hooks.enter_context(record_surrogates(network)) if SURROGATE in self.kinds else []
 
             def found() -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:

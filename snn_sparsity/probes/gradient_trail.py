@@ -14,6 +14,7 @@ from snn_sparsity.measure.gradients import record_gradients
 from snn_sparsity.measure.operations import Operation, operations
 from snn_sparsity.measure.reachability import reachability
 from snn_sparsity.probes.base import Probe, ProbeContext
+from snn_sparsity.validation import InputError
 
 SMALL = 1e-6
 """A weight is small below this share of the largest of its layer."""
@@ -40,14 +41,17 @@ class GradientTrail(Probe):
 
     ``method`` is pearson, spearman, or partial (given the zeros of all later layers' weights: the paper's third bullet). ``over`` is
     batches (of this epoch) or epochs (so far). ``pair`` is ``gradients`` (weight-gradient and input-gradient zeros) or ``weights``
-    (weight and input-gradient zeros); both use reachable weights.
+    (weight and input-gradient zeros); both use reachable weights. Weights do not change within an epoch: correlations with them, or
+    given them, are over epochs alone.
     """
 
     _epochs: list[dict[str, float]] = field(default_factory=list, init=False, repr=False)
 
     def measure(self, context: ProbeContext, batch: SpikeBatch) -> dict[str, Tensor]:
         """Differentiate the batch's loss by its spikes and all weights at once."""
-        network: Any = context.classifier.network
+        if context.plain:
+            raise InputError("GradientTrail needs batches of spikes, and these are plain images")
+        network = context.network
         layers = operations(network, ["conv", "linear"])
         weights = [weight_of(layer) for layer in layers]
         spikes = batch.spikes.requires_grad_()
@@ -98,11 +102,13 @@ class GradientTrail(Probe):
                 "gradients": series[f"trail_weight_gradient_zero_reachable/{layer}"],
                 "weights": series[f"trail_weight_zero_reachable/{layer}"],
             }
+            if over == "batches":
+                del pairs["weights"]
             for pair, others in pairs.items():
                 yield from _named("pearson", over, pair, layer, pearson(inputs, others))
                 yield from _named("spearman", over, pair, layer, spearman(inputs, others))
             later = [series[f"trail_weight_zero_reachable/{name}"] for name in layers[index + 1 :]]
-            if later:
+            if later and over == "epochs":
                 control = [sum(point) / len(later) for point in zip(*later, strict=True)]
                 yield from _named("partial", over, "gradients", layer, partial(inputs, pairs["gradients"], control))
 

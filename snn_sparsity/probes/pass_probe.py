@@ -4,14 +4,15 @@ from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
 from snn_sparsity.attacks import PGD, Attack
 from snn_sparsity.attacks.base import input_gradient
-from snn_sparsity.attacks.targets import BatchNormMode, SpikeTarget
+from snn_sparsity.attacks.targets import BatchNormMode
 from snn_sparsity.batch import SpikeBatch
+from snn_sparsity.measure.layout import Layout
 from snn_sparsity.probes.base import Probe, ProbeContext
 from snn_sparsity.validation import require_choice
 
@@ -45,9 +46,10 @@ class PassProbe(Probe):
         super().__post_init__()
 
     @abstractmethod
-    def watching(self, network: nn.Module) -> AbstractContextManager[Callable[[], Values]]:
+    def watching(self, network: nn.Module, layout: Layout) -> AbstractContextManager[Callable[[], Values]]:
         """Hook what is to be seen while the block runs; yield a function that returns the values, called after it.
 
+        ``layout`` brings what a hook sees to [T,N,...].
         Every gradient must be reduced to a few numbers inside its hook.
         """
 
@@ -61,13 +63,13 @@ class PassProbe(Probe):
 
     def _run_pass(self, context: ProbeContext, batch: SpikeBatch) -> None:
         group = [probe for probe in context.partners if isinstance(probe, PassProbe) and probe.settings == self.settings]
-        network: Any = context.classifier.network
-        target = SpikeTarget(context.classifier, self.batch_norm)
-        x = batch.spikes.transpose(0, 1)
+        target, x = context.inputs(batch, self.batch_norm)
         if self.at == "adversarial":
+            context.require_bounds(x)
             x = (self.attack or PGD())(target, x, batch.labels, context.generator)
+        layout = Layout(context.network, len(batch.labels), None if context.plain else len(batch.spikes))
         with ExitStack() as watches:
-            collect = [(probe, watches.enter_context(probe.watching(network))) for probe in group]
+            collect = [(probe, watches.enter_context(probe.watching(context.network, layout))) for probe in group]
             input_gradient(target.logits, x, batch.labels)
         for probe, values in collect:
             probe._handed_over = values()

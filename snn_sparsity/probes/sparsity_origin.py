@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.pooling import _MaxPoolNd
 
 from snn_sparsity.measure.gradients import record_gradients
+from snn_sparsity.measure.layout import Layout
 from snn_sparsity.measure.operations import Operation, operations
 from snn_sparsity.measure.sparsity import zero_fraction
 from snn_sparsity.measure.windows import Window, positions_read, selected, spikes_per_window, tie_shared_gradient
@@ -46,15 +47,15 @@ class SparsityOrigin(PassProbe):
             log.warning("probe %r: the network has no max pooling; no window statistics are logged", self.name)
 
     @contextmanager
-    def watching(self, network: nn.Module) -> Iterator[Callable[[], Values]]:
+    def watching(self, network: nn.Module, layout: Layout) -> Iterator[Callable[[], Values]]:
         """Classify every operation's zeros, and look at the windows of max poolings."""
-        view = _View()
+        view = _View(layout)
         with ExitStack() as hooks:
             for operation in operations(network):
                 if operation.kind in ("conv", "pool"):
                     handle = operation.module.register_forward_hook(view.look(operation))
                     hooks.callback(handle.remove)
-            with record_gradients(network, reduce=view.classify) as record:
+            with record_gradients(network, reduce=view.classify, layout=layout) as record:
                 yield (
                     lambda: (
                         view.values
@@ -76,7 +77,8 @@ class SparsityOrigin(PassProbe):
 class _View:
     """What one pass shows: masks live from the forward pass until the backward pass has gone by them."""
 
-    def __init__(self) -> None:
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
         self.values: Values = {}
         self._unread: dict[str, Tensor] = {}
         self._unselected: dict[str, Tensor] = {}
@@ -86,7 +88,7 @@ class _View:
         """Return a forward hook that notes what the operation reads and selects."""
 
         def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            x = inputs[0].detach()
+            x = self._layout.time_first(operation, inputs[0].detach())
             read = positions_read(module, x.shape[-2:])
             if read is not None and not read.all():
                 self._unread[operation.path] = ~read.to(x.device)
@@ -103,7 +105,7 @@ class _View:
             self.values[f"pool_windows/{count}/{name}"] = mask.float().transpose(0, 1).flatten(1).mean(1)
 
         def share(gradient: Tensor) -> None:
-            shared = tie_shared_gradient(x, gradient, window)
+            shared = tie_shared_gradient(x, gradient.reshape(*x.shape[:2], *gradient.shape[-3:]), window)
             self.values[f"pool_tie_shared_zero/{name}"] = zero_fraction(shared, batch_dim=1)
 
         output.register_hook(share)

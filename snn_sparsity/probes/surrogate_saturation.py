@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from snn_sparsity.measure.layout import Layout
 from snn_sparsity.measure.operations import Operation, operations
 from snn_sparsity.measure.saturation import membrane_distance, unseen, vanishing_degree
 from snn_sparsity.probes.pass_probe import PassProbe, Values
+from snn_sparsity.validation import InputError
 
 
 @dataclass(kw_only=True, eq=False)
@@ -34,17 +36,22 @@ class SurrogateSaturation(PassProbe):
     """
 
     @contextmanager
-    def watching(self, network: nn.Module) -> Iterator[Callable[[], Values]]:
+    def watching(self, network: nn.Module, layout: Layout) -> Iterator[Callable[[], Values]]:
         """Look at every neuron layer's input and output in the forward pass."""
         values: Values = {}
         with ExitStack() as hooks:
             for operation in operations(network, ["neuron"]):
-                hooks.callback(operation.module.register_forward_hook(_look(operation, values)).remove)
+                hooks.callback(operation.module.register_forward_hook(_look(operation, layout, values)).remove)
             yield lambda: values
 
 
-def _look(operation: Operation, values: Values) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+def _look(operation: Operation, layout: Layout, values: Values) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+    name = f"{operation.depth:02d}_{operation.path}"
+
     def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        layout.time_first(operation, inputs[0])
+        if f"surrogate_silent/{name}" in values:
+            raise InputError(f"neuron {operation.path!r} ran more than once in one forward pass: it must run all time steps together")
         with torch.no_grad():
             distance = membrane_distance(module, inputs[0].detach())
             spikes = output.detach()
@@ -56,7 +63,7 @@ def _look(operation: Operation, values: Values) -> Callable[[nn.Module, tuple[Te
                 "silent": (spikes == 0).all(0, keepdim=True).float(),
                 "always": (spikes > 0).all(0, keepdim=True).float(),
             }
-        for name, statistic in statistics.items():
-            values[f"surrogate_{name}/{operation.depth:02d}_{operation.path}"] = statistic.transpose(0, 1).flatten(1).mean(1)
+        for what, statistic in statistics.items():
+            values[f"surrogate_{what}/{name}"] = statistic.transpose(0, 1).flatten(1).mean(1)
 
     return note

@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 from typing import NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -15,9 +17,12 @@ from snn_sparsity.reproduction.protocols import AttackSettings, Protocol, attack
 from snn_sparsity.reproduction.results import Result
 from snn_sparsity.reproduction.tradeoff import COLOURS
 from snn_sparsity.runs.curves import KINDS
-from snn_sparsity.runs.metrics import Number
+from snn_sparsity.runs.metrics import Metrics, Number
 
-ZEROS = "grad_zero_mean/"
+STRUCTURAL = (0.0, 0.75)
+"""Shares of zeros that say what a layer is, whatever its weights: all is read, or a quarter of the positions (1x1, stride 2)."""
+NEAR = 5e-4
+CONFOUNDED = 0.5
 
 
 class Point(NamedTuple):
@@ -25,13 +30,13 @@ class Point(NamedTuple):
 
     Attributes:
         result: The run.
-        zeros: Share of zeros in the input gradient, the mean over the operations of a kind.
+        zeros: Share of zeros in the input gradient, the mean over the operations of a kind that are no structural constant.
         attacked: Accuracy under attack.
         clean: Accuracy without one.
     """
 
     result: Result
-    zeros: Number
+    zeros: float
     attacked: Number
     clean: Number
 
@@ -59,18 +64,27 @@ class Series(NamedTuple):
     @property
     def over_epochs(self) -> Correlation:
         """Correlation of zeros with accuracy under attack over all points."""
-        return pearson([point.zeros.value for point in self.points], [point.attacked.value for point in self.points])
+        return pearson([point.zeros for point in self.points], [point.attacked.value for point in self.points])
 
     @property
     def given_clean(self) -> Correlation:
         """The same once what clean accuracy explains is taken from both: a better network gains on both scales."""
-        return partial(*zip(*((point.zeros.value, point.attacked.value, point.clean.value) for point in self.points), strict=True))
+        return partial(*zip(*((point.zeros, point.attacked.value, point.clean.value) for point in self.points), strict=True))
 
     @property
     def over_runs(self) -> Correlation:
         """Correlation over runs, each at its best epoch."""
-        best = [point for point in self.points if point.zeros.epoch == point.result.epoch and not point.result.tested]
-        return pearson([point.zeros.value for point in best], [point.attacked.value for point in best])
+        best = [point for point in self.points if point.attacked.epoch == point.result.epoch and not point.result.tested]
+        return pearson([point.zeros for point in best], [point.attacked.value for point in best])
+
+    @property
+    def depth_share(self) -> float:
+        """Share of the zeros' variance that the depth of the network explains; 0 where all are as deep."""
+        zeros = np.array([point.zeros for point in self.points])
+        depths = np.array([point.result.record.setting[2] for point in self.points])
+        between = sum((depths == depth).sum() * (zeros[depths == depth].mean() - zeros.mean()) ** 2 for depth in np.unique(depths))
+        total = float(((zeros - zeros.mean()) ** 2).sum())
+        return float(between) / total if total > 0 and len(np.unique(depths)) > 1 else 0.0
 
 
 def series_of(results: Sequence[Result], attacks: Sequence[AttackSettings]) -> list[Series]:
@@ -128,7 +142,7 @@ def claim(protocol: Protocol, series: Sequence[Series]) -> Figure:
 def _scatter(axes: Axes, points: Sequence[Point], colour: str) -> None:
     """Draw the epochs of the runs of one network."""
     _, network, depth, pool = points[0].result.record.setting
-    zeros, attacked = [100 * point.zeros.value for point in points], [100 * point.attacked.value for point in points]
+    zeros, attacked = [100 * point.zeros for point in points], [100 * point.attacked.value for point in points]
     filled, marker = ("none", "s") if pool == "avg" else (colour, "o")
     label = f"{network_name(network, depth)} {pool}"
     axes.scatter(zeros, attacked, 20, marker=marker, facecolors=filled, edgecolors=colour, linewidths=0.8, label=label)
@@ -137,16 +151,30 @@ def _scatter(axes: Axes, points: Sequence[Point], colour: str) -> None:
 def _points(result: Result, attack: AttackSettings, kind: str) -> Iterator[Point]:
     metrics = result.record.metrics
     probe = next((name for name, each in attacks_of(result.record).items() if each == attack), None)
-    zeros, attacked, clean = metrics.get(ZEROS + kind, {}), metrics.get(f"{probe}/accuracy", {}), metrics.get("val/accuracy", {})
+    zeros, attacked, clean = varying_zeros(metrics, kind), metrics.get(f"{probe}/accuracy", {}), metrics.get("val/accuracy", {})
     for epoch in sorted(zeros.keys() & attacked.keys() & clean.keys()):
         yield Point(result, zeros[epoch], attacked[epoch], clean[epoch])
 
 
+def varying_zeros(metrics: Metrics, kind: str) -> dict[int, float]:
+    """Return, by epoch, the mean share of zeros over a kind's operations that are no structural constant.
+
+    An operation is left out if its share stays within 0.05 points of 0, or of 75 %, at all epochs: the strided shortcuts of every
+    ResNet, and all that a network never makes sparse. Their mean would count layers, so that depth alone would correlate.
+    """
+    curves = [curve for name, curve in metrics.items() if name.startswith(f"grad_zero/{kind}/")]
+    kept = [curve for curve in curves if not any(all(abs(each.value - share) < NEAR for each in curve.values()) for share in STRUCTURAL)]
+    epochs = set.intersection(*map(set, kept)) if kept else set()
+    return {epoch: fmean(curve[epoch].value for curve in kept) for epoch in epochs}
+
+
 def _line(series: Series) -> list[Cell]:
-    logged = f"{series.points[0].zeros.name}, {series.points[0].attacked.name}, {series.points[0].clean.name}"
+    logged = f"grad_zero/{series.kind}/ that vary, {series.points[0].attacked.name}, {series.points[0].clean.name}"
     source = f"{logged}: every epoch of {' '.join(dict.fromkeys(point.result.mark for point in series.points))}"
     sourced = [Cell(_shown(value), (source,)) for value in (series.over_epochs, series.given_clean, series.over_runs)]
-    reads = words([_reads(series.over_epochs), _reads(series.over_runs)])
+    confounded = f"confounded with depth ({100 * series.depth_share:.0f} % of the zeros' variance)"
+    judged = (series.over_epochs, series.over_runs)
+    reads = words(confounded if series.depth_share > CONFOUNDED and not math.isnan(each.low) else _reads(each) for each in judged)
     return [
         *words([DATASETS.get(series.dataset, series.dataset), series.attack.label, series.kind, len(series.points), series.runs]),
         *(sourced[0], reads[0], sourced[1], sourced[2], reads[1]),

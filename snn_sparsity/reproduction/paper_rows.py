@@ -1,6 +1,6 @@
 """The paper's Tables 1 to 3, with the runs beside them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from snn_sparsity.documents.blocks import MISSING, Cell, Link, Table, measured, words
 from snn_sparsity.reproduction.conditions import conditions
@@ -60,6 +60,15 @@ def how(group: SeedGroup) -> list[Cell]:
     return words([len(group.sound), ", ".join(map(str, epochs)), *("?" if count is None else f"{count:,}" for count in images)])
 
 
+def attacked(attack: AttackSettings | None, group: SeedGroup, twin: SeedGroup | None) -> Cell:
+    """Return the cell of an accuracy, followed by its change from max pooling where there is a twin with it."""
+    accuracy = group.accuracy(attack)
+    if accuracy is None:
+        return Cell(group.cell(attack)) if attack is None or attack in group.attacks else MISSING
+    found = change(attack, group, twin) if twin is not None else None
+    return Cell(f"{accuracy} ({arrow(found[0])})", (*found[1].numbers, *found[2].numbers)) if found else measured(accuracy)
+
+
 def change(attack: AttackSettings | None, group: SeedGroup, twin: SeedGroup) -> tuple[float, Accuracy, Accuracy] | None:
     """Return the change of an accuracy from max to average pooling, in points, and the two accuracies; None where one is missing."""
     ours, before = group.accuracy(attack), twin.accuracy(attack)
@@ -84,26 +93,14 @@ def _line(row: PaperRow, place: int, group: SeedGroup | None, twins: dict[int, S
     cells = which(group) if group is not None else words([DATASETS[row.dataset], name, "-", QUOTED if row.quoted else "no run"])
     for column in COLUMNS:
         cells.append(Cell(_printed(row, column), (f"paper_tables.yaml, table {row.table}, row {place}",)))
-        cells += _ours(row, column, group, twins)
+        attack = _attack(group, column) if group is not None else None
+        if group is None or (attack is None and column != "clean"):
+            cells += [MISSING, MISSING]
+            continue
+        accuracy = group.accuracy(attack)
+        cells.append(attacked(attack, group, twins.get(group.results[0].number)))
+        cells.append(Cell(signed(accuracy.mean - row.accuracy[column]), tuple(accuracy.numbers)) if accuracy else MISSING)
     return [*cells, *(how(group) if group is not None else words("-" * len(HOW)))]
-
-
-def _ours(row: PaperRow, column: str, group: SeedGroup | None, twins: dict[int, SeedGroup]) -> Iterator[Cell]:
-    """Yield the cell of the runs' accuracy, and that of its difference from the paper's."""
-    if group is None or not _has(group, column):
-        yield from (MISSING, MISSING)
-        return
-    attack = _attack(group, column)
-    accuracy, twin = group.accuracy(attack), twins.get(group.results[0].number)
-    if accuracy is None:
-        yield from (Cell(group.cell(attack)), MISSING)
-        return
-    found = change(attack, group, twin) if twin is not None else None
-    if found is None:
-        yield measured(accuracy)
-    else:
-        yield Cell(f"{accuracy} ({arrow(found[0])})", (*found[1].numbers, *found[2].numbers))
-    yield Cell(signed(accuracy.mean - row.accuracy[column]), tuple(accuracy.numbers))
 
 
 def _attack(group: SeedGroup, column: str) -> AttackSettings | None:

@@ -5,6 +5,7 @@ import io
 import os
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -12,11 +13,12 @@ from matplotlib.figure import Figure
 from snn_sparsity.documents import page
 from snn_sparsity.documents.blocks import Block, Heading, Link, Picture, Table
 from snn_sparsity.figures.catalogue import available, figure_of
-from snn_sparsity.reproduction.claim import Series, claim, claim_table, series_of
+from snn_sparsity.reproduction.claim import claim, claim_table, series_of
 from snn_sparsity.reproduction.paper import DATASETS, network_name, paper
+from snn_sparsity.reproduction.paper_figures import figure_numbers, zero_table, zeros_at_poolings
 from snn_sparsity.reproduction.paper_rows import arrows, paper_table, title
-from snn_sparsity.reproduction.protocols import PAPER, AttackSettings, Protocol
-from snn_sparsity.reproduction.results import Result, SeedGroup, groups_of, pairs_of, protocols_of, results_of
+from snn_sparsity.reproduction.protocols import PAPER
+from snn_sparsity.reproduction.results import Result, groups_of, pairs_of, protocols_of, results_of
 from snn_sparsity.reproduction.run_tables import audit_table, protocol_table, record_table, source_table
 from snn_sparsity.reproduction.tradeoff import curves, tradeoff
 from snn_sparsity.runs.metrics import Number
@@ -43,6 +45,11 @@ DEPENDENT = (
     "The paper claims that sparse gradients make a network robust: r above 0. Epochs of one run are not independent, so that the first "
     "interval is too narrow; the one over runs, each at its best epoch, is fair but needs many runs. Both rise as training goes on: hence "
     "r given clean accuracy, what is left once a straight line in clean accuracy is taken from both."
+)
+FIGURES = (
+    "The paper draws these figures in BatchNorm's training mode (the published hooks need it), with a hook on modules without children: "
+    "neurons appear as their surrogates, once per time step. There BatchNorm hands the sums of its batch to every position and fills the "
+    "zeros that arrive from the pooling; in eval mode it does not. A mean over poolings of different kinds is no operation's share."
 )
 NO_AUDIT = "None of these runs was audited (snn-sparsity audit)."
 
@@ -114,8 +121,10 @@ class Report:
             yield Heading(f"All runs, {protocol.title}")
             yield "; ".join(f"{attack.label} is {attack.details}" for attack in attacks) + "."
             yield protocol_table(protocol, attacks, self.groups)
-            yield _tradeoff(name, protocol, attacks, groups)
-            yield _curves(name, protocol, attacks, groups)
+            caption = f"Clean accuracy against accuracy under attack; arrows lead from max to average pooling; {protocol.title}"
+            yield Picture(f"tradeoff_{name}", partial(tradeoff, protocol, attacks, groups), caption)
+            caption = f"Accuracy over the epochs, on the images that are judged at each epoch; dotted is the paper's; {protocol.title}"
+            yield Picture(f"curves_{name}", partial(curves, protocol, attacks, groups), caption)
 
     def _audits(self) -> Iterator[Block]:
         yield Heading("Audits")
@@ -134,11 +143,18 @@ class Report:
                 yield Heading(protocol.title[0].upper() + protocol.title[1:], 3)
                 yield claim_table(protocol, series)
             for dataset in dict.fromkeys(each.dataset for each in series):
-                yield _claim(protocol, dataset, [each for each in series if each.dataset == dataset])
+                same = [each for each in series if each.dataset == dataset]
+                name = re.sub(r"\W+", "_", f"claim_{protocol.space}_{protocol.batch_norm}_{dataset}")
+                caption = f"{DATASETS.get(dataset, dataset)}: accuracy under attack against zeros in the gradient; {protocol.title}"
+                yield Picture(name, partial(claim, protocol, same), caption)
 
     def _gradients(self) -> Iterator[Block]:
         """Yield the paper's Figures 1 and 3 of each pair of groups, else of each group, by its first run."""
         yield Heading("Figures 1 and 3: zeros and norms of the gradient at every operation")
+        yield FIGURES
+        yield figure_numbers()
+        if any(zeros_at_poolings(result) for result in self.results):
+            yield zero_table(self.results)
         pairs = [list(pair) for pair in pairs_of(self.groups)]
         paired = {group.results[0].number for pair in pairs for group in pair}
         found = False
@@ -164,22 +180,6 @@ class Report:
 
     def _source(self, source: Number | str) -> str:
         return source if isinstance(source, str) else f"{self._from_here(source.file)}:{source.line}"
-
-
-def _tradeoff(name: str, protocol: Protocol, attacks: Sequence[AttackSettings], groups: Sequence[SeedGroup]) -> Picture:
-    caption = f"Clean accuracy against accuracy under attack; arrows lead from max to average pooling; {protocol.title}"
-    return Picture(f"tradeoff_{name}", lambda: tradeoff(protocol, attacks, groups), caption)
-
-
-def _curves(name: str, protocol: Protocol, attacks: Sequence[AttackSettings], groups: Sequence[SeedGroup]) -> Picture:
-    caption = f"Accuracy over the epochs, on the images that are judged at each epoch; dotted is the paper's; {protocol.title}"
-    return Picture(f"curves_{name}", lambda: curves(protocol, attacks, groups), caption)
-
-
-def _claim(protocol: Protocol, dataset: str, series: Sequence[Series]) -> Picture:
-    name = re.sub(r"\W+", "_", f"claim_{protocol.space}_{protocol.batch_norm}_{dataset}")
-    caption = f"{DATASETS.get(dataset, dataset)}: accuracy under attack against zeros in the gradient; {protocol.title}"
-    return Picture(name, lambda: claim(protocol, series), caption)
 
 
 def _gradients(results: Sequence[Result]) -> Picture:

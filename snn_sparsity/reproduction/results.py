@@ -91,6 +91,11 @@ class Result:
         return "" if self.clean is not None or self.record.record.get("status") != "finished" else "no epoch has all its numbers"
 
     @property
+    def finished(self) -> bool:
+        """Whether the run ended by itself, after all epochs that were asked for."""
+        return self.record.record.get("status") == "finished" and self.record.epochs >= self.record.max_epochs
+
+    @property
     def _judged(self) -> Record:
         return self.record.test if self.tested and self.record.test else self.record
 
@@ -154,12 +159,12 @@ def groups_of(results: Sequence[Result]) -> list[SeedGroup]:
     for result in results:
         found.setdefault(result.record.key(), []).append(result)
     groups = [SeedGroup(sorted(same, key=lambda result: result.record.seed)) for same in found.values()]
-    return sorted(groups, key=_place)
 
+    def place(group: SeedGroup) -> tuple[str, str, int, bool, int, int]:
+        dataset, network, depth, pool = group.first.setting
+        return dataset, network, depth, pool != "max", -group.first.max_epochs, group.results[0].number
 
-def _place(group: SeedGroup) -> tuple[str, str, int, bool, int, int]:
-    dataset, network, depth, pool = group.first.setting
-    return dataset, network, depth, pool != "max", -group.first.max_epochs, group.results[0].number
+    return sorted(groups, key=place)
 
 
 def pairs_of(groups: Sequence[SeedGroup]) -> Iterator[tuple[SeedGroup, SeedGroup]]:

@@ -1,14 +1,13 @@
 """Tables of the runs themselves: by protocol, their audits, their records, and the lines their numbers come from."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from snn_sparsity.documents.blocks import Cell, Table, measured, words
+from snn_sparsity.documents.blocks import Cell, Table, words
 from snn_sparsity.reproduction.paper import DATASETS, network_name
-from snn_sparsity.reproduction.paper_rows import HOW, WHICH, change, how, marked, which
+from snn_sparsity.reproduction.paper_rows import HOW, WHICH, attacked, how, marked, which
 from snn_sparsity.reproduction.protocols import AttackSettings, Protocol
 from snn_sparsity.reproduction.results import Result, SeedGroup, pairs_of
-from snn_sparsity.runs.metrics import Number, arrow
 
 AUDITED = ("clean", "quoted", "native", "worst")
 
@@ -22,15 +21,15 @@ def protocol_table(protocol: Protocol, attacks: Sequence[AttackSettings], groups
         groups: All groups; those that were not attacked so are left out.
     """
     twins = {average.results[0].number: maximum for maximum, average in pairs_of(groups)}
-    concerned = [group for group in groups if any(attack in group.attacks for attack in attacks)]
-    columns: list[AttackSettings | None] = [None, *attacks]
-    lines = []
-    for group in concerned:
-        cells = [_with_arrow(attack, group, twins.get(group.results[0].number)) for attack in columns]
-        lines.append([*which(group), *cells, *how(group)])
+    lines = [
+        [*which(group), *(attacked(attack, group, twins.get(group.results[0].number)) for attack in (None, *attacks)), *how(group)]
+        for group in groups
+        if any(attack in group.attacks for attack in attacks)
+    ]
     titles = ["clean, %", *(f"{attack.label}, %" for attack in attacks)]
-    columns_shown = _distinct(titles)
-    return Table(protocol.title, [*WHICH, *columns_shown, *HOW], lines, numbers=(*columns_shown, *HOW))
+    # Attacks may differ in a setting that the title does not show.
+    distinct = [each if titles.count(each) == 1 else f"{each} #{titles[: place + 1].count(each)}" for place, each in enumerate(titles)]
+    return Table(protocol.title, [*WHICH, *distinct, *HOW], lines, numbers=(*distinct, *HOW))
 
 
 def audit_table(results: Sequence[Result]) -> Table:
@@ -45,30 +44,40 @@ def audit_table(results: Sequence[Result]) -> Table:
 def record_table(results: Sequence[Result]) -> Table:
     """Return one line for each run: what it is, whether it ended, on what it ran and for how long."""
     header = ["run", "name", "state", "dataset", "network", "seed", "epochs", "numbers from", "device", "seconds", "commit"]
-    lines = [[marked([result]), *words(_record_line(result))] for result in results]
+    lines = []
+    for result in results:
+        record, told = result.record, result.record.record
+        dataset, network, depth, pool = record.setting
+        state = "finished" if result.finished else f"UNFINISHED ({told.get('status', 'no record')})"
+        judged = "-" if result.epoch is None else f"epoch {result.epoch} (from 0)"
+        parts = [*told.get("earlier", []), told]
+        unknown = any("wall_seconds" not in part for part in parts)
+        about = [
+            record.name,
+            f"FAILED: {result.failure}" if result.failure else state,
+            DATASETS.get(dataset, dataset),
+            f"{network_name(network, depth)} {pool}",
+            record.seed,
+            f"{record.epochs} of {record.max_epochs}",
+            "test of the best checkpoint" if result.tested and result.epoch is not None else judged,
+            told.get("device", "?"),
+            f"{'more than ' if unknown else ''}{sum(float(part.get('wall_seconds', 0)) for part in parts):,.0f}",
+            str(told.get("git_commit") or "?")[:10],
+        ]
+        lines.append([marked([result]), *words(about)])
     return Table("runs", header, lines, numbers=("seed", "seconds"))
 
 
 def source_table(result: Result, attacks: Sequence[AttackSettings]) -> Table:
     """Return the numbers of a run that stand in tables, each with its line in metrics.csv."""
     numbers = [("clean", result.clean), *((attack.label, result.attacked(attack)) for attack in attacks)]
-    lines = [_source_line(what, number) for what, number in numbers if number is not None]
+    lines = []
+    for what, number in numbers:
+        if number is not None:
+            file = "/".join(number.file.parts[-2:]) if number.file.parent.name == "test" else number.file.name
+            value = Cell(f"{100 * number.value:.2f}", (number,))
+            lines.append([Cell(what), value, *words([number.name, number.epoch, file, number.line])])
     return Table(f"sources {result.mark}", ["number", "%", "logged as", "epoch", "file", "line"], lines, numbers=("%", "epoch", "line"))
-
-
-def _with_arrow(attack: AttackSettings | None, group: SeedGroup, twin: SeedGroup | None) -> Cell:
-    accuracy = group.accuracy(attack)
-    found = change(attack, group, twin) if twin is not None else None
-    if accuracy is None or found is None:
-        return (
-            measured(accuracy) if accuracy is not None else Cell(group.cell(attack) if attack is None or attack in group.attacks else "-")
-        )
-    return Cell(f"{accuracy} ({arrow(found[0])})", (*found[1].numbers, *found[2].numbers))
-
-
-def _distinct(titles: Sequence[str]) -> list[str]:
-    """Number titles that would otherwise be the same: attacks that differ in a setting that the title does not show."""
-    return [title if titles.count(title) == 1 else f"{title} #{titles[: place + 1].count(title)}" for place, title in enumerate(titles)]
 
 
 def _audit_line(result: Result, name: str, audit: Any) -> list[Cell]:
@@ -81,36 +90,3 @@ def _audit_line(result: Result, name: str, audit: Any) -> list[Cell]:
         cells.append(Cell(text, (source,) if share else ()))
     stopped = "" if audit.get("complete", True) else " (STOPPED EARLY)"
     return [*cells, *words([answers["belief"] + stopped, answers["do"]])]
-
-
-def _record_line(result: Result) -> Iterator[object]:
-    record = result.record
-    dataset, network, depth, pool = record.setting
-    yield from (record.name, _state(result), DATASETS.get(dataset, dataset), f"{network_name(network, depth)} {pool}")
-    yield from (record.seed, f"{record.epochs} of {record.max_epochs}", _judged(result))
-    parts = [*record.record.get("earlier", []), record.record]
-    seconds = sum(float(part.get("wall_seconds", 0)) for part in parts)
-    unknown = any("wall_seconds" not in part for part in parts)
-    yield str(record.record.get("device", "?"))
-    yield f"{'more than ' if unknown else ''}{seconds:,.0f}"
-    yield str(record.record.get("git_commit") or "?")[:10]
-
-
-def _state(result: Result) -> str:
-    if result.failure:
-        return f"FAILED: {result.failure}"
-    record = result.record
-    finished = record.record.get("status") == "finished" and record.epochs >= record.max_epochs
-    return "finished" if finished else f"UNFINISHED ({record.record.get('status', 'no record')})"
-
-
-def _judged(result: Result) -> str:
-    if result.epoch is None:
-        return "-"
-    return "test of the best checkpoint" if result.tested else f"epoch {result.epoch} (from 0)"
-
-
-def _source_line(what: str, number: Number) -> list[Cell]:
-    value = Cell(f"{100 * number.value:.2f}", (number,))
-    file = "/".join(number.file.parts[-2:]) if number.file.parent.name == "test" else number.file.name
-    return [Cell(what), value, *words([number.name, number.epoch, file, number.line])]

@@ -74,7 +74,20 @@ def read_grid(grid: str, seeds: Sequence[int], more: Sequence[str] = ()) -> list
         raise InputError(f"--grid {grid} is no file and no grid: choose one of {', '.join(names())}")
     groups = _groups(path)
     return [
-        Row(path.stem, group, config, seed, _settings(config, str(given.get("arguments", "")), seed, more))
+        Row(
+            path.stem,
+            group,
+            config,
+            seed,
+            (
+                "fit",
+                *(word for name in config.split("+") for word in ("--config", name)),
+                *shlex.split(str(given.get("arguments", ""))),
+                *more,
+                "--seed_everything",
+                str(seed),
+            ),
+        )
         for seed in seeds
         for group, given in groups.items()
         for config in given["configs"]
@@ -120,11 +133,6 @@ def epochs_asked(row: Row) -> int:
         return int(row.settings[last + 1])
     said = [(_mapping(Path(shipped.resolve(config))).get("trainer") or {}).get("max_epochs") for config in row.configs]
     return int(next((number for number in reversed(said) if number), 100))
-
-
-def _settings(config: str, arguments: str, seed: int, more: Sequence[str]) -> tuple[str, ...]:
-    configs = [word for name in config.split("+") for word in ("--config", name)]
-    return ("fit", *configs, *shlex.split(arguments), *more, "--seed_everything", str(seed))
 
 
 def _groups(path: Path) -> Mapping[str, dict[str, Any]]:

@@ -1,0 +1,143 @@
+"""``snn-sparsity experiment causal | trail``: put the paper's claims to the test on trained networks."""
+
+import json
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from snn_sparsity.audit.harness import fingerprint
+from snn_sparsity.audit.journal import Journal
+from snn_sparsity.commands.plot import save
+from snn_sparsity.commands.train import network_of
+from snn_sparsity.data.images import ImageSet
+from snn_sparsity.documents import page
+from snn_sparsity.documents.blocks import Block, Picture
+from snn_sparsity.experiments import causal, trail
+from snn_sparsity.experiments.attackers import ALPHA, ATTACKERS, CODEBOOK_STEPS, EPS, STEPS, Case, measure
+from snn_sparsity.gradient_rules import PoolGradient
+from snn_sparsity.probes.base import undisturbed
+from snn_sparsity.runs.files import write_whole
+from snn_sparsity.runs.records import Record, find_records
+from snn_sparsity.validation import InputError, require_number
+
+MEASURED = "causal.json"
+
+
+def run(given: Namespace) -> int:
+    """Run an experiment."""
+    given.out = given.out or Path(given.name)
+    given.samples = given.samples if given.samples is not None else 1000 if given.name == "causal" else 40
+    require_number("--samples", given.samples, at_least=5, whole=True)
+    require_number("--batch_size", given.batch_size, at_least=1, whole=True)
+    if given.name == "trail":
+        return _trail(given)
+    content = _measured(given) if given.runs else _read(given.out / MEASURED)
+    networks = [causal.Trained.read(each) for each in content["networks"]]
+    return _write(given.out, "Do zeros make a network robust?", list(causal.blocks(networks)))
+
+
+def _measured(given: Namespace) -> dict[str, Any]:
+    records = find_records(given.runs)
+    settings = {
+        "samples": given.samples,
+        "batch_size": given.batch_size,
+        "eps": EPS,
+        "alpha": ALPHA,
+        "steps": STEPS,
+        "codebook": CODEBOOK_STEPS,
+    }
+    journal = Journal(given.out / "measured.json", settings)
+    networks = []
+    with tqdm(records, unit="network", disable=None) as bar:
+        for record in bar:
+            bar.set_description_str(record.name)
+            networks.append(_network(record, given, journal))
+    if len({each.pop("images_sha256") for each in networks}) != 1:
+        raise InputError("these runs have different test images: only networks judged on the same images can be compared")
+    content = {"schema": 1, "settings": settings | {"attackers": ATTACKERS}, "networks": networks}
+    write_whole(given.out / MEASURED, json.dumps(content, indent=1) + "\n")
+    return content
+
+
+def _network(record: Record, given: Namespace, journal: Journal) -> dict[str, Any]:
+    """Return what is known and measured of a run's network; a network whose weights have changed is measured anew."""
+    model = record.config["model"]
+    share = _share(model.get("backward"), record.path)
+    case = _case(record, given)
+    images = ImageSet(case.images, case.labels).checksum()
+    weights = f"{fingerprint(case.classifier)[:16]} {images[:16]}"
+    with undisturbed(case.classifier):  # type: ignore[arg-type]  # it is the LightningModule of the run
+        found = measure(case, lambda name, compute: journal.once(f"{weights} {name}", compute))
+    verdicts = (record.audit or {}).get("verdicts", {})
+    worst = {name: verdict["accuracy"].get("worst") for name, verdict in verdicts.items()}
+    return {
+        "name": record.name,
+        "backward": share,
+        "weight_decay": float(model["weight_decay"]),
+        "seed": record.seed,
+        "audit": {name: f"{100 * share['value']:.1f} ({share['samples']} images)" for name, share in worst.items() if share},
+        "images_sha256": images,
+        **found,
+    }
+
+
+def _case(record: Record, given: Namespace) -> Case:
+    """Return the network of a run's best checkpoint with its first test images."""
+    checkpoint = record.path / "best.ckpt"
+    if not checkpoint.is_file():
+        raise InputError(f"{checkpoint} is not there: train it first, or leave the run out")
+    # The run's own bar would hide this one.
+    more = ["--trainer.enable_progress_bar", "false"]
+    more += ["--trainer.accelerator", "cpu"] if given.cpu else []
+    more += ["--data.root", given.data_root] if given.data_root else []
+    made = network_of(Namespace(config=[], more=more, ckpt_path=str(checkpoint), help_all=False))
+    made.datamodule.prepare_data()
+    made.datamodule.setup("fit")
+    test = made.datamodule.split("test")
+    if len(test.labels) < given.samples:
+        raise InputError(f"--samples {given.samples}: the test set of {record.path} has {len(test.labels)} images")
+    encoder = made.datamodule.spike_encoder.to(made.model.device)
+    return Case(made.model, encoder, test.images[: given.samples], test.labels[: given.samples], given.batch_size)
+
+
+def _share(rule: Mapping[str, Any] | None, path: Path) -> str:
+    if rule is None:
+        return "own"
+    if not str(rule["class_path"]).endswith(f".{PoolGradient.__name__}"):
+        raise InputError(f"{path} was trained under {rule['class_path']}: the experiment knows PoolGradient")
+    return str((rule.get("init_args") or {}).get("share", PoolGradient().share))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{file} cannot be read ({type(error).__name__}): give runs to measure, or --out with a {file.name} in it"
+        ) from error
+    if not isinstance(content, dict) or content.get("schema") != 1 or not content.get("networks"):
+        raise InputError(f"{file} holds no such experiment")
+    return content
+
+
+def _trail(given: Namespace) -> int:
+    records = find_records(given.runs) if given.runs else []
+    if len(records) > 1:
+        raise InputError("experiment trail looks at one trained network: give one run, or none for the paper's model alone")
+    blocks = list(trail.model_blocks())
+    for record in records:
+        case = _case(record, given)
+        with undisturbed(case.classifier):  # type: ignore[arg-type]  # it is the LightningModule of the run
+            blocks += trail.network_blocks(record.name, case, given.layer)
+    return _write(given.out, "The sparsity trail: section 5 as experiments", blocks)
+
+
+def _write(out: Path, title: str, blocks: Sequence[Block]) -> int:
+    save({block.name: block.figure for block in blocks if isinstance(block, Picture)}, out / "figures")
+    for name, text in (("index.html", page.html(title, blocks)), ("index.md", page.markdown(title, blocks, "figures"))):
+        write_whole(out / name, text)
+        print(out / name)
+    return 0

@@ -1,0 +1,194 @@
+"""One network under attackers who take the pooling's gradient to be what they like: the same images, the same random starts."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from snn_sparsity.attacks import PGD, CodeBookAscent
+from snn_sparsity.attacks.base import input_gradient, project, uniform_noise
+from snn_sparsity.attacks.drift import Statistics, running_statistics
+from snn_sparsity.attacks.targets import BatchNormMode, ImageTarget, SpikeTarget
+from snn_sparsity.encoders.base import Encoder
+from snn_sparsity.gradient_rules import PoolGradient
+from snn_sparsity.measure.gradients import record_gradients
+from snn_sparsity.randomness import stream
+from snn_sparsity.validation import InputError
+
+Attacker = Literal["own", "first", "random", "ties", "uniform"]
+ATTACKERS: tuple[Attacker, ...] = get_args(Attacker)
+Mode = Literal["spikes_eval", "spikes_batch", "pixels"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+STEPS = (1, 7, 20)
+EPS, ALPHA, CODEBOOK_STEPS = 8 / 255, 0.01, 10
+ZEROS_ON = 64
+"""Images on which zeros at the pool are counted."""
+
+
+def attacks_of(mode: Mode) -> tuple[str, ...]:
+    """Return the names of the attacks made in a mode, the weakest first.
+
+    Example:
+        >>> attacks_of("pixels"), attacks_of("spikes_eval")
+        (('codebook_10',), ('pgd_1', 'pgd_7', 'pgd_20'))
+    """
+    return (f"codebook_{CODEBOOK_STEPS}",) if mode == "pixels" else tuple(f"pgd_{steps}" for steps in STEPS)
+
+
+def pooling_of(network: nn.Module) -> Literal["max", "avg"]:
+    """Return what pools in windows.
+
+    Raises:
+        InputError: If there is no windowed pooling, or both kinds.
+    """
+    found: set[Literal["max", "avg"]] = {"max" for module in network.modules() if isinstance(module, nn.MaxPool2d)}
+    found |= {"avg" for module in network.modules() if isinstance(module, nn.AvgPool2d)}
+    if len(found) != 1:
+        raise InputError(f"the network has {'both max and average' if found else 'no'} pooling in windows: give one with one kind")
+    return found.pop()
+
+
+def same_as(attacker: Attacker, pooling: str) -> Attacker:
+    """Return the share that an attacker's gradient is, to the bit: max pooling's own is ``first``, average pooling's ``uniform``.
+
+    Example:
+        >>> same_as("own", "max"), same_as("own", "avg"), same_as("ties", "max")
+        ('first', 'uniform', 'ties')
+    """
+    return attacker if attacker != "own" else "first" if pooling == "max" else "uniform"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A trained network and the images it is judged on.
+
+    Args:
+        classifier: Maps spikes [T,N,C,H,W] to logits [N,K]; in eval mode.
+        encoder: Its spike code.
+        images: [n,C,H,W] uint8.
+        labels: [n] int64.
+        batch_size: Images attacked at a time; BatchNorm's batch in ``spikes_batch``.
+    """
+
+    classifier: nn.Module
+    encoder: Encoder
+    images: Tensor
+    labels: Tensor
+    batch_size: int
+
+    @property
+    def _device(self) -> torch.device:
+        return next(iter(self.classifier.parameters())).device
+
+    def clean(self) -> list[bool]:
+        """Return which images are classified right."""
+        return [hit for _, spikes, _, labels in self._batches() for hit in self._right(SpikeTarget(self.classifier).judge(spikes), labels)]
+
+    def attacked(self, mode: Mode, attacker: Attacker) -> dict[str, list[bool]]:
+        """Return which images are still classified right, for each attack of a mode.
+
+        PGD is the paper's: a random start, steps of 0.01, the last iterate; 1, 7 and 20 steps are iterates of one ascent. In
+        ``spikes_batch`` BatchNorm uses the batch while crafting, and its running statistics drift through all batches up to the one
+        that is judged, as in published code. Starts are the same for all networks and attackers.
+
+        Args:
+            mode: ``spikes_eval``, ``spikes_batch`` or ``pixels`` (code-book ascent, BatchNorm in eval mode).
+            attacker: Whose gradient a window of the pooling has.
+        """
+        right: dict[str, list[bool]] = {name: [] for name in attacks_of(mode)}
+        drifted: dict[str, Statistics] = {name: running_statistics(self.classifier) for name in right}
+        with PoolGradient(same_as(attacker, pooling_of(self.classifier))).applied(self.classifier):
+            for place, spikes, images, labels in self._batches():
+                if mode == "pixels":
+                    target = ImageTarget(self.classifier, self.encoder, generator=stream(place))
+                    attack = CodeBookAscent(eps=EPS, steps=CODEBOOK_STEPS)
+                    (name,) = right
+                    right[name] += self._right(target.judge(attack(target, images.float() / 255, labels, stream(place))), labels)
+                    continue
+                batch_norm: BatchNormMode = "batch" if mode == "spikes_batch" else "eval"
+                for name, x_adv, crafted in self._ascent(spikes, labels, batch_norm, place):
+                    judge = SpikeTarget(self.classifier, batch_norm)
+                    if batch_norm == "batch":
+                        drifted[name] = crafted.drift().of(drifted[name])
+                        judge.judge_with(drifted[name])
+                    right[name] += self._right(judge.judge(x_adv), labels)
+        return right
+
+    def zeros(self, mode: Mode, attacker: Attacker) -> float:
+        """Return the share of exact zeros at the pooling's input, of clean images, as the attacker sees it."""
+        x, labels = self._encoded(self.images[:ZEROS_ON]), self.labels[:ZEROS_ON].to(self._device)
+        target = SpikeTarget(self.classifier, "batch" if mode == "spikes_batch" else "eval")
+        rule = PoolGradient(same_as(attacker, pooling_of(self.classifier)))
+        with rule.applied(self.classifier), record_gradients(self._network, ["pool"]) as record:
+            input_gradient(target.logits, x, labels)
+        return float(record.values[record.operations[1].path][0].mean())
+
+    @property
+    def _network(self) -> nn.Module:
+        network = getattr(self.classifier, "network", self.classifier)
+        assert isinstance(network, nn.Module)
+        return network
+
+    def _ascent(self, spikes: Tensor, labels: Tensor, batch_norm: BatchNormMode, place: int) -> Iterator[tuple[str, Tensor, SpikeTarget]]:
+        target = SpikeTarget(self.classifier, batch_norm)
+        x_adv, done = project(spikes + uniform_noise(spikes, EPS, stream(place)), spikes, EPS, target.bounds), 0
+        for steps in STEPS:
+            x_adv = PGD(eps=EPS, alpha=ALPHA, steps=steps - done, keep="last").ascend(target, spikes, labels, x_adv)
+            done = steps
+            yield f"pgd_{steps}", x_adv, target
+
+    def _batches(self) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+        for start in range(0, len(self.labels), self.batch_size):
+            images = self.images[start : start + self.batch_size].to(self._device)
+            yield start, self._encoded(images), images, self.labels[start : start + self.batch_size].to(self._device)
+
+    def _encoded(self, images: Tensor) -> Tensor:
+        return self.encoder(images.to(self._device), stream(0)).transpose(0, 1).contiguous()
+
+    def _right(self, logits: Tensor, labels: Tensor) -> list[bool]:
+        hits: list[bool] = (logits.argmax(1) == labels).tolist()
+        return hits
+
+
+Once = Callable[[str, Callable[[], Any]], Any]
+"""From a name and how to compute a result to the result, which is computed only the first time."""
+
+
+def measure(case: Case, once: Once) -> dict[str, Any]:
+    """Return clean and attacked outcomes of a network, and zeros at its pooling, under every attacker; each is asked for once.
+
+    Args:
+        case: The network and images.
+        once: Keeps what is there already, so that a stopped experiment goes on.
+
+    Returns:
+        ``clean``: outcomes; ``attacked``: by mode, attacker and attack; ``zeros``: by mode and attacker. Outcomes are texts of 0 and 1,
+        an image each. The attacker ``own`` is another one to the bit, and stands for itself all the same.
+    """
+    pooling = pooling_of(case.classifier)
+    attacked: dict[str, dict[str, dict[str, str]]] = {mode: {} for mode in MODES}
+    zeros: dict[str, dict[str, float]] = {mode: {} for mode in MODES}
+    clean = once("clean", lambda: bits(case.clean()))
+    for mode, attacker in product(MODES, ATTACKERS):
+        share = same_as(attacker, pooling)
+        zeros[mode][attacker] = once(f"zeros {mode} {share}", partial(case.zeros, mode, share))
+        attacked[mode][attacker] = once(f"{mode} {share}", partial(_outcomes, case, mode, share))
+    return {"pooling": pooling, "clean": clean, "attacked": attacked, "zeros": zeros}
+
+
+def _outcomes(case: Case, mode: Mode, attacker: Attacker) -> dict[str, str]:
+    return {name: bits(right) for name, right in case.attacked(mode, attacker).items()}
+
+
+def bits(outcomes: list[bool]) -> str:
+    """Return outcomes as a text of 0 and 1.
+
+    Example:
+        >>> bits([True, False, True])
+        '101'
+    """
+    return "".join("1" if outcome else "0" for outcome in outcomes)

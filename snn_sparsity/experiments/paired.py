@@ -1,0 +1,157 @@
+"""Two classifications of the same images compared: difference, interval, p-values of many tests, smallest effect that would be seen."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, stats
+
+from snn_sparsity.audit.statistics import mcnemar
+
+Z_95 = 1.959963984540054
+POWER = 0.8
+
+
+class Difference(NamedTuple):
+    """A paired difference of two shares, ``first - second``.
+
+    Attributes:
+        value: In [-1,1].
+        low: Lower end of the 95 % interval.
+        high: Upper end.
+        p: Of McNemar's exact test, two-sided.
+        only_first: Images that the first alone gets right.
+        only_second: Images that the second alone gets right.
+        images: All images.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    only_first: int
+    only_second: int
+    images: int
+
+
+def difference(first: Sequence[bool], second: Sequence[bool]) -> Difference:
+    """Return the paired difference of two classifications of the same images, with Bonett and Price's adjusted Wald interval.
+
+    With b and c images that one alone gets right, p1 = (b+1)/(n+2), p2 = (c+1)/(n+2):
+    ``p1 - p2 +- 1.96 sqrt((p1 + p2 - (p1 - p2)^2) / (n + 2))``; the value itself is (b - c)/n. Source: Bonett and Price, Journal of
+    Educational and Behavioral Statistics 37 (2012), 479-488.
+
+    Args:
+        first: n truth values.
+        second: n truth values of the same images.
+
+    Raises:
+        ValueError: If there are none, or not as many.
+
+    Example:
+        >>> found = difference([True] * 6 + [False] * 4, [True] * 2 + [False] * 8)
+        >>> found.only_first, found.only_second, found.value, found.p
+        (4, 0, 0.4, 0.125)
+    """
+    one, other = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    if one.shape != other.shape or one.size == 0:
+        raise ValueError(f"{one.size} and {other.size} outcomes are no pairs")
+    n, b, c = one.size, int((one & ~other).sum()), int((~one & other).sum())
+    up, down = (b + 1) / (n + 2), (c + 1) / (n + 2)
+    half = Z_95 * ((up + down - (up - down) ** 2) / (n + 2)) ** 0.5
+    return Difference((b - c) / n, max(-1.0, up - down - half), min(1.0, up - down + half), mcnemar(one, other), b, c, n)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number by Holm's step-down method: below 0.05, no true null is rejected in 95 % of families.
+
+    The i-th smallest of m (from 0) becomes ``max over j <= i of (m - j) p_(j)``, at most 1. Source: Holm, Scandinavian Journal of
+    Statistics 6 (1979), 65-70.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p_values, kind="stable")
+    scaled = np.asarray(p_values, dtype=float)[order] * np.arange(len(order), 0, -1)
+    corrected = np.empty(len(order))
+    corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1) if len(order) else scaled
+    return [float(p) for p in corrected]
+
+
+def power(effect: float, images: int, discordant: float, alpha: float) -> float:
+    """Return how probable McNemar's exact test finds a true difference, where a share of images is judged differently.
+
+    The number m of discordant images is Binomial(n, psi), of which Binomial(m, (1 + d/psi)/2) speak for the first.
+
+    Args:
+        effect: d, from 0 to psi.
+        images: n.
+        discordant: psi, in (0,1].
+        alpha: Level of the test.
+
+    Example:
+        >>> power(0.0, 500, 0.1, 0.05) < 0.05 < 0.9 < power(0.08, 500, 0.1, 0.05)
+        True
+    """
+    counts = np.arange(images + 1)
+    share = (1 + effect / discordant) / 2
+    # The largest number that rejects on the lower side; -1 where none does.
+    edge = stats.binom.ppf(alpha / 2, counts, 0.5)
+    edge -= 2 * stats.binom.cdf(edge, counts, 0.5) > alpha
+    rejected: NDArray[np.float64] = stats.binom.cdf(edge, counts, share) + stats.binom.sf(counts - edge - 1, counts, share)
+    return float((stats.binom.pmf(counts, images, discordant) * rejected).sum())
+
+
+def smallest_effect(images: int, discordant: float, alpha: float) -> float:
+    """Return the smallest true difference that McNemar's exact test would find in 80 % of experiments; NaN if it would find none.
+
+    Args:
+        images: n.
+        discordant: Share of images that are judged differently, in (0,1].
+        alpha: Level of the test, corrected for the number of tests.
+
+    Example:
+        >>> round(smallest_effect(500, 0.1, 0.05), 3), round(smallest_effect(48, 0.1, 0.05), 3)
+        (0.041, nan)
+    """
+    if power(discordant, images, discordant, alpha) < POWER:
+        return float("nan")
+    found: float = optimize.brentq(lambda effect: power(effect, images, discordant, alpha) - POWER, 0.0, discordant, xtol=1e-5)
+    return found
+
+
+class Slope(NamedTuple):
+    """Change of accuracy with zeros, with its 95 % interval: in shares per share."""
+
+    value: float
+    low: float
+    high: float
+
+
+def slope(zeros: Sequence[float], outcomes: Sequence[Sequence[bool]], groups: Sequence[int]) -> Slope:
+    """Return the least-squares slope of accuracy on zeros with an intercept for each group, over points judged on the same images.
+
+    The slope is linear in the accuracies, hence the mean over images of each image's own slope, ``s_i = sum_k w_k c_ki``: its
+    interval, ``1.96 sd(s_i) / sqrt(n)``, holds though all points share the images.
+
+    Args:
+        zeros: k shares.
+        outcomes: [k][n], whether each image is classified right at each point.
+        groups: k numbers; a slope is sought within groups.
+
+    Returns:
+        The slope; NaN where zeros do not vary within any group.
+
+    Example:
+        >>> slope([0.0, 1.0], [[True, True, False, False], [True, True, True, False]], [0, 0]).value
+        0.25
+    """
+    x, right, group = np.asarray(zeros, dtype=float), np.asarray(outcomes, dtype=float), np.asarray(groups)
+    centred = x - np.array([x[group == each].mean() for each in group])
+    if (centred**2).sum() <= 1e-12:
+        return Slope(float("nan"), float("nan"), float("nan"))
+    each = centred @ right / (centred**2).sum()
+    half = Z_95 * each.std(ddof=1) / len(each) ** 0.5
+    return Slope(float(each.mean()), float(each.mean() - half), float(each.mean() + half))

@@ -1,0 +1,115 @@
+"""BatchNorm in training on a CPU with channels last in memory, with sums in double as PyTorch's where they lie first."""
+
+import ctypes
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from spikingjelly.activation_based import layer
+from torch import Tensor
+
+from snn_sparsity.networks import native
+
+SOURCE = Path(__file__).with_suffix(".c")
+
+
+@cache
+def compiled() -> ctypes.CDLL | None:
+    """Return the compiled functions; None, after one line in the log, where that cannot be."""
+    return native.library(SOURCE, "-ffp-contract=fast")
+
+
+class SpikeBatchNorm2d(layer.BatchNorm2d):  # type: ignore[misc]  # SpikingJelly ships no types
+    """SpikingJelly's ``BatchNorm2d``, which keeps channels last in memory at no loss of digits.
+
+    PyTorch sums in float there. Used in training, in float32 on a CPU, on maps of more than one pixel; elsewhere it is SpikingJelly's.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise [T,N,C,H,W] in multi-step mode, [N,C,H,W] in single-step mode."""
+        if not self._is_plain(x):
+            return super().forward(x)
+        maps = x.flatten(0, -4)
+        mean, variance = _mean_and_variance(maps.detach())
+        self._remember(mean, variance, x.numel() // x.shape[-3])
+        y: Tensor = _BatchNorm.apply(maps, self.weight, self.bias, mean, variance, self.eps)
+        return y.view(x.shape)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor, values: int) -> None:
+        self.num_batches_tracked.add_(1)
+        for running, seen in ((self.running_mean, mean), (self.running_var, variance * (values / (values - 1)))):
+            running.copy_(self.momentum * seen.double() + (1 - self.momentum) * running.double())
+
+    def _is_plain(self, x: Tensor) -> bool:
+        real = type(x) is Tensor and x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() > 0
+        usual = self.training and self.affine and self.track_running_stats and self.momentum is not None
+        if not (real and usual) or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+            return False
+        maps = x.ndim == (5 if self.step_mode == "m" else 4) and x.shape[-3] == self.num_features and x.shape[-2:].numel() > 1
+        return maps and x.flatten(0, -4).is_contiguous(memory_format=torch.channels_last) and compiled() is not None
+
+
+class _BatchNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float) -> Tensor:
+        scale = _inverse(variance, eps) * weight
+        shift = (bias.double() - mean.double() * scale.double()).float()
+        y = torch.empty_like(x)
+        _call("normalise", x, scale, shift, y)
+        return y
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        *tensors, ctx.eps = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias, mean, variance = ctx.saved_tensors
+        (g,) = gradients
+        if torch.is_grad_enabled():
+            return (*_differentiable_gradients(x, weight, bias, g, ctx.eps), None, None, None)
+        g = g.contiguous(memory_format=torch.channels_last)
+        total, along = _sums("gradient_moments", x, g, mean).float()
+        inverse, values = _inverse(variance, ctx.eps), x.numel() // len(mean)
+        g_x = torch.empty_like(x)
+        _call("input_gradient", x, g, mean, total / values, along * inverse * inverse / values, inverse * weight, g_x)
+        return g_x, along * inverse, total, None, None, None
+
+
+def _differentiable_gradients(x: Tensor, weight: Tensor, bias: Tensor, g: Tensor, eps: float) -> list[Tensor | None]:
+    """Return the gradients of the inputs as a graph, for losses that are made of gradients."""
+    inputs = (x, weight, bias)
+    y = F.batch_norm(x, None, None, weight, bias, training=True, eps=eps)
+    found = iter(torch.autograd.grad(y, [tensor for tensor in inputs if tensor.requires_grad], g, create_graph=True))
+    return [next(found) if tensor.requires_grad else None for tensor in inputs]
+
+
+def _mean_and_variance(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each channel's mean [C] and biased variance [C] of x [M,C,H,W]."""
+    values = x.numel() // x.shape[1]
+    mean = (_sums("moments", x, x.new_zeros(x.shape[1]))[0] / values).float()
+    return mean, _sums("moments", x, mean)[1].float() / values
+
+
+def _inverse(variance: Tensor, eps: float) -> Tensor:
+    return (1 / (variance.double() + eps).sqrt()).float()
+
+
+def _sums(function: str, x: Tensor, *others: Tensor) -> Tensor:
+    """Return what a function sums up [2,C], in double."""
+    sums = torch.empty(2, x.shape[1], dtype=torch.float64)
+    _call(function, x, *others, sums)
+    return sums
+
+
+def _call(function: str, x: Tensor, *others: Tensor) -> None:
+    library: Any = compiled()
+    pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, *others)]
+    channels = x.shape[1]
+    sizes = [ctypes.c_longlong(size) for size in (x.numel() // channels, channels)]
+    if library[function](*pointers, *sizes, torch.get_num_threads()):
+        raise MemoryError("no memory for the sums of BatchNorm")

@@ -1,0 +1,54 @@
+"""The zeros that the paper's text gives of its Figures 1 and 3, with what each can mean, and the runs' own beside them."""
+
+from collections.abc import Sequence
+
+from snn_sparsity.documents.blocks import MISSING, Cell, Table, words
+from snn_sparsity.reproduction.paper import paper
+from snn_sparsity.reproduction.paper_rows import marked
+from snn_sparsity.reproduction.results import Result
+from snn_sparsity.runs.metrics import Number
+
+MODES = {"": "BatchNorm eval", "_batchnorm_batch": "BatchNorm batch"}
+
+
+def figure_numbers() -> Table:
+    """Return the paper's numbers of zeros, their place, and what each can and cannot be."""
+    header = ["the paper, %", "it says", "where", "can be", "cannot be"]
+    rows = [
+        [
+            Cell(f"{each['value']:.2f}", (f"paper_tables.yaml, figures, row {place}",)),
+            *words(each[name] for name in ("says", "place", "can", "cannot")),
+        ]
+        for place, each in enumerate(paper()["figures"], 1)
+    ]
+    return Table("Figures 1 and 3, the paper", header, rows, numbers=header[:1])
+
+
+def zeros_at_poolings(result: Result, suffix: str = "") -> list[Number]:
+    """Return the zeros at each pooling's input at the run's last measured epoch, the stem's first."""
+    metrics = result.record.metrics
+    names = sorted(name for name in metrics if name.startswith(f"grad_zero{suffix}/pool/"))
+    return [metrics[name][max(metrics[name])] for name in names]
+
+
+def zero_table(results: Sequence[Result]) -> Table:
+    """Return each run's zeros at its poolings, the stem's BatchNorm and its surrogates, each by itself."""
+    header = ["run", "mode", "stem's pooling, %", "final pooling, %", "stem's BatchNorm, %", "surrogates, mean, %"]
+    rows = []
+    for result in results:
+        for suffix, mode in MODES.items():
+            pools = zeros_at_poolings(result, suffix)
+            if pools:
+                stem = _last(result, f"grad_zero{suffix}/bn/02_bn1")
+                numbers = [pools[0], pools[-1] if len(pools) > 1 else None, stem, _last(result, f"grad_zero_mean{suffix}/surrogate")]
+                rows.append([marked([result]), *words([mode]), *map(_percent, numbers)])
+    return Table("Figures 1 and 3, here", header, rows, numbers=header[2:])
+
+
+def _last(result: Result, name: str) -> Number | None:
+    curve = result.record.metrics.get(name)
+    return curve[max(curve)] if curve else None
+
+
+def _percent(number: Number | None) -> Cell:
+    return MISSING if number is None else Cell(f"{100 * number.value:.2f}", (number,))

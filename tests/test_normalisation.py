@@ -1,0 +1,130 @@
+import copy
+
+import pytest
+import torch
+from spikingjelly.activation_based import layer
+from torch import nn
+
+from snn_sparsity.networks import normalisation
+from snn_sparsity.networks.layers import use_spike_layers
+from snn_sparsity.networks.normalisation import SpikeBatchNorm2d
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Which compiled functions ran."""
+    found = []
+    monkeypatch.setattr(normalisation, "_call", lambda name, *rest, call=normalisation._call: (found.append(name), call(name, *rest)))
+    return found
+
+
+def pair(channels=6, **options):
+    """Ours and SpikingJelly's, with weights that are not 1 and 0."""
+    torch.manual_seed(0)
+    theirs = layer.BatchNorm2d(channels, **{"step_mode": "m"} | options)
+    if theirs.affine:
+        nn.init.uniform_(theirs.weight)
+        nn.init.normal_(theirs.bias)
+    network = nn.Sequential(copy.deepcopy(theirs))
+    use_spike_layers(network)
+    assert type(network[0]) is SpikeBatchNorm2d
+    return network[0], theirs
+
+
+def maps(*shape, seed=1):
+    """Some maps [T,N,C,H,W], channels last in memory."""
+    generator = torch.Generator().manual_seed(seed)
+    return (2 * torch.randn(*shape, generator=generator) + 1).movedim(2, -1).contiguous().movedim(-1, 2).requires_grad_()
+
+
+def results(module, x):
+    y = module(x)
+    return [y, *torch.autograd.grad((y * torch.linspace(-1, 2, y.numel()).view_as(y).sin()).sum(), [x, *module.parameters()])]
+
+
+def test_by_hand():
+    module = SpikeBatchNorm2d(1, eps=0.0, momentum=0.5)
+    y = module(torch.tensor([[[[1.0, 3.0]]]]).contiguous(memory_format=torch.channels_last))
+    assert y.flatten().tolist() == [-1.0, 1.0]
+    # Halfway from 0 to the mean 2, and from 1 to the unbiased variance 2.
+    assert (module.running_mean.item(), module.running_var.item(), module.num_batches_tracked.item()) == (1.0, 1.5, 1)
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 6, 5, 7), (10, 4, 64, 8, 8), (1, 1, 3, 2, 5)])
+def test_as_exact_as_where_channels_lie_first(shape, calls):
+    ours, theirs = pair(shape[2])
+    x = maps(*shape)
+    mine, plain = results(ours, x), results(theirs, x.detach().contiguous().requires_grad_())
+    assert calls == ["moments", "moments", "normalise", "gradient_moments", "input_gradient"]
+    assert mine[0].flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+    exact = results(copy.deepcopy(theirs).double(), x.detach().double().contiguous().requires_grad_())
+    for one, other, reference in zip(mine, plain, exact, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5 * other.abs().max().item())
+        assert (one - reference).norm() <= 2e-6 * reference.norm() + 1e-6
+    for name, value in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value, rtol=1e-6, atol=1e-6)
+
+
+def test_one_and_two_threads_give_the_same_bits():
+    ours, _ = pair(64)
+    x, threads = maps(10, 3, 64, 8, 8), torch.get_num_threads()
+    try:
+        found = []
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            found.append(results(ours, x))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, other) for result in found[1:] for one, other in zip(result, found[0], strict=True))
+
+
+def test_penalties_on_gradients_pass_through():
+    ours, theirs = pair()
+    x = maps(2, 2, 6, 3, 3)
+
+    def second(module):
+        (first,) = torch.autograd.grad(module(x).pow(3).sum(), x, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), [x, module.weight])
+
+    torch.testing.assert_close(second(ours), second(theirs), rtol=1e-3, atol=1e-3)
+
+
+OTHERS = {
+    "eval": ({}, lambda module, x: module.eval(), maps(2, 2, 6, 3, 3)),
+    "one pixel": ({}, None, maps(2, 2, 6, 1, 1)),
+    "channels first": ({}, None, torch.randn(2, 2, 6, 3, 3)),
+    "double": ({}, lambda module, x: module.double(), maps(2, 2, 6, 3, 3).double()),
+    "running mean of all": ({"momentum": None}, None, maps(2, 2, 6, 3, 3)),
+    "no weights": ({"affine": False}, None, maps(2, 2, 6, 3, 3)),
+    "no statistics": ({"track_running_stats": False}, None, maps(2, 2, 6, 3, 3)),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_it_was_not_made_for_is_spikingjelly_s(name, calls):
+    options, change, x = OTHERS[name]
+    found = []
+    for module in pair(**options):
+        if change:
+            change(module, x)
+        found.append([module(x.detach()), *module.state_dict().values()])
+    assert calls == []
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_without_a_compiler_it_is_spikingjelly_s(monkeypatch, calls):
+    monkeypatch.setattr(normalisation, "compiled", lambda: None)
+    ours, theirs = pair()
+    x = maps(2, 2, 6, 3, 3)
+    assert torch.equal(ours(x), theirs(x))
+    assert calls == []
+
+
+@pytest.mark.parametrize(("shape", "step_mode"), [((2, 2, 5, 3, 3), "m"), ((2, 6, 3, 3), "m"), ((2, 2, 6, 3, 3), "s")])
+def test_what_does_not_fit_is_refused_as_ever(shape, step_mode):
+    said = []
+    for module in pair(step_mode=step_mode):
+        with pytest.raises((RuntimeError, ValueError)) as error:
+            module(torch.randn(shape))
+        said.append(str(error.value))
+    assert said[0] == said[1]
