@@ -8,8 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from snn_sparsity.audit.harness import fingerprint
-from snn_sparsity.audit.journal import Journal
+from snn_sparsity.audit.collect.harness import fingerprint
+from snn_sparsity.audit.collect.journal import Journal
 from snn_sparsity.commands.plot import save
 from snn_sparsity.commands.train import network_of
 from snn_sparsity.data.images import ImageSet
