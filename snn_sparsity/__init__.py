@@ -16,17 +16,20 @@ __version__ = "0.1.0"
 
 EXPORTS = {
     "snn_sparsity.attacks": ("APGD", "BPDA", "EOT", "FGSM", "PGD", "SAPGD", "AnnealedPGD", "Attack", "CodeBookAscent", "Square"),
-    "snn_sparsity.attacks.targets": ("ImageTarget", "SpikeTarget"),
+    "snn_sparsity.attacks.targets": ("ImageTarget", "PlainTarget", "SpikeTarget"),
     "snn_sparsity.classifier": ("SpikingClassifier",),
-    "snn_sparsity.data": ("CIFARDataModule", "DigitsDataModule", "ImageFolderDataModule", "SpikeBatch", "SpikeDataModule"),
+    "snn_sparsity.data": ("ArrayDataModule", "CIFARDataModule", "DigitsDataModule", "ImageFolderDataModule", "SpikeBatch",
+                          "SpikeDataModule"),
     "snn_sparsity.data.images": ("ImageSet", "Splits"),
-    "snn_sparsity.encoders": ("DirectEncoder", "Encoder", "LatencyEncoder", "PhaseEncoder", "RateEncoder"),
+    "snn_sparsity.encoders": ("DirectEncoder", "Encoder", "LatencyEncoder", "PhaseEncoder", "QuantisedEncoder", "RateEncoder"),
     "snn_sparsity.encoders.base": ("PixelCode",),
     "snn_sparsity.figures.catalogue": ("figure_of",),
     "snn_sparsity.networks": ("VGG", "IFNeuron", "LeakyNeuron", "SEWResNet", "SpikingResNet", "WideResNet"),
+    "snn_sparsity.objectives": ("TRADES", "AdversarialTraining", "Objective", "SharedNoise", "SparseGradient"),
     "snn_sparsity.probes": ("AdversarialAccuracy", "GradientSparsity", "GradientTrail", "Probe", "SparsityOrigin",
                             "SurrogateSaturation", "SynapticOperations", "VulnerabilityRatio"),
     "snn_sparsity.runs.curves": ("read_run",),
+    "snn_sparsity.training": ("OrthogonalRetraction", "SimplexProjection"),
     "snn_sparsity.training.metrics_logger": ("MetricsCSV",),
     "snn_sparsity.validation": ("InputError",),
 }  # fmt: skip

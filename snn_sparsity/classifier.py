@@ -16,8 +16,10 @@ from torchmetrics.classification import MulticlassAccuracy
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.gradient_rules.base import GradientRule
 from snn_sparsity.hyperparameters import objects_to_ignore
+from snn_sparsity.measure.proportions import NAMES, interval
 from snn_sparsity.networks.batch_norm import one_value_refused
 from snn_sparsity.networks.steps import each_step_seen
+from snn_sparsity.numerics import settle_numerics
 from snn_sparsity.objectives import CrossEntropy, Objective, TrainingStep
 from snn_sparsity.optimisation import Interval, MakeOptimizer, MakeScheduler, Optimisation, paper_adam
 from snn_sparsity.validation import InputError, require_choice, require_number
@@ -36,8 +38,10 @@ class SpikingClassifier(LightningModule):
     A checkpoint goes on with the numbers of its optimiser and the state of its schedule. What is given otherwise than the checkpoint
     was made with is applied to it: see ``Optimisation.apply_changes``.
 
-    Logged: ``train/loss`` (nats, per step and epoch), what the objective says, ``val/loss``, ``val/accuracy``, ``test/loss``,
-    ``test/accuracy`` (share in [0,1]).
+    Logged: ``train/loss`` (nats, per step and epoch), what the objective says, and for ``val`` and ``test`` each: ``val/loss``,
+    ``val/accuracy`` (share in [0,1]), ``val/accuracy_low`` and ``val/accuracy_high`` (its 95 % interval), ``val/images`` (how many).
+
+    Making one settles how numbers below 1.2e-38 and products on a GPU are computed, as the command line does: ``settle_numerics``.
 
     Args:
         network: Maps spikes [T,N,C,H,W] to outputs [T,N,K].
@@ -75,6 +79,7 @@ class SpikingClassifier(LightningModule):
         lr_scheduler_interval: Interval = "epoch",
     ) -> None:
         super().__init__()
+        settle_numerics()
         require_number("lr", lr, above=0)
         if not isinstance(betas, list | tuple) or len(betas) != 2:
             raise InputError(f"betas={betas!r} is not allowed: give two numbers")
@@ -153,6 +158,14 @@ class SpikingClassifier(LightningModule):
         """Log loss and accuracy on the test set."""
         self._evaluate(batch, "test", self.test_loss, self.test_accuracy)
 
+    def on_validation_epoch_end(self) -> None:
+        """Log how many images the accuracy is of, and its interval."""
+        self._log_interval("val", self.val_loss, self.val_accuracy)
+
+    def on_test_epoch_end(self) -> None:
+        """Log how many images the accuracy is of, and its interval."""
+        self._log_interval("test", self.test_loss, self.test_accuracy)
+
     def predict_step(self, batch: SpikeBatch, batch_idx: int) -> Tensor:
         """Return the class probabilities [N,K]."""
         return self(batch.spikes).softmax(1)
@@ -166,6 +179,13 @@ class SpikingClassifier(LightningModule):
             accuracy.update(logits, batch.labels)
         self.log(f"{stage}/loss", loss, batch_size=size)
         self.log(f"{stage}/accuracy", accuracy, prog_bar=True, batch_size=size)
+
+    def _log_interval(self, stage: str, loss: "MeanLoss", accuracy: MulticlassAccuracy) -> None:
+        with loss.sync_context():
+            images = int(loss.images)
+        ends = interval(round(float(accuracy.compute()) * images), images)
+        self.log(f"{stage}/images", float(images))
+        self.log_dict({f"{stage}/accuracy_{name}": end for name, end in zip(NAMES, ends, strict=True)})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser over all parameters, and the schedule if there is one.

@@ -10,7 +10,8 @@ from lightning import Callback, Trainer
 from snn_sparsity.attacks import FGSM, PGD, CodeBookAscent
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.distributed import first_alone
-from snn_sparsity.encoders import PhaseEncoder, RateEncoder
+from snn_sparsity.encoders import DirectEncoder, PhaseEncoder, RateEncoder
+from snn_sparsity.objectives import AdversarialTraining, SharedNoise, SparseGradient
 from snn_sparsity.probes import (
     AdversarialAccuracy,
     GradientSparsity,
@@ -21,6 +22,7 @@ from snn_sparsity.probes import (
     SynapticOperations,
     VulnerabilityRatio,
 )
+from snn_sparsity.training import OrthogonalRetraction
 from snn_sparsity.training.sync_batchnorm import MultiStepSyncBatchNorm
 from snn_sparsity.validation import InputError
 from tests.tiny import TinyDataModule, TinyNetwork
@@ -111,9 +113,9 @@ def data(processes, **given):
     return TinyDataModule(**settings | {"batch_size": GLOBAL_BATCH // processes} | given)
 
 
-def classifier():
+def classifier(objective=None):
     torch.manual_seed(0)
-    return SpikingClassifier(TinyNetwork())
+    return SpikingClassifier(TinyNetwork(), objective=objective)
 
 
 class Job:
@@ -138,6 +140,19 @@ class Job:
             "validate": self.evaluate(network, probes=few_probes),
         }
 
+    def defended(self):
+        """Losses and weights of eight steps of each objective whose attacks draw nothing, with rows drawn after each step."""
+        found = {}
+        for objective in (AdversarialTraining(share=0.5), SparseGradient(weight=0.1, attack=FGSM()), SharedNoise()):
+            network, losses = classifier(objective), Losses()
+            trainer = Trainer(
+                max_steps=8, limit_val_batches=0, callbacks=[OrthogonalRetraction(large=4), losses],
+                plugins=[MultiStepSyncBatchNorm()], **self.options,
+            )  # fmt: skip
+            trainer.fit(network, datamodule=data(self.processes, encoder=DirectEncoder(4), crop=2))
+            found[type(objective).__name__] = losses.steps, {name: value.clone() for name, value in network.state_dict().items()}
+        return found
+
     def evaluate(self, network, command="validate", probes=every_probe, **given):
         trainer = Trainer(callbacks=probes(), **self.options)
         return numbers(getattr(trainer, command)(network, datamodule=data(self.processes, **given), verbose=False)[0])
@@ -157,6 +172,7 @@ class Job:
     def run(self):
         return {
             "fit": self.fit(),
+            "defended": self.defended(),
             "validate": self.evaluate(classifier()),
             "test": self.evaluate(classifier(), "test", few_probes),
             "drawn code": self.evaluate(classifier(), probes=few_probes, encoder=RateEncoder(4)),

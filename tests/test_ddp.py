@@ -53,6 +53,18 @@ def test_training_is_that_of_one_process(job, processes):
 
 
 @pytest.mark.parametrize("processes", SEVERAL)
+def test_training_against_attacks_is_that_of_one_process(job, processes):
+    alone, ranks = job(processes)
+    for rank in ranks:
+        assert rank["defended"].keys() == alone["defended"].keys()
+        for name, (losses, weights) in alone["defended"].items():
+            assert len(set(losses)) == 8
+            assert rank["defended"][name][0] == pytest.approx(losses, rel=0, abs=1e-5), name
+            for parameter, value in weights.items():
+                torch.testing.assert_close(rank["defended"][name][1][parameter], value, rtol=0, atol=1e-5, msg=f"{name} {parameter}")
+
+
+@pytest.mark.parametrize("processes", SEVERAL)
 def test_every_number_of_every_probe_is_exactly_that_of_one_process(job, processes):
     alone, ranks = job(processes)
     names = alone["validate"].keys()

@@ -375,8 +375,9 @@ def test_what_does_not_fit_is_refused_in_one_line(probe, dataset, model, words, 
 
 
 def test_the_documented_example_runs(monkeypatch, tmp_path):
-    page = (Path(__file__).parents[1] / "docs" / "any_module.md").read_text()
-    example = re.findall(r"```python\n(.*?)```", page, re.S)[0]
+    root = Path(__file__).parents[1]
+    example = re.findall(r"```python\n(.*?)```", (root / "docs" / "any_module.md").read_text(), re.S)[0]
+    assert example in (root / "README.md").read_text(), "the README shows the same"
     assert len([line for line in example.splitlines() if line and not line.startswith(("import", "from"))]) == 15
     trainers, fit = [], Trainer.fit
     monkeypatch.setattr(Trainer, "fit", lambda trainer, *given: (trainers.append(trainer), fit(trainer, *given)))

@@ -10,7 +10,7 @@ import snn_sparsity
 ROOT = Path(snn_sparsity.__file__).parent
 
 FLOORS = [
-    {"__init__", "cache", "validation", "randomness", "batch", "hyperparameters"},
+    {"__init__", "cache", "validation", "randomness", "batch", "hyperparameters", "numerics"},
     {"units"},
     {"runs", "measure", "configs", "encoders", "networks", "distributed", "optimisation"},
     {"figures", "data", "gradient_rules", "sweep"},

@@ -37,8 +37,8 @@ print("torch" in sys.modules, "lightning" in sys.modules)
 def test_denormals_are_zero_in_every_thread_of_the_command_line():
     code = """
 import torch
-from snn_sparsity.commands.main import flush_denormals
-flush_denormals()
+from snn_sparsity.numerics import settle_numerics
+settle_numerics()
 torch.set_num_threads(4)
 print((torch.full((4_000_000,), 1e-39) * 1.0).view(torch.int32).count_nonzero().item())
 """

@@ -25,7 +25,7 @@ def test_the_lines_of_python_work(elsewhere, monkeypatch):
 
     from snn_sparsity import DigitsDataModule
 
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    code = re.findall(r"```python\n(.*?)```", README, re.S)[0]
     few = {"train_samples": 16, "test_samples": 16, "validation": "test"}
     monkeypatch.setattr("snn_sparsity.data.DigitsDataModule", lambda: DigitsDataModule(**few))
     monkeypatch.setattr("lightning.Trainer", lambda **given: Trainer(**given | {"max_epochs": 1, "accelerator": "cpu", "logger": False}))

@@ -1,7 +1,6 @@
 """What TensorBoard shows of a run, asked of a real server."""
 
 import json
-import math
 import re
 import subprocess
 import sys
@@ -19,8 +18,7 @@ SHORT = ["--data.train_samples", "16", "--data.test_samples", "8", "--trainer.ma
 def server(tmp_path_factory):
     """TensorBoard on a shortened demo run; yields a function from a path to the JSON it answers."""
     folder = tmp_path_factory.mktemp("tensorboard")
-    figures = ["--trainer.callbacks+=Figures"]
-    assert main(["fit", "--config", "demo", *SHORT, *figures, "--trainer.default_root_dir", str(folder / "runs")]) == 0
+    assert main(["fit", "--config", "demo", *SHORT, "--trainer.default_root_dir", str(folder / "runs")]) == 0
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder / "runs"), "--host", "127.0.0.1", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -46,18 +44,31 @@ def test_curves(server):
     assert depths == sorted(depths)
 
 
-def test_a_curve_has_a_point_an_epoch(server):
+def test_a_curve_has_a_point_an_epoch_and_no_placeholder(server):
     points = server(f"/data/plugin/scalars/scalars?run={RUN}&tag=fgsm/accuracy")
-    # HPARAMS puts NaN at step 0 first.
-    assert len([value for _, _, value in points if isinstance(value, float) and not math.isnan(value)]) == 2
+    assert len(points) == 2
+    assert all(isinstance(value, float) and 0 <= value <= 1 for _, _, value in points)
+
+
+def test_three_groups_to_read_come_first(server):
+    tags = server("/data/plugin/scalars/tags")[RUN].keys()
+    groups = sorted({tag.split("/")[0] for tag in tags})
+    assert groups[:3] == ["1 accuracy", "2 gradient zeros by kind", "3 gradient norm by kind"]
+    first = {title: {tag.split("/")[1] for tag in tags if tag.startswith(f"{title}/")} for title in groups[:3]}
+    assert first["1 accuracy"] == {"clean", "fgsm", "pgd", "codebook"}
+    assert first["2 gradient zeros by kind"] == first["3 gradient norm by kind"]
+    points = [server(f"/data/plugin/scalars/scalars?run={RUN}&tag={tag}") for tag in ("pgd/accuracy", "1%20accuracy/pgd")]
+    assert [value for _, _, value in points[0]] == [value for _, _, value in points[1]]
 
 
 def test_layout(server):
     layout = server("/data/plugin/custom_scalars/layout")
     charts = {category["title"]: [chart["title"] for chart in category["chart"]] for category in layout["category"]}
-    assert charts["gradient zeros"] == ["mean of each kind", "input", "conv", "bn", "neuron", "pool", "linear", "surrogate"]
+    assert list(charts)[:3] == ["1 accuracy", "2 gradient zeros by kind", "3 gradient norm by kind"]
+    assert charts["2 gradient zeros by kind"] == ["mean of each kind"]
+    assert set(charts["zeros of each operation"]) >= {"input", "conv", "bn", "neuron", "pool", "linear"}
     # Spaces and protocols never share a chart.
-    assert charts["accuracy"] == ["clean", "spikes, BatchNorm batch", "image, BatchNorm eval"]
+    assert charts["1 accuracy"] == ["clean, all images", "spikes, BatchNorm batch", "image, BatchNorm eval"]
 
 
 def test_figures(server):
@@ -70,4 +81,6 @@ def test_hyperparameters(server):
     experiment = server(f"/data/plugin/hparams/experiment?request={request}")
     metrics = {info["name"]["tag"] for info in experiment["metricInfos"]}
     assert metrics >= {"val/accuracy", "fgsm/accuracy", "pgd/accuracy", "codebook/accuracy"}
-    assert "lr" in {info["name"] for info in experiment["hparamInfos"]}
+    assert {info["name"] for info in experiment["hparamInfos"]} == {
+        "network", "depth", "pool", "dataset", "encoder", "time steps", "optimizer", "lr", "batch size", "seed",
+    }  # fmt: skip

@@ -75,7 +75,9 @@ def _run(arguments: list[str]) -> int:
         sys.path.insert(0, os.getcwd())
     check(given)
     module = import_module(given.module)
-    flush_denormals()
+    if "torch" in sys.modules:
+        # Before PyTorch starts its threads, if this command computes at all.
+        import_module("snn_sparsity.numerics").settle_numerics()
     exit_code: int = module.run(given)
     return exit_code
 
@@ -84,15 +86,6 @@ def _one_line(message: str) -> str:
     """Return a message without line breaks and control characters, and without its middle where it is too long to read."""
     line = "".join(sign if sign.isprintable() else "?" for sign in " ".join(message.split()))
     return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
-
-
-def flush_denormals() -> None:
-    """Let numbers below 1.2e-38 be zero in every thread, if this command computes: they are many times slower.
-
-    Adam with L2 decay drives weights there. It must come before PyTorch starts its threads, which inherit the setting.
-    """
-    if torch := sys.modules.get("torch"):
-        torch.set_flush_denormal(True)
 
 
 def _require_spikingjelly_2() -> None:

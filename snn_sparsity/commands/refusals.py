@@ -1,7 +1,8 @@
 """What Lightning refuses is a mistake in what was given, and a command that is refused leaves no run behind."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,23 @@ SCHEDULE: Mapping[str, Mapping[str, Any]] = {
 }
 """Ranges of the trainer's numbers that Lightning takes as they come, and divides by later."""
 
+REFUSED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "barebones": (bool, "it leaves out the record, numbers and checkpoints that a run is; switch off what you need not, one by one"),
+    "model_registry": (bool, "it uploads to a server, and nothing here reaches the network"),
+    "precision": (lambda value: str(value).startswith("64"), "spikes and probes are float32; give 32-true"),
+    "use_distributed_sampler": (lambda value: not value, "the datamodule itself deals images to processes, each image once"),
+}
+"""Values of the trainer's options that would take from a run what it promises, and why; docs/trainer.md has a line for every option."""
+
 
 def require_schedule(trainer: Namespace) -> None:
     """Raise InputError for a number of the trainer that is out of its range, or a precision that nothing here has."""
     for name, limits in SCHEDULE.items():
         if isinstance(value := trainer.get(name), int | float):
             require_number(f"trainer.{name}", value, **limits)
-    if str(trainer.get("precision")).startswith("64"):
-        raise InputError(f"trainer.precision={trainer.precision} is not allowed: spikes and probes are float32; give 32-true")
+    for name, (refused, reason) in REFUSED.items():
+        if (value := trainer.get(name)) is not None and refused(value):
+            raise InputError(f"trainer.{name}={str(value).lower() if isinstance(value, bool) else value} is not allowed: {reason}")
 
 
 @contextmanager
@@ -52,6 +62,17 @@ def in_one_line(*more: type[Exception]) -> Iterator[None]:
         if by.startswith("lightning.") and isinstance(error, meant):
             raise InputError(str(error)) from error
         raise
+
+
+@contextmanager
+def disk_errors_told_once() -> Iterator[None]:
+    """Let threads that cannot write say nothing: what TensorBoard's thread cannot write it raises in the main thread, too."""
+    before = threading.excepthook
+    threading.excepthook = lambda failure: None if isinstance(failure.exc_value, OSError) else before(failure)
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 @contextmanager

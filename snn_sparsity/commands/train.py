@@ -2,25 +2,24 @@
 
 import logging
 import tempfile
-import threading
 import warnings
 from argparse import Namespace as CommandLine
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
 from jsonargparse import ActionConfigFile, Namespace
 from jsonargparse.typing import register_type
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from snn_sparsity import attacks, data, encoders, gradient_rules, networks, objectives, training  # noqa: F401  # named by their last names
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.commands.parsing import NamedConfig, TrainingParser, condense, flat, parsed, settings_of
-from snn_sparsity.commands.refusals import in_one_line, leaving_nothing, require_schedule
+from snn_sparsity.commands.refusals import disk_errors_told_once, in_one_line, leaving_nothing, require_schedule
 from snn_sparsity.configs import shipped
 from snn_sparsity.data import SpikeDataModule
 from snn_sparsity.optimisation import Interval, MakeOptimizer, MakeScheduler
@@ -35,10 +34,11 @@ from snn_sparsity.training.end_table import Summary
 from snn_sparsity.training.finite_check import FiniteCheck
 from snn_sparsity.training.memory import require_memory, step_bytes
 from snn_sparsity.training.metrics_logger import MetricsCSV
+from snn_sparsity.training.progress import Progress
 from snn_sparsity.training.run_record import RunRecord
 from snn_sparsity.training.stopping import StopTogether
 from snn_sparsity.training.sync_batchnorm import MultiStepSyncBatchNorm
-from snn_sparsity.training.tensorboard import TensorBoardLayout
+from snn_sparsity.training.tensorboard import Curves, TensorBoardLayout
 from snn_sparsity.validation import InputError
 
 # Averaging callbacks are given a device, and a run's config.yaml must hold it.
@@ -47,7 +47,8 @@ register_type(torch.device, fail_already_registered=False)
 PAPER_SEED = 3407
 PARSER: dict[str, Any] = {"allow_abbrev": False, "default_config_files": [str(shipped.PAPER)]}
 ELSEWHERE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.default_root_dir",
-             "trainer.enable_progress_bar", "trainer.enable_model_summary", "data.init_args.root", "data.init_args.path")  # fmt: skip
+             "trainer.enable_progress_bar", "trainer.enable_model_summary", "data.init_args.root", "data.init_args.path",
+             "checkpoints")  # fmt: skip
 """Settings that say where and on what a run is made: it may go on with others."""
 OPTIMISATION: Sequence[tuple[str, Any, str]] = (
     ("optimizer", MakeOptimizer | None, "Any optimiser of PyTorch by name, with its own numbers; null is Adam with those of --model."),
@@ -96,8 +97,6 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
     # Probes log the values of all processes, the same on each.
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*to accumulate the metric across devices")
-    # What TensorBoard's thread cannot write it raises in the main thread, too.
-    threading.excepthook = lambda failure: None if isinstance(failure.exc_value, OSError) else threading.__excepthook__(failure)
 
 
 class SaveConfig(SaveConfigCallback):
@@ -123,7 +122,8 @@ class NetworkCLI(LightningCLI):
         defaults: dict[str, Any] = {
             "parser_kwargs": PARSER,
             # Attacks need gradients in validate and test as well.
-            "trainer_defaults": {"max_epochs": 100, "inference_mode": False},
+            # Lightning's table of layers counts no FLOP of a spiking network, and takes metrics for layers: Summary says what there is.
+            "trainer_defaults": {"max_epochs": 100, "inference_mode": False, "enable_model_summary": False},
             "save_config_callback": None,
             "run": False,
         }
@@ -228,6 +228,8 @@ class TrainingCLI(NetworkCLI):
         if subcommand == "fit":
             wanted = "Go on with the newest run of this configuration, seed and settings; begin one if there is none."
             parser.add_argument("--resume", action="store_true", help=wanted)
+            kept = "Checkpoints of a finished run: best and last (all), or the best alone, for a third of the disk."
+            parser.add_argument("--checkpoints", type=Literal["all", "best"], default="all", help=kept)
         else:
             # Lightning's own table has a line for each operation's every value, and pushes the summary off the screen.
             parser.set_defaults({"verbose": False})
@@ -292,7 +294,7 @@ class TrainingCLI(NetworkCLI):
         return dict(flat(content))
 
     def _run_subcommand(self, subcommand: str) -> None:
-        with leaving_nothing(self.trainer, self.run_directory), in_one_line():
+        with leaving_nothing(self.trainer, self.run_directory), in_one_line(), disk_errors_told_once():
             super()._run_subcommand(subcommand)
 
     def before_fit(self) -> None:
@@ -319,17 +321,18 @@ class TrainingCLI(NetworkCLI):
             if probe is not None:
                 probe.name = name
         own = given.get("callbacks") or []
-        own = own if isinstance(own, list) else [own]
+        own = self._without_tuners(own if isinstance(own, list) else [own])
+        shown = given.get("enable_progress_bar") is not False and not any(isinstance(callback, ProgressBar) for callback in own)
         kwargs["callbacks"] = [
             StopTogether(),
             DeadLayers(),
             *filter(None, probes.values()),
             *own,
             FiniteCheck(),
+            *([Progress()] if shown else []),
             *self._own_callbacks(given),
         ]
-        if given.get("logger") in (None, True):
-            kwargs["logger"] = self._loggers()
+        kwargs["logger"] = self._loggers(given.get("logger"))
         kwargs["default_root_dir"] = str(self.run_directory)
         plugins = given.get("plugins") or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), WholeCheckpointIO()]
@@ -343,16 +346,31 @@ class TrainingCLI(NetworkCLI):
             return []
         directory = str(self.run_directory)
         # A run that goes on has its layout already.
-        always = [RunRecord(directory), *([] if self.goes_on_at else [TensorBoardLayout()]), Summary(directory)]
+        last = self.given.get("checkpoints") != "best"
+        record = RunRecord(directory, ["best", "last"] if last else ["best"])
+        always = [record, *([] if self.goes_on_at else [TensorBoardLayout()]), Summary(directory)]
         checkpoints = self.subcommand == "fit" and trainer.get("enable_checkpointing") is not False
         return (
-            [*always, BestCheckpoint(directory, self._get(self.config_init, "best")), LastCheckpoint(directory)] if checkpoints else always
+            [*always, BestCheckpoint(directory, self._get(self.config_init, "best")), LastCheckpoint(directory, last)]
+            if checkpoints
+            else always
         )
 
-    def _loggers(self) -> list[Any]:
-        parent, name = self.run_directory.parent, self.run_directory.name
-        curves = TensorBoardLogger(str(parent), name="", version=name, default_hp_metric=False, purge_step=self.goes_on_at)
-        return [curves, MetricsCSV(str(self.run_directory))]
+    def _loggers(self, given: Any) -> list[Any]:
+        """Return TensorBoard's logger, or those given in its place, and that of ``metrics.csv``, without which there is no run."""
+        if given in (None, True):
+            parent, name = self.run_directory.parent, self.run_directory.name
+            given = Curves(str(parent), name="", version=name, default_hp_metric=False, purge_step=self.goes_on_at)
+        loggers = given if isinstance(given, list) else [given] if given else []
+        return [*loggers, MetricsCSV(str(self.run_directory))]
+
+    def _without_tuners(self, callbacks: list[Callback]) -> list[Callback]:
+        """Return the callbacks of a run that goes on: what a tuner found is in its checkpoint, and Lightning would lose that in tuning."""
+        if not self.goes_on_at:
+            return callbacks
+        if any(isinstance(callback, BatchSizeFinder) for callback in callbacks):
+            self.datamodule.batch_size = read_checkpoint(str(self.given.ckpt_path))["datamodule_hyper_parameters"]["batch_size"]
+        return [callback for callback in callbacks if not isinstance(callback, BatchSizeFinder | LearningRateFinder)]
 
 
 def _whole_seed(seed: bool | int) -> int:

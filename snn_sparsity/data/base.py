@@ -70,6 +70,7 @@ class SpikeDataModule(LightningDataModule, ABC):
         self.spike_encoder = self.encoder or PhaseEncoder()
         self._loaded: Splits | None = None
         self._splits: dict[str, ImageSet] = {}
+        self._splits_on_device: dict[tuple[str, torch.device], ImageSet] = {}
 
     @property
     @abstractmethod
@@ -162,7 +163,16 @@ class SpikeDataModule(LightningDataModule, ABC):
         # What the batches of training are replayed for is the objective's business.
         objective = getattr(getattr(self.trainer, "lightning_module", None), "objective", None)
         replays = getattr(objective, "replays", 1) if train else 1
-        return EpochLoader(self._splits[split], batch_size, self.seed, train, rank, world_size, self.crop, replays)
+        same = train and bool(getattr(self.trainer, "overfit_batches", 0))
+        return EpochLoader(self._placed(split), batch_size, self.seed, train, rank, world_size, self.crop, replays, same)
+
+    def _placed(self, split: str) -> ImageSet:
+        """Return a split on the device that trains: it goes there once, and batches are gathered there."""
+        images = self._splits[split]
+        device = self.trainer.strategy.root_device if self.trainer else images.labels.device
+        if images.labels.device != device:
+            images = self._splits_on_device.setdefault((split, device), ImageSet(*(part.to(device) for part in images)))
+        return images
 
 
 def shifted(images: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:

@@ -46,13 +46,15 @@ class EpochOrder:
         train: Whether to shuffle and give every rank as many images.
         rank: This process.
         world_size: Number of processes.
+        same: Whether every epoch is like the first, as to overfit a few batches.
 
     Example:
         >>> [batch.tolist() for batch in EpochOrder(5, 2, seed=0, train=False).batches()]
         [[0, 1], [2, 3], [4]]
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, train: bool, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(self, size: int, batch_size: int, seed: int, train: bool, rank: int = 0, world_size: int = 1, same: bool = False) -> None:
+        self.same = same
         self.size, self.batch_size, self.seed, self.train, self.rank, self.world_size = size, batch_size, seed, train, rank, world_size
         self.epoch = 0
 
@@ -60,13 +62,18 @@ class EpochOrder:
         """Choose the epoch whose order is given next."""
         self.epoch = epoch
 
+    @property
+    def drawn(self) -> int:
+        """The epoch whose random numbers are drawn."""
+        return 0 if self.same else self.epoch
+
     def batches(self) -> list[Tensor]:
         """Return the places of the images of each of this rank's batches."""
         if not self.train:
             batches = torch.arange(self.size).split(self.batch_size)
             missing = -len(batches) % self.world_size
             return [*batches, *[torch.arange(0)] * missing][self.rank :: self.world_size]
-        order = torch.randperm(self.size, generator=stream(self.seed, self.epoch))
+        order = torch.randperm(self.size, generator=stream(self.seed, self.drawn))
         # No rank can train on nothing: the first images come again at the end.
         order = torch.cat([order, order[: -self.size % self.world_size]])
         return list(order[self.rank :: self.world_size].split(self.batch_size))
@@ -88,6 +95,9 @@ class EpochLoader:
         world_size: Number of processes.
         crop: Largest shift of a training image, in pixels.
         replays: How often each training batch comes in a row, the same each time but for the draws of a stochastic encoder.
+        same: Whether every epoch is like the first.
+
+    Images and labels are gathered where they are: on a GPU no step waits for the host.
 
     Example:
         >>> data = ImageSet(torch.zeros(5, 3, 32, 32, dtype=torch.uint8), torch.arange(5))
@@ -108,12 +118,13 @@ class EpochLoader:
         world_size: int = 1,
         crop: int = 0,
         replays: int = 1,
+        same: bool = False,
     ) -> None:
         self.data = data
         self.crop, self.replays = crop, replays
         self.batch_size = batch_size
         self.train = train
-        self.sampler = EpochOrder(len(data.labels), batch_size, seed, train, rank, world_size)
+        self.sampler = EpochOrder(len(data.labels), batch_size, seed, train, rank, world_size, same)
         self._position = {"epoch": 0, "batches_done": 0}
         self._resume_at: dict[str, Any] | None = None
 
@@ -123,29 +134,31 @@ class EpochLoader:
 
     def __iter__(self) -> Iterator[RawBatch]:
         """Yield the batches of the sampler's epoch that are still to come."""
-        epoch, batches, flips, shifts = self.sampler.epoch, self.sampler.batches(), self._flips(), self._shifts()
+        epoch, batches, device = self.sampler.epoch, self.sampler.batches(), self.data.labels.device
+        flips, shifts = self._flips().to(device), self._shifts().to(device)
+        places = torch.cat(batches).to(device).split([len(batch) for batch in batches])
         # Only a loaded state is resumed: an iteration that was broken off, as the sanity check's is, starts again.
         resumed, self._resume_at = self._resume_at, None
         done = resumed["batches_done"] if resumed is not None and resumed["epoch"] == epoch else 0
         for number in range(done, len(self)):
             self._position = {"epoch": epoch, "batches_done": number + 1}
-            chosen = batches[number // self.replays]
+            chosen = places[number // self.replays]
             yield RawBatch(*self.data.select(chosen), flips[chosen], self._encoding_seed(number), shifts[chosen])
 
     def _flips(self) -> Tensor:
         if not self.train:
             return torch.zeros(self.sampler.size, dtype=torch.bool)
-        return torch.rand(self.sampler.size, generator=stream(self.sampler.seed, self.sampler.epoch, FLIP)) < 0.5  # a coin
+        return torch.rand(self.sampler.size, generator=stream(self.sampler.seed, self.sampler.drawn, FLIP)) < 0.5  # a coin
 
     def _shifts(self) -> Tensor:
         if not self.train or not self.crop:
             return torch.zeros(self.sampler.size, 2, dtype=torch.int64)
-        generator = stream(self.sampler.seed, self.sampler.epoch, CROP)
+        generator = stream(self.sampler.seed, self.sampler.drawn, CROP)
         return torch.randint(-self.crop, self.crop + 1, (self.sampler.size, 2), generator=generator)
 
     def _encoding_seed(self, number: int) -> int:
         # Evaluation draws the same code in every epoch: a change of accuracy must come from the network.
-        epoch = self.sampler.epoch if self.train else -1
+        epoch = self.sampler.drawn if self.train else -1
         place = number * self.sampler.world_size + self.sampler.rank
         return mix(self.sampler.seed, epoch, ENCODE, place)
 

@@ -14,6 +14,7 @@ from snn_sparsity.attacks.metering import Meter, Metered
 from snn_sparsity.attacks.targets import BatchNormMode, ImageTarget, SpikeTarget
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.encoders import Encoder
+from snn_sparsity.measure.proportions import NAMES, interval
 from snn_sparsity.measure.sparsity import per_sample
 from snn_sparsity.probes.base import Probe, ProbeContext
 from snn_sparsity.validation import InputError, require_choice, require_number
@@ -27,6 +28,8 @@ class AdversarialAccuracy(Probe):
     |---|---|---|
     | ``<name>/accuracy`` | share of attacked images classified right | [0,1] |
     | ``<name>/loss`` | mean cross-entropy of attacked images | nats |
+    | ``<name>/accuracy_low``, ``<name>/accuracy_high`` | its 95 % interval (Wilson) | [0,1] |
+    | ``<name>/images`` | images attacked | |
     | ``<name>/clean_accuracy``, ``<name>/clean_loss`` | the same images before the attack | |
     | ``<name>/zero_gradient_samples`` | share of images whose gradient was zero throughout at some step: not attacked there | [0,1] |
     | ``<name>/largest_perturbation`` | largest change of any input element | units of x |
@@ -90,8 +93,14 @@ class AdversarialAccuracy(Probe):
         }
 
     def summarise(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Average over images; of the perturbation, take the largest."""
-        return super().summarise(values) | {"largest_perturbation": values["largest_perturbation"].max()}
+        """Average over images, with the accuracy's interval; of the perturbation, take the largest."""
+        right = values["accuracy"]
+        ends = interval(round(right.sum().item()), len(right))
+        return (
+            super().summarise(values)
+            | {f"accuracy_{name}": torch.tensor(end) for name, end in zip(NAMES, ends, strict=True)}
+            | {"images": torch.tensor(len(right)), "largest_perturbation": values["largest_perturbation"].max()}
+        )
 
     def _aim(self, context: ProbeContext, batch: SpikeBatch) -> tuple[SpikeTarget | ImageTarget, Tensor]:
         if context.plain and self.space == "spikes":

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
@@ -108,6 +109,7 @@ class Probe(Callback, ABC):
             require_number("max_samples", self.max_samples, at_least=1, whole=True)
         if self.name is None:
             self.name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
+        self._logged: set[str] = set()
         self._reset()
 
     @abstractmethod
@@ -179,6 +181,11 @@ class Probe(Callback, ABC):
         """Log what was measured."""
         self._log(trainer, pl_module)
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget what was measured before: Lightning would show it to callbacks that watch a number as if it were of this epoch."""
+        for tag in self._logged:
+            trainer.callback_metrics.pop(tag, None)
+
     def _is_due(self, trainer: Trainer) -> bool:
         if trainer.sanity_checking:
             return False
@@ -216,7 +223,7 @@ class Probe(Callback, ABC):
         try:
             if count := self._wanted(trainer, first, len(batch.labels)):
                 context = self._context(trainer, classifier, first, len(batch.labels), meeting)
-                with undisturbed(pl_module), one_value_refused(classifier):
+                with undisturbed(pl_module), one_value_refused(classifier), lent_momentum(trainer):
                     values = self.measure(context, batch.first(count).clone())
                 self._values.append((first, {name: value.detach().cpu().expand(count) for name, value in values.items()}))
             meeting.leave()
@@ -257,11 +264,28 @@ class Probe(Callback, ABC):
             names = next(iter(values.values()))
             together = {name: torch.cat([batch[name] for batch in values.values()]) for name in names}
             summary = {self.tag(name): value.float() for name, value in self.summarise(together).items()}
+            self._logged = set(summary)
             shown = {tag for tag in summary if tag.endswith("/accuracy")}
             pl_module.log_dict({tag: value for tag, value in summary.items() if tag in shown}, prog_bar=True)
             pl_module.log_dict({tag: value for tag, value in summary.items() if tag not in shown})
         pl_module.log(f"time/{self.name}_seconds", self._seconds)
         self._reset()
+
+
+@contextmanager
+def lent_momentum(trainer: Trainer) -> Iterator[None]:
+    """Give BatchNorms back the momentum that StochasticWeightAveraging takes from them for its last epoch, which averages statistics."""
+    callbacks: list[Callback] = getattr(trainer, "callbacks", [])
+    averaging = [callback for callback in callbacks if isinstance(callback, StochasticWeightAveraging)]
+    taken = {module: momentum for callback in averaging for module, momentum in callback.momenta.items()}
+    before = {module: module.momentum for module in taken}
+    try:
+        for module, momentum in taken.items():
+            module.momentum = momentum
+        yield
+    finally:
+        for module, momentum in before.items():
+            module.momentum = momentum
 
 
 def batch_size_of(trainer: Trainer, batch: SpikeBatch) -> int | None:

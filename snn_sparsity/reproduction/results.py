@@ -42,7 +42,9 @@ class Result:
     def epoch(self) -> int | None:
         """The best epoch, from 0; None if there is none."""
         metrics = self._judged.metrics
-        curves = [metrics.get(self._clean, {}), *(metrics.get(f"{probe}/accuracy", {}) for probe in self.attacks.values())]
+        # An attack that is not made at every epoch has no say in which one is the best.
+        every = [probe for probe in self.attacks.values() if self.tested or self.record.probes[probe].get("every_n_epochs", 1) == 1]
+        curves = [metrics.get(self._clean, {}), *(metrics.get(f"{probe}/accuracy", {}) for probe in every)]
         by = str(self.record.config.get("best", "accuracy"))
         judge, sign = metrics.get(self._clean.replace("accuracy", by), {}), -1 if by == "loss" else 1
         complete = set.intersection(*map(set, [*curves, judge]))
@@ -55,10 +57,10 @@ class Result:
         return None if self.epoch is None else self._judged.metrics[self._clean][self.epoch]
 
     def attacked(self, attack: AttackSettings) -> Number | None:
-        """Return the accuracy under an attack, in [0,1]; None if it was not made."""
+        """Return the accuracy under an attack, in [0,1]; None if it was not made at the best epoch."""
         if self.epoch is None or attack not in self.attacks:
             return None
-        return self._judged.metrics[f"{self.attacks[attack]}/accuracy"][self.epoch]
+        return self._judged.metrics.get(f"{self.attacks[attack]}/accuracy", {}).get(self.epoch)
 
     @property
     def clean_images(self) -> int | None:

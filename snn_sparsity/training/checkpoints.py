@@ -1,11 +1,14 @@
 """The checkpoints of a run: the best, the last and the one before it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
 
 from snn_sparsity.runs.files import unwritten
 from snn_sparsity.training.checkpoint_files import LAST, PREVIOUS
@@ -50,12 +53,15 @@ class LastCheckpoint(Checkpoint):
     from there logs and trains as one that never stopped. Lightning's ModelCheckpoint saves inside the epoch, before its training
     loss is logged. The state of PyTorch's random numbers is kept too, for networks that draw in training.
 
+    When the run is finished ``previous.ckpt`` goes, which has served its purpose.
+
     Args:
         run_directory: Where the files go.
+        kept: Whether ``last.ckpt`` stays when the run is finished.
     """
 
-    def __init__(self, run_directory: str) -> None:
-        self.path = Path(run_directory) / LAST
+    def __init__(self, run_directory: str, kept: bool = True) -> None:
+        self.path, self.kept = Path(run_directory) / LAST, kept
         self.saved_at = (0, 0)
         self._random: dict[str, torch.Tensor] = {}
         self._restored = False
@@ -65,15 +71,18 @@ class LastCheckpoint(Checkpoint):
         return {"saved_at": self.saved_at, "random": self._random}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the place and, when the epoch starts, the random numbers' state."""
-        self.saved_at, self._random, self._restored = state_dict["saved_at"], state_dict["random"], True
+        """Take up the place and, when training starts, the random numbers' state; a tuner's own checkpoint has none yet."""
+        self.saved_at, self._random = state_dict["saved_at"], state_dict["random"]
+        self._restored = bool(self._random)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin an epoch at its beginning."""
+        """Begin an epoch at its beginning, and go on with one that was left inside, after ``max_steps`` or ``max_time``, there."""
         epochs: Any = trainer.fit_loop.epoch_progress.total
         if epochs.started == epochs.completed:
             # Lightning would take the batches counted for the epoch behind as those of the epoch to come.
             trainer.fit_loop.restarting = False
+        elif self._restored:
+            self._set_random(pl_module.device)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, if there is an epoch behind."""
@@ -83,7 +92,14 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the end."""
-        self._save(trainer, pl_module.device)
+        with _still_inside(trainer):
+            self._save(trainer, pl_module.device)
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remove what a finished run needs no more."""
+        for path in (self.path.with_name(PREVIOUS), *([] if self.kept else [self.path])):
+            path.unlink(missing_ok=True)
 
     def _save(self, trainer: Trainer, device: torch.device) -> None:
         # The epoch too: one that averages weights or statistics takes no step.
@@ -111,6 +127,22 @@ class LastCheckpoint(Checkpoint):
         torch.set_rng_state(self._random["cpu"])
         if device.type == "cuda" and "cuda" in self._random:
             torch.cuda.set_rng_state(self._random["cuda"], device)
+
+
+@contextmanager
+def _still_inside(trainer: Trainer) -> Iterator[None]:
+    """Count an epoch that was left before its last batch as not yet done: Lightning would drop the rest of it when the run goes on."""
+    loop = trainer.fit_loop
+    progress: Any = loop.epoch_progress
+    rest = 0 < loop.epoch_loop.batch_progress.current.ready < trainer.num_training_batches
+    counts = [(count, count.processed, count.completed) for count in (progress.current, progress.total)]
+    try:
+        for count, processed, completed in counts if rest else ():
+            count.processed, count.completed = processed - 1, completed - 1
+        yield
+    finally:
+        for count, processed, completed in counts:
+            count.processed, count.completed = processed, completed
 
 
 def _random(device: torch.device) -> dict[str, torch.Tensor]:

@@ -1,8 +1,6 @@
 """The table at the end of a run, and how to look at its curves."""
 
-import shlex
-import shutil
-import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,12 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
 from snn_sparsity.measure.operations import INPUT, KINDS
+from snn_sparsity.measure.proportions import NAMES
 from snn_sparsity.measure.reachability import describe_reachability
 from snn_sparsity.measure.surrogates import SURROGATE
 from snn_sparsity.probes.adversarial_accuracy import AdversarialAccuracy
-from snn_sparsity.probes.base import probes_of
+from snn_sparsity.probes.base import Probe, probes_of
+from snn_sparsity.training.tensorboard import command, tensorboards
 from snn_sparsity.validation import InputError
 
 
@@ -28,20 +28,30 @@ class Summary(Callback):
 
     def __init__(self, run_directory: str) -> None:
         self.run_directory = Path(run_directory)
+        self.seen: dict[str, float] = {}
+        self.ended = False
 
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what trains the network, and how much of it no image can train."""
         network: Any = pl_module.network
+        print(f"Network: {type(network).__name__}, {sum(weights.numel() for weights in network.parameters()) / 1e6:.2f} million weights.")
         if optimisation := getattr(pl_module, "optimisation", None):
-            print(f"Optimizer: {optimisation}.", flush=True)
+            print(f"Optimizer: {optimisation}.")
         with suppress(InputError):
             print(f"Reachability: {describe_reachability(network)}.", flush=True)
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the table of the last epoch."""
-        self._print(trainer)
+        """Note that training came to its end."""
+        self.ended = True
+
+    @rank_zero_only
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Print the table of the last epoch, when all other callbacks have ended too."""
+        if self.ended:
+            self.ended = False
+            self._print(trainer)
 
     @rank_zero_only
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -54,29 +64,58 @@ class Summary(Callback):
         """Print the table."""
         self._print(trainer)
 
+    @rank_zero_only
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep what was measured: a probe that is not due in the last epoch was in one before."""
+        self.seen |= measured(trainer)
+
     def _print(self, trainer: Trainer) -> None:
-        lines = ["", *accuracy_table(trainer), "", *gradient_table(trainer), ""]
-        lines += [f"Run:    {self.run_directory}", f"Curves: {_tensorboard()} --logdir {shlex.quote(str(self.run_directory))}"]
+        values = self.seen | measured(trainer)
+        lines = ["", *accuracy_table(values, probes_of(trainer)), "", *gradient_table(values), "", f"Run:    {self.run_directory}"]
+        shown = tensorboards(trainer)
+        lines += [f"Curves: {command(shown[0].log_dir)}" if shown else f"Numbers: {self.run_directory / 'metrics.csv'}"]
+        lines += _kept(self.run_directory) if trainer.state.fn == TrainerFn.FITTING else []
         print("\n".join(lines), flush=True)
 
 
-def _tensorboard() -> str:
-    """Return the command as it can be typed here: by name where it is on the path, else beside this Python."""
-    return "tensorboard" if shutil.which("tensorboard") else shlex.quote(str(Path(sys.executable).with_name("tensorboard")))
+def measured(trainer: Trainer) -> dict[str, float]:
+    """Return what is known at the moment, by logged name."""
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
-def accuracy_table(trainer: Trainer) -> list[str]:
-    """Return a table of clean accuracy and each attack's, with space, protocol and settings."""
-    values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    rows = [("clean", values.get("val/accuracy", values.get("test/accuracy")), "all images of the set")]
-    attacks = [probe for probe in probes_of(trainer) if isinstance(probe, AdversarialAccuracy)]
-    rows += [(str(probe.name), values.get(f"{probe.name}/accuracy"), probe.describe()) for probe in attacks]
-    return [f"{'accuracy':<16} {'%':>6}  protocol"] + [f"{name:<16} {_percent(value):>6}  {how}" for name, value, how in rows]
+def _kept(run: Path) -> list[str]:
+    """Return how much disk the checkpoints take, and how to keep fewer."""
+    sizes = {path.name: path.stat().st_size for path in sorted(run.glob("*.ckpt"))}
+    if not sizes:
+        return []
+    fewer = "" if len(sizes) == 1 else " (--checkpoints best leaves one when a run is finished)"
+    return [f"Kept:   {', '.join(sizes)}, {sum(sizes.values()) / 1e6:.1f} MB{fewer}"]
 
 
-def gradient_table(trainer: Trainer) -> list[str]:
+def accuracy_table(values: Mapping[str, float], probes: Sequence[Probe]) -> list[str]:
+    """Return a table of clean accuracy and each attack's: with its 95 % interval, the same images without attack, and how many they are.
+
+    Args:
+        values: By logged name.
+        probes: Of which those that attack have a row.
+    """
+    stage = "val" if "val/accuracy" in values else "test"
+    attacks = [probe for probe in probes if isinstance(probe, AdversarialAccuracy)]
+    rows = [("clean", stage, "", ""), *((str(probe.name), str(probe.name), "clean_accuracy", probe.describe()) for probe in attacks)]
+    lines = [f"{'accuracy':<16} {'%':>5} {'95 % interval':>14} {'clean %':>8} {'images':>7}  protocol"]
+    for name, logged, same, how in rows:
+        ends = [_percent(values.get(f"{logged}/accuracy_{end}")) for end in NAMES]
+        clean = _percent(values.get(f"{logged}/{same}")) if same else ""
+        images = values.get(f"{logged}/images")
+        lines.append(
+            f"{name:<16} {_percent(values.get(f'{logged}/accuracy')):>5} {' - '.join(ends):>14} {clean:>8} "
+            f"{'-' if images is None else f'{images:.0f}':>7}  {how}".rstrip()
+        )
+    return lines
+
+
+def gradient_table(values: Mapping[str, float]) -> list[str]:
     """Return a table of the share of zeros and the norm of the gradient, by kind of operation."""
-    values = {name: float(value) for name, value in trainer.callback_metrics.items()}
     kinds = [kind for kind in (INPUT, *KINDS, SURROGATE) if f"grad_zero_mean/{kind}" in values]
     rows = [(kind, values[f"grad_zero_mean/{kind}"], values[f"grad_norm_mean/{kind}"]) for kind in kinds]
     # One line each: zeros of the stem's pooling and of the final one make no mean.

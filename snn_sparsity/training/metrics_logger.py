@@ -33,8 +33,8 @@ class MetricsCSV(Logger):
 
     @property
     def version(self) -> str:
-        """Always the same: the directory is chosen by the run."""
-        return ""
+        """The run's number, which TensorBoard's logger has too."""
+        return self.path.parent.name
 
     @property
     def log_dir(self) -> str:

@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,6 +22,7 @@ from spikingjelly.logger import logger as spikingjelly_log
 import snn_sparsity
 from snn_sparsity.data import SpikeDataModule
 from snn_sparsity.distributed import first_alone
+from snn_sparsity.numerics import numerics
 from snn_sparsity.probes.base import probes_of
 from snn_sparsity.runs.directory import LOCK, live
 from snn_sparsity.runs.files import hold, write_whole
@@ -39,9 +41,11 @@ class RunRecord(Callback):
 
     Args:
         run_directory: Where the file goes.
+        checkpoints: Names of the checkpoints that stay when the run is finished.
     """
 
-    def __init__(self, run_directory: str) -> None:
+    def __init__(self, run_directory: str, checkpoints: Sequence[str] = ("best", "last")) -> None:
+        self.checkpoints = checkpoints
         self.path = Path(run_directory) / "run.json"
         self.began = time.perf_counter()
         self.record: dict[str, Any] = {}
@@ -111,6 +115,7 @@ class RunRecord(Callback):
             "arguments": sys.argv[1:],
             **environment(pl_module.device),
             "precision": trainer.precision,
+            "numerics": numerics(),
             "optimizer": str(optimisation) if (optimisation := getattr(pl_module, "optimisation", None)) else "",
             "world_size": trainer.world_size,
             "effective_batch_size": getattr(data, "batch_size", 0) * trainer.world_size * trainer.accumulate_grad_batches,
@@ -127,7 +132,7 @@ class RunRecord(Callback):
 
     @rank_zero_only
     def _end(self, trainer: Trainer, status: str, **more: str) -> None:
-        kept = {name: self.path.resolve().with_name(f"{name}.ckpt") for name in ("best", "last")}
+        kept = {name: self.path.resolve().with_name(f"{name}.ckpt") for name in self.checkpoints}
         self.record |= {
             "status": status,
             "wall_seconds": round(time.perf_counter() - self.began, 1),

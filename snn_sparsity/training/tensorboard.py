@@ -1,15 +1,51 @@
-"""Make runs readable in TensorBoard: grouped charts, comparable hyperparameters, nothing lost when a run is killed."""
+"""Make runs readable in TensorBoard: three groups to read first, comparable settings, nothing lost when a run is killed."""
 
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from torch.utils.tensorboard.summary import hparams
 
-from snn_sparsity.measure.operations import KINDS
-from snn_sparsity.measure.surrogates import SURROGATE
+from snn_sparsity.measure.operations import INPUT, KINDS
 from snn_sparsity.probes.adversarial_accuracy import AdversarialAccuracy
 from snn_sparsity.probes.base import probes_of
+
+ACCURACY, ZEROS, NORM = "1 accuracy", "2 gradient zeros by kind", "3 gradient norm by kind"
+"""The groups to read first: TensorBoard sorts groups by name."""
+
+
+class Curves(TensorBoardLogger):
+    """TensorBoard's events, with what a person reads first once more under names that come first; HPARAMS is the layout's affair."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Write values, and those to read first twice."""
+        first = {title: value for name, value in metrics.items() if (title := read_first(name))}
+        super().log_metrics({**metrics, **first}, step)
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: Lightning would write every setting, and a NaN for each accuracy to come."""
+
+
+def read_first(name: str) -> str | None:
+    """Return the name in the groups to read first, None for all others.
+
+    Example:
+        >>> read_first("val/accuracy"), read_first("pgd/accuracy"), read_first("grad_zero_mean/conv"), read_first("grad_zero/conv/01_conv1")
+        ('1 accuracy/clean', '1 accuracy/pgd', '2 gradient zeros by kind/conv', None)
+    """
+    group, _, rest = name.partition("/")
+    if rest == "accuracy":
+        return f"{ACCURACY}/{'clean' if group == 'val' else group}"
+    title = {"grad_zero_mean": ZEROS, "grad_norm_mean": NORM}.get(group)
+    return f"{title}/{rest}" if title else None
 
 
 class TensorBoardLayout(Callback):
@@ -17,40 +53,69 @@ class TensorBoardLayout(Callback):
 
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write layout and hyperparameters."""
+        """Write layout and settings."""
         probes = [probe for probe in probes_of(trainer) if isinstance(probe, AdversarialAccuracy)]
-        for logger in _tensorboards(trainer):
+        names = ["val/accuracy", *(f"{probe.name}/accuracy" for probe in probes)]
+        # Values go to these names as they are measured; here only the names are told.
+        entries = hparams(columns(trainer, pl_module), dict.fromkeys(names, 0.0))
+        for logger in tensorboards(trainer):
             logger.experiment.add_custom_scalars(layout(probes))
-            data = getattr(trainer, "datamodule", None)
-            hyperparameters: dict[str, Any] = {**pl_module.hparams, **getattr(data, "hparams", {})}
-            # The final values are logged under these names later; NaN holds the place until then.
-            names = ["val/accuracy", *(f"{probe.name}/accuracy" for probe in probes)]
-            logger.log_hyperparams(hyperparameters, dict.fromkeys(names, float("nan")))
+            for entry in entries:
+                logger.experiment._get_file_writer().add_summary(entry)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the epoch on disk."""
         flush(trainer)
 
 
+def columns(trainer: Trainer, pl_module: LightningModule) -> dict[str, str | float | int]:
+    """Return the ten settings by which runs are compared."""
+    network: Any = pl_module.network
+    data: Any = getattr(trainer, "datamodule", None)
+    encoder = getattr(data, "spike_encoder", None)
+    group = trainer.optimizers[0].param_groups[0] if trainer.optimizers else {}
+    return {
+        "network": type(network).__name__,
+        "depth": getattr(network, "depth", 0),
+        "pool": getattr(network, "pool", ""),
+        "dataset": str(getattr(data, "name", type(data).__name__.removesuffix("DataModule"))),
+        "encoder": type(encoder).__name__.removesuffix("Encoder"),
+        "time steps": getattr(encoder, "num_steps", 0),
+        "optimizer": ", ".join(type(optimizer).__name__ for optimizer in trainer.optimizers),
+        "lr": float(group.get("lr", 0)),
+        "batch size": getattr(data, "batch_size", 0) * trainer.world_size * trainer.accumulate_grad_batches,
+        "seed": getattr(data, "seed", 0),
+    }
+
+
 def layout(probes: list[AdversarialAccuracy]) -> dict[str, dict[str, list[Any]]]:
-    """Return TensorBoard's custom-scalars layout: accuracies by protocol and space, and one chart per kind and statistic."""
-    charts: dict[str, dict[str, list[Any]]] = {"accuracy": {"clean": ["Multiline", [r"(val|test)/accuracy"]]}}
+    """Return TensorBoard's custom-scalars layout: first accuracies, zeros by kind and norm by kind; then the single operations.
+
+    A chart of attacks has one space and protocol, and the clean accuracy of the images attacked.
+    """
+    charts: dict[str, dict[str, list[Any]]] = {ACCURACY: {"clean, all images": ["Multiline", [r"(val|test)/accuracy$"]]}}
     for probe in probes:
         title = f"{probe.space}, BatchNorm {probe.batch_norm}"
-        chart = charts["accuracy"].setdefault(title, ["Multiline", [r"val/accuracy"]])
-        chart[1].append(f"{probe.name}/accuracy")
-    for statistic, title in (("zero", "gradient zeros"), ("norm", "gradient norm")):
+        chart = charts[ACCURACY].setdefault(title, ["Multiline", []])
+        chart[1] += [f"{probe.name}/clean_accuracy", f"{probe.name}/accuracy$"]
+    for statistic, title, single in (("zero", ZEROS, "zeros of each operation"), ("norm", NORM, "norm of each operation")):
         charts[title] = {"mean of each kind": ["Multiline", [f"grad_{statistic}_mean/.*"]]}
-        for kind in ("input", *KINDS, SURROGATE):
-            charts[title][kind] = ["Multiline", [f"grad_{statistic}/{kind}/.*"]]
-    return charts
+        charts[single] = {kind: ["Multiline", [f"grad_{statistic}/{kind}/.*"]] for kind in (INPUT, *KINDS)}
+    return dict(sorted(charts.items()))
 
 
 def flush(trainer: Trainer) -> None:
     """Put on disk what was logged so far."""
-    for logger in _tensorboards(trainer):
+    for logger in tensorboards(trainer):
         logger.experiment.flush()
 
 
-def _tensorboards(trainer: Trainer) -> list[TensorBoardLogger]:
+def tensorboards(trainer: Trainer) -> list[TensorBoardLogger]:
+    """Return the loggers that write TensorBoard's events."""
     return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
+def command(folder: str | Path) -> str:
+    """Return the command that shows a folder as it can be typed here: by name where it is on the path, else beside this Python."""
+    program = "tensorboard" if shutil.which("tensorboard") else shlex.quote(str(Path(sys.executable).with_name("tensorboard")))
+    return f"{program} --logdir {shlex.quote(str(folder))}"

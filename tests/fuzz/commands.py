@@ -64,11 +64,12 @@ WORDED = [
     "--trainer.benchmark", "--trainer.inference_mode", "--trainer.use_distributed_sampler", "--trainer.profiler",
     "--trainer.detect_anomaly", "--trainer.barebones", "--trainer.plugins", "--trainer.sync_batchnorm", "--trainer.model_registry",
     "--trainer.enable_autolog_hparams", "--trainer.max_epoch", "--modle.lr", "--x", "-x", "--print_config", "--help", "--data.root",
-    "--trainer", "--optimizer", "--lr_scheduler", "--lr_scheduler_interval",
+    "--trainer", "--optimizer", "--lr_scheduler", "--lr_scheduler_interval", "--data.path", "--data.background",
 ]  # fmt: skip
-PLACED = ["--config", "-c", "--ckpt_path", "--data.root", "--trainer.default_root_dir"]
+PLACED = ["--config", "-c", "--ckpt_path", "--data.root", "--data.path", "--trainer.default_root_dir"]
 LIKELY = st.sampled_from([
     "EarlyStopping", "ModelCheckpoint", "TensorBoardLogger", "SEWResNet", "CIFARDataModule", "ImageFolderDataModule", "RateEncoder",
+    "ArrayDataModule",
     "GradientTrail", "AdversarialAccuracy", "APGD", "Square", "Noise", "PGD", "gpu", "tpu", "16-mixed", "warn", "simple", "dlr",
     "image", "spikes", "batch", "Transfer", "SpikeDataModule", "DirectEncoder", "CodeBookAscent", "VulnerabilityRatio",
     "SGD", "AdamW", "LBFGS", "StepLR", "OneCycleLR", "CosineAnnealingLR",

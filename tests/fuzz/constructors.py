@@ -18,7 +18,7 @@ from snn_sparsity.gradient_rules import GradientRule
 from tests.fuzz.promise import refused
 from tests.tiny import TinyNetwork
 
-NOT_FROM_SETTINGS = (Transfer, data.SpikeDataModule, data.SpikeBatch, probes.ProbeContext, attacks.Target)
+NOT_FROM_SETTINGS = (Transfer, data.SpikeDataModule, data.SpikeBatch, data.ImageSet, data.Splits, probes.ProbeContext, attacks.Target)
 
 
 def kinds(*modules: types.ModuleType) -> list[type]:
