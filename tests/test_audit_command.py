@@ -56,7 +56,7 @@ def test_an_audit_leaves_evidence_and_two_documents():
     assert audit["answers"]["paper"]["belief"] == "NOT VALID"
     roles = {one["role"] for one in audit["protocols"]["image"]["attacks"]}
     assert roles == {"claim", "native", "reference", "arm", "radius"}
-    assert {one["status"] for protocol in audit["protocols"].values() for one in protocol["attacks"]} == {"done"}
+    assert {one["status"] for protocol in audit["protocols"].values() for one in protocol["attacks"]} <= {"done", "does not apply"}
     html = (FOLDER / "audit.html").read_text()
     assert "NOT VALID" in html
     assert "http:" not in html
