@@ -26,13 +26,15 @@ class Levels(float):
 
     def __new__(cls, value: "str | float") -> "Levels":
         """Read it."""
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise InputError(f"{value!r} is not allowed: give a number or a fraction such as 8/255")
         return super().__new__(cls, _read(value) if isinstance(value, str) else value)
 
     def __repr__(self) -> str:
         """Write it."""
         levels = 255 * self
         near = round(levels) if math.isfinite(levels) else 0
-        return f"{near}/255" if near and abs(levels - near) < 1e-6 else float.__repr__(self)
+        return f"{near}/255" if 0 < abs(near) < 255 and abs(levels - near) < 1e-6 else float.__repr__(self)
 
     __str__ = __repr__
 

@@ -1,6 +1,7 @@
 """One-line errors: what a user can get wrong (the name, the value given, what is allowed), and what can go wrong in a run."""
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 from math import inf
 
 LARGEST = {True: 2**53, False: 1.7e308}
@@ -45,3 +46,15 @@ def require_number(name: str, value: float, *, at_least: float = -inf, above: fl
               f"of at most {at_most}" if at_most < inf else ""]  # fmt: skip
     wanted = " and ".join(limit for limit in limits if limit)
     raise InputError(f"{name}={value!r} is not allowed: give a {'whole ' if whole else ''}number {wanted}".rstrip())
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a question that names the known word most like a word, or nothing if none is; dashes in front do not count.
+
+    Example:
+        >>> did_you_mean("fti", ["fit", "test"]), did_you_mean("--ouut", ["--out"]), did_you_mean("x", ["fit", "test"])
+        (' (did you mean fit?)', ' (did you mean --out?)', '')
+    """
+    bare = {name.lstrip("-"): name for name in known}
+    found = get_close_matches(word.lstrip("-"), bare, n=1, cutoff=0.65)
+    return f" (did you mean {bare[found[0]]}?)" if found else ""

@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
 from snn_sparsity.data import CIFARDataModule, DigitsDataModule, ImageFolderDataModule
@@ -307,7 +308,7 @@ def archive(tmp_path, monkeypatch):
     path = tmp_path / "made" / "cifar-10-python.tar.gz"
     with tarfile.open(path, "w:gz") as file:
         file.add(folder, arcname="cifar-10-batches-py")
-    original = cifar_module.datasets.CIFAR10
+    original = torchvision.datasets.CIFAR10
 
     class Small(original):
         tgz_md5 = hashlib.md5(path.read_bytes()).hexdigest()
@@ -316,7 +317,8 @@ def archive(tmp_path, monkeypatch):
         meta = {"filename": "batches.meta", "key": "label_names", "md5": hashlib.md5((folder / "batches.meta").read_bytes()).hexdigest()}
         url = "http://127.0.0.1:9/cifar-10-python.tar.gz"
 
-    monkeypatch.setitem(cifar_module.SOURCES, "cifar10", cifar_module.Source(Small, list("abcdefghij")))
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", Small)
+    monkeypatch.setitem(cifar_module.SOURCES, "cifar10", cifar_module.Source("CIFAR10", list("abcdefghij")))
     return path
 
 

@@ -267,7 +267,7 @@ def test_options_become_arguments(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--grid nope", "--grid nope is no file and no grid: choose one of causal, causal_cpu, cpu, digits, paper, weight_decay"),
+        ("--grid nope", f"--grid nope is no file and no grid: choose one of {', '.join(names())}"),
         ("--grid list.yaml", "list.yaml is no mapping"),
         ("--grid odd.yaml", "the group 'a' must have a list of 'configs'"),
         ("--grid unknown.yaml", "vgg is no file and no shipped configuration"),
@@ -295,7 +295,7 @@ def test_a_grid_that_cannot_be_read():
     Path("broken.yaml").write_text("a: [")
     with pytest.raises(InputError, match=r"broken\.yaml cannot be read"):
         read_grid("broken.yaml", [1])
-    assert names() == ["causal", "causal_cpu", "cpu", "digits", "paper", "weight_decay"]
+    assert names() == ["causal", "causal_cpu", "cpu", "defences", "defences_cpu", "digits", "paper", "weight_decay"]
 
 
 def test_a_lock_is_held_as_long_as_the_run_lives(tmp_path):

@@ -19,6 +19,7 @@ from snn_sparsity.attacks.base import (
     whole_levels,
 )
 from snn_sparsity.encoders.base import LEVELS, grey_levels
+from snn_sparsity.units import Levels
 from snn_sparsity.validation import InputError, require_choice, require_number
 
 
@@ -53,7 +54,7 @@ class AnnealedPGD(Attack):
         [8, 8, 8, 8, 4, 4, 4, 2, 2, 2]
     """
 
-    alpha: float = 0.01
+    alpha: Levels | float = Levels(0.01)
     steps: int = 50
     widths: tuple[int, ...] = (8, 4, 2)
     random_start: bool = False

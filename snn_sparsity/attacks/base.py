@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from snn_sparsity.units import Levels
 from snn_sparsity.validation import InputError, require_number
 
 Space = Literal["image", "spikes"]
@@ -57,7 +58,7 @@ class Attack(ABC):
         InputError: For a number outside its range.
     """
 
-    eps: float = 8 / 255
+    eps: Levels | float = Levels(8 / 255)
 
     def __post_init__(self) -> None:
         require_number("eps", self.eps, at_least=0, at_most=1)
@@ -89,10 +90,11 @@ class Attack(ABC):
             >>> str(PGD(keep="last")), str(PGD(eps=0.05, steps=9))
             ('PGD(eps=8/255, steps=7, restarts=1, keep=last)', 'PGD(eps=0.05, steps=9, restarts=1)')
         """
-        levels = round(255 * self.eps)
-        shown = [f"eps={levels}/255" if abs(255 * self.eps - levels) < 1e-6 else f"eps={self.eps}"]
+        shown = [f"eps={Levels(self.eps)}"]
         for field in fields(self):
             value = getattr(self, field.name)
+            if field.type == Levels | float:
+                value = Levels(value)
             whole = isinstance(value, int) and not isinstance(value, bool)
             if field.name != "eps" and (whole or value != field.default):
                 shown.append(f"{field.name}={value}")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from snn_sparsity.attacks.base import LOSSES, Attack, BestSoFar, LossName, Passes, Target, input_gradient, project, uniform_noise
+from snn_sparsity.units import Levels
 from snn_sparsity.validation import require_choice, require_number
 
 
@@ -30,10 +31,10 @@ class PGD(Attack):
 
     Example:
         >>> PGD(steps=20, restarts=5)
-        PGD(eps=0.03137254901960784, alpha=0.01, steps=20, random_start=True, restarts=5, loss='ce', keep='best')
+        PGD(eps=8/255, alpha=0.01, steps=20, random_start=True, restarts=5, loss='ce', keep='best')
     """
 
-    alpha: float = 0.01
+    alpha: Levels | float = Levels(0.01)
     steps: int = 7
     random_start: bool = True
     restarts: int = 1

@@ -34,7 +34,7 @@ class RayS(Attack):
 
     Example:
         >>> RayS(queries=200)
-        RayS(eps=0.03137254901960784, queries=200)
+        RayS(eps=8/255, queries=200)
     """
 
     queries: int = 10000

@@ -36,7 +36,7 @@ class Square(Attack):
 
     Example:
         >>> Square(queries=200, lattice=True)
-        Square(eps=0.03137254901960784, queries=200, share=0.8, lattice=True)
+        Square(eps=8/255, queries=200, share=0.8, lattice=True)
     """
 
     queries: int = 5000

@@ -24,6 +24,7 @@ from snn_sparsity.audit.judge.answers import Answers, judge
 from snn_sparsity.encoders.base import Encoder, grey_levels
 from snn_sparsity.encoders.direct import DirectEncoder
 from snn_sparsity.runs.files import write_whole
+from snn_sparsity.units import Levels
 from snn_sparsity.validation import InputError, require_choice, require_number
 
 Spaces = Literal["image", "spikes", "both", "paper", "all"]
@@ -57,7 +58,7 @@ class AuditSettings:
     budget: BudgetName = "quick"
     samples: int | None = None
     space: Spaces = "image"
-    eps: float = 8 / 255
+    eps: Levels | float = Levels(8 / 255)
     claim: Attack | None = None
     batch_size: int = 32
     seed: int = 3407

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -9,12 +10,14 @@ from importlib import import_module
 from importlib.metadata import version
 from io import TextIOWrapper
 
+from snn_sparsity.commands.imports import import_lightning
 from snn_sparsity.commands.mistakes import check
 from snn_sparsity.commands.tree import parse
 from snn_sparsity.runs.interrupts import Interrupted, interruptible
 from snn_sparsity.validation import InputError, RunError
 
 RUN_ERROR, USAGE_ERROR = 1, 2
+BROKEN_PIPE = 128 + signal.SIGPIPE
 OUT_OF_REACH = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO,
                 errno.ELOOP, errno.ENAMETOOLONG}  # fmt: skip
 GOES_ON = {
@@ -74,6 +77,8 @@ def _run(arguments: list[str]) -> int:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     check(given)
+    if given.takes_more:
+        import_lightning()
     module = import_module(given.module)
     if "torch" in sys.modules:
         # Before PyTorch starts its threads, if this command computes at all.
@@ -95,5 +100,17 @@ def _require_spikingjelly_2() -> None:
 
 
 def console() -> None:
-    """Entry point of the console script."""
-    sys.exit(main())
+    """Entry point of the console script. A reader that goes away, as ``head`` does, ends it quietly."""
+    try:
+        try:
+            exit_code = main()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more when it exits.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            os.dup2(nowhere, stream.fileno())
+        exit_code = BROKEN_PIPE
+    sys.exit(exit_code)

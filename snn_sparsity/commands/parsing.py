@@ -1,15 +1,36 @@
 """What the training commands make of their arguments, configurations and checkpoints, with one line for each mistake."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from jsonargparse import ActionConfigFile, Namespace
+from jsonargparse import ActionConfigFile, Namespace, _typehints
+from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser
 
+from snn_sparsity.commands.mistakes import as_given, options
 from snn_sparsity.configs import shipped
 from snn_sparsity.training.checkpoint_files import read_checkpoint
+from snn_sparsity.units import Levels
 from snn_sparsity.validation import InputError
+
+# In YAML a number stays one; a whole number of grey levels is written as people write it.
+register_type(Levels, serializer=lambda value: str(value) if "/" in str(value) else float(value), fail_already_registered=False)
+
+
+def _ours_first(resolve: Callable[[Any, str], str]) -> Callable[[Any, str], str]:
+    """Let a class's last name mean ours, where another library has one of that name too."""
+
+    def resolve_ours_first(kind: Any, name: str) -> str:
+        found = () if "." in name or not isinstance(kind, type) else _typehints.get_all_subclass_paths(kind)
+        ours = [path for path in found if path.startswith("snn_sparsity.") and path.endswith(f".{name}")]
+        return ours[0] if len(ours) == 1 else resolve(kind, name)
+
+    return resolve_ours_first
+
+
+if hasattr(_typehints, "get_all_subclass_paths") and hasattr(_typehints, "resolve_class_path_by_name"):
+    _typehints.resolve_class_path_by_name = _ours_first(_typehints.resolve_class_path_by_name)  # type: ignore[assignment]
 
 
 class NamedConfig(ActionConfigFile):
@@ -26,6 +47,10 @@ class NamedConfig(ActionConfigFile):
 
 class TrainingParser(LightningArgumentParser):
     """A parser whose errors are one line that names the option, the value and what is allowed."""
+
+    def dump(self, *given: Any, **options: Any) -> str:
+        """Return settings as YAML; where comments say what each is, without the names of all classes that it could be."""
+        return re.sub(r", known subclasses: [^)]*(?=\))", "", super().dump(*given, **options))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the message as an InputError."""
@@ -57,6 +82,7 @@ def condense(message: str) -> str:
     reason = reason or " ".join(message.split())
     # A link's own complaint, without how it came to be made.
     reason = re.sub(r"^Call to compute_fn of link .* failed: ", "", reason)
+    reason = re.sub(r"^Not of type \w+: ", "", reason)
     reason = re.sub(r"Expected a typing\.Literal\[(.*?)\]", r"Expected one of \1", reason)
     reason = re.sub(r"<class '([\w.]+)'>", r"\1", reason)
     return f"--{'.'.join(keys)}: {reason}" if keys else reason
@@ -66,12 +92,32 @@ def parsed(parser: LightningArgumentParser, args: list[str]) -> Namespace:
     """Return what arguments say.
 
     Raises:
-        InputError: For whatever is not allowed.
+        InputError: For whatever is not allowed, under the name by which it was given.
     """
     try:
         return parser.parse_args(args)
     except OverflowError as error:
         raise InputError(f"a number that was given is too large for any computer: {error}") from error
+    except InputError as error:
+        configs = [str(value) for name, value in options(args) if name == "config"]
+        raise InputError(as_given(str(error), configs, [word for word in args if word != "--config"])) from error
+
+
+def with_full_name(message: str, settings: dict[str, Any]) -> str:
+    """Return a constructor's complaint about ``eps=-1`` with the full name of that setting.
+
+    Example:
+        >>> with_full_name("eps=-1 is not allowed", {"probes": {"pgd": {"init_args": {"attack": {"init_args": {"eps": -1}}}}}})
+        '--probes.pgd.attack.eps=-1 is not allowed'
+    """
+    said = re.match(r"([\w.]+)=(.+?)(?=:? )", message)
+    if said is None:
+        return message
+    for name, value in flat(settings):
+        full = name.replace(".init_args", "")
+        if f".{full}".endswith(f".{said[1]}") and said[2] in (repr(value), str(value)):
+            return f"--{full}={message.removeprefix(f'{said[1]}=')}"
+    return message
 
 
 def settings_of(path: str) -> dict[str, Any]:

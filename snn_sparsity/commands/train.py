@@ -18,7 +18,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from snn_sparsity import attacks, data, encoders, gradient_rules, networks, objectives, training  # noqa: F401  # named by their last names
 from snn_sparsity.classifier import SpikingClassifier
-from snn_sparsity.commands.parsing import NamedConfig, TrainingParser, condense, flat, parsed, settings_of
+from snn_sparsity.commands.parsing import NamedConfig, TrainingParser, condense, flat, parsed, settings_of, with_full_name
 from snn_sparsity.commands.refusals import disk_errors_told_once, in_one_line, leaving_nothing, require_schedule
 from snn_sparsity.configs import shipped
 from snn_sparsity.data import SpikeDataModule
@@ -61,7 +61,8 @@ OPTIMISATION: Sequence[tuple[str, Any, str]] = (
 def run(given: CommandLine) -> int:
     """Run the command."""
     own = [word for config in given.config for word in ("--config", config)]
-    own += [f"--{name}={value}" for name in ("ckpt_path", "print_config") if (value := getattr(given, name)) is not None]
+    own += [] if given.ckpt_path is None else ["--ckpt_path", given.ckpt_path]
+    own += [] if given.print_config is None else [f"--print_config={given.print_config or 'comments'}"]
     own += ["--resume"] if given.command == "fit" and given.resume else []
     quieten()
     try:
@@ -200,7 +201,7 @@ class NetworkCLI(LightningCLI):
             with in_one_line(TypeError):
                 super().instantiate_classes()
         except ValueError as error:
-            raise InputError(condense(str(error))) from error
+            raise InputError(with_full_name(condense(str(error)), self.given.as_dict())) from error
         if self.checkpoint is not None:
             self.model.on_load_checkpoint(read_checkpoint(self.checkpoint))
 

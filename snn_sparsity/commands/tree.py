@@ -6,16 +6,16 @@ people use; all others (``--model.*``, ``--data.*``, ``--trainer.*``, ``--probes
 
 import argparse
 import os
+import re
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
 from snn_sparsity import __version__
 from snn_sparsity.sweep.grid import names as grid_names
 from snn_sparsity.units import Levels
-from snn_sparsity.validation import InputError
+from snn_sparsity.validation import InputError, did_you_mean
 
 PREFIX = "SNN_SPARSITY"
 """First part of the name of an environment variable that gives an option: ``SNN_SPARSITY_FIT__TRAINER__MAX_EPOCHS``."""
@@ -59,6 +59,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         known = ", ".join(tree.commands)
         raise InputError(f"unknown command {arguments[0]!r}{did_you_mean(arguments[0], tree.commands)}: choose one of {known}")
     own, after = _split(arguments)
+    own = _with_negative_values(own)
     given, more = tree.parser.parse_known_args([*own[:1], *_from_environment(own[0], environment), *own[1:]] if own else ["--help"])
     if more and not given.takes_more:
         options = [option for action in tree.commands[given.command]._actions for option in action.option_strings]
@@ -67,21 +68,21 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     return given
 
 
-def did_you_mean(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    """Return a question that names the known word most like a word, or nothing if none is.
-
-    Example:
-        >>> did_you_mean("sweeep", ["sweep", "test"]), did_you_mean("x", ["fit", "test"])
-        (' (did you mean sweep?)', '')
-    """
-    found = get_close_matches(word, list(known), n=1, cutoff=0.7)
-    return f" (did you mean {found[0]}?)" if found else ""
-
-
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return what stands before and after ``--``; only a sweep has something to do with the second."""
     place = arguments.index("--") if arguments[:1] == ["sweep"] and "--" in arguments else len(arguments)
     return list(arguments[:place]), list(arguments[place + 1 :])
+
+
+def _with_negative_values(arguments: Sequence[str]) -> list[str]:
+    """Join each option with a value such as -8/255, which would be taken for an option."""
+    joined: list[str] = []
+    for word in arguments:
+        if joined and re.fullmatch(r"--[^=]+", joined[-1]) and re.match(r"-\.?\d", word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _from_environment(command: str, environment: Mapping[str, str]) -> list[str]:
@@ -111,7 +112,7 @@ class Tree:
             prog="snn-sparsity", usage="snn-sparsity COMMAND [OPTIONS]", description=DESCRIPTION, epilog=FIRST_STEPS
         )
         self.parser.add_argument("--version", action="version", version=f"snn-sparsity {__version__}")
-        self._actions = self.parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+        self._actions = self.parser.add_subparsers(title="commands", prog="snn-sparsity", metavar="COMMAND", dest="command", required=True)
         self.commands: dict[str, OneLineParser] = {}
         for add in (_fit, _validate, _test, _predict, _audit, _configs, _sweep, _report, _keep, _plot, _experiment):
             add(self)

@@ -4,7 +4,7 @@ import os
 from importlib.resources import files
 from pathlib import Path
 
-from snn_sparsity.validation import InputError
+from snn_sparsity.validation import InputError, did_you_mean
 
 DIRECTORY = Path(str(files("snn_sparsity.configs")))
 PAPER = DIRECTORY / "paper.yaml"
@@ -30,4 +30,6 @@ def resolve(config: str) -> str:
     for candidate in (config, str(DIRECTORY / config), str(DIRECTORY / f"{config}.yaml")):
         if os.path.isfile(candidate):
             return candidate
-    raise InputError(f"--config {config} is no file and no shipped configuration: choose one of {', '.join(names())}")
+    known = ", ".join(names())
+    meant = did_you_mean(config, [*names(), *(Path(name).stem for name in names())])
+    raise InputError(f"--config {config} is no file and no shipped configuration{meant}: choose one of {known}")

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchvision.transforms.v2 import functional as transforms
 
 from snn_sparsity.cache import cache_directory
 from snn_sparsity.data.base import SpikeDataModule
@@ -152,6 +151,8 @@ class ArrayDataModule(SpikeDataModule):
 
 def _colours(images: np.ndarray) -> torch.Tensor:
     """Return images [N,C,H,W] as [N,3,32,32]."""
+    from torchvision.transforms.v2 import functional as transforms
+
     parts = torch.from_numpy(np.ascontiguousarray(images)).split(AT_ONCE)
     if list(images.shape[2:]) != SIZE:
         parts = tuple(transforms.resize(part, SIZE, antialias=True) for part in parts)

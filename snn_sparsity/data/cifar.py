@@ -8,8 +8,6 @@ from urllib.error import URLError
 
 import torch
 from torch import Tensor
-from torchvision import datasets
-from torchvision.datasets.utils import check_integrity
 
 from snn_sparsity.cache import cache_directory
 from snn_sparsity.data.base import SpikeDataModule
@@ -20,7 +18,7 @@ from snn_sparsity.validation import InputError, require_choice
 class Source(NamedTuple):
     """What is known of a dataset before it is there."""
 
-    dataset: type[datasets.CIFAR10]
+    dataset: str
     classes: list[str]
 
 
@@ -33,7 +31,7 @@ CIFAR100 = """
     shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger
     tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
 """
-SOURCES = {"cifar10": Source(datasets.CIFAR10, CIFAR10.split()), "cifar100": Source(datasets.CIFAR100, CIFAR100.split())}
+SOURCES = {"cifar10": Source("CIFAR10", CIFAR10.split()), "cifar100": Source("CIFAR100", CIFAR100.split())}
 
 
 @dataclass(kw_only=True, eq=False)
@@ -85,8 +83,11 @@ class CIFARDataModule(SpikeDataModule):
         images: Tensor = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
         return ImageSet(images, torch.tensor(dataset.targets))
 
-    def _open(self, train: bool) -> datasets.CIFAR10:
-        original = SOURCES[self.name].dataset
+    def _open(self, train: bool) -> Any:
+        from torchvision import datasets
+        from torchvision.datasets.utils import check_integrity
+
+        original = getattr(datasets, SOURCES[self.name].dataset)
         source: Any = type(original.__name__, (original,), {"url": self.url or original.url})
         archive = self._directory / original.filename
         existed = self._directory.exists()

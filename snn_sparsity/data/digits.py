@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from snn_sparsity.data.base import SpikeDataModule
 from snn_sparsity.data.images import ImageSet, Splits
@@ -37,6 +35,9 @@ class DigitsDataModule(SpikeDataModule):
 
     def load(self) -> Splits:
         """Return the digits, scaled."""
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+
         digits = load_digits()
         small = torch.from_numpy(digits.images).float().unsqueeze(1) * (255 / 16)
         large = F.interpolate(small, size=(32, 32), mode="bilinear", align_corners=False)

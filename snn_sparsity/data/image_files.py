@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
-from torchvision.datasets.folder import IMG_EXTENSIONS
-from torchvision.transforms.v2 import functional as transforms
 
 from snn_sparsity.data.images import some_names
 from snn_sparsity.validation import InputError
@@ -20,6 +18,8 @@ from snn_sparsity.validation import InputError
 log = logging.getLogger(__name__)
 
 SIZE = [32, 32]
+IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""Those of torchvision."""
 LOOKED_FOR = f"looked for {', '.join(IMG_EXTENSIONS)}"
 LEFT_BEHIND = frozenset(
     [
@@ -134,6 +134,8 @@ def read_image(path: str | Path, background: Background = "white") -> torch.Tens
     Raises:
         InputError: Naming the file, if it is no readable image, or has 32 bits a channel.
     """
+    from torchvision.transforms.v2 import functional as transforms
+
     try:
         # Opening a pipe would wait for somebody to write to it.
         if not os.path.isfile(path):

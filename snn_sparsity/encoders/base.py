@@ -42,7 +42,7 @@ def grey_levels(images: Tensor) -> Tensor:
     # Written so that NaN fails.
     if images.numel() and not (images.min() >= 0 and images.max() <= 1):
         low, high = images.min().item(), images.max().item()
-        raise InputError(f"images with values from {low:.4g} to {high:.4g} are not allowed: give uint8, or float in [0,1]")
+        raise InputError(f"images with values from {low:.9g} to {high:.9g} are not allowed: give uint8, or float in [0,1]")
     return (images.detach() * 255).round().to(torch.uint8)
 
 

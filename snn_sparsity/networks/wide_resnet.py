@@ -6,9 +6,9 @@ import torch
 from spikingjelly.activation_based import functional, layer
 from torch import Tensor, nn
 
+from snn_sparsity.networks.first_layer import normalisation
 from snn_sparsity.networks.layers import use_spike_layers
 from snn_sparsity.networks.leaky import LeakyNeuron
-from snn_sparsity.networks.normalise import normalisation
 from snn_sparsity.networks.resnet import MOST_CLASSES
 from snn_sparsity.networks.vgg import RAT_NEURON, initialise
 from snn_sparsity.validation import InputError, require_choice, require_number

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from snn_sparsity.attacks.base import Passes
 from snn_sparsity.objectives.base import Objective, Outcome, TrainingStep
+from snn_sparsity.units import Levels
 from snn_sparsity.validation import InputError, require_number
 
 
@@ -34,8 +35,8 @@ class SharedNoise(Objective):
     """
 
     periods: int = 2
-    step: float = 8 / 255
-    eps: float = 8 / 255
+    step: Levels | float = Levels(8 / 255)
+    eps: Levels | float = Levels(8 / 255)
     _noise: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

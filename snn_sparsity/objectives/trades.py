@@ -8,6 +8,7 @@ from torch import Tensor
 
 from snn_sparsity.attacks.base import Passes, input_gradient, project
 from snn_sparsity.objectives.base import CRAFT, Objective, Outcome, TrainingStep
+from snn_sparsity.units import Levels
 from snn_sparsity.validation import require_number
 
 
@@ -32,8 +33,8 @@ class TRADES(Objective):
     """
 
     beta: float = 6.0
-    eps: float = 8 / 255
-    alpha: float = 2 / 255
+    eps: Levels | float = Levels(8 / 255)
+    alpha: Levels | float = Levels(2 / 255)
     steps: int = 10
 
     def __post_init__(self) -> None:

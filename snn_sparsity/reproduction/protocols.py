@@ -1,11 +1,13 @@
 """What was attacked and how: protocols and attacks as the runs' settings tell them. Numbers of two protocols never share a column."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from snn_sparsity.reproduction.paper import paper
 from snn_sparsity.runs.records import ATTACKED, Record
+from snn_sparsity.units import Levels
 
 
 class Protocol(NamedTuple):
@@ -60,7 +62,10 @@ class AttackSettings(NamedTuple):
         """The paper's column (``fgsm`` or ``pgd``) that this attack is; empty if it is none of them."""
         if self.protocol == PAPER:
             for column, wanted in paper()["attacks"].items():
-                if all(_equal({"class": self.name, **dict(self.settings)}.get(name, value), value) for name, value in wanted.items()):
+                if all(
+                    _equal({"class": self.name, **dict(self.settings)}.get(name, _frozen(value)), _frozen(value))
+                    for name, value in wanted.items()
+                ):
                     return str(column)
         return ""
 
@@ -88,13 +93,13 @@ def _attack(probe: Mapping[str, Any], told: str) -> AttackSettings:
 
 
 def _frozen(value: Any) -> Any:
+    if isinstance(value, str) and re.fullmatch(r"-?\d+/255", value):
+        return Levels(value)
     return tuple(value) if isinstance(value, list) else str(value) if isinstance(value, dict) else value
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, float) and 0 < value < 1 and abs(255 * value - round(255 * value)) < 1e-6:
-        return f"{round(255 * value)}/255"
-    return str(value)
+    return str(Levels(value) if isinstance(value, float) else value)
 
 
 def _equal(one: Any, other: Any) -> bool:

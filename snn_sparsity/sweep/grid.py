@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from snn_sparsity.configs import shipped
-from snn_sparsity.validation import InputError
+from snn_sparsity.validation import InputError, did_you_mean
 
 DIRECTORY = Path(str(files("snn_sparsity.sweep"))) / "grids"
 GROUP_KEYS = {"configs", "arguments"}
@@ -71,7 +71,7 @@ def read_grid(grid: str, seeds: Sequence[int], more: Sequence[str] = ()) -> list
     """
     path = Path(grid) if os.path.isfile(grid) else DIRECTORY / f"{grid}.yaml"
     if not os.path.isfile(path):
-        raise InputError(f"--grid {grid} is no file and no grid: choose one of {', '.join(names())}")
+        raise InputError(f"--grid {grid} is no file and no grid{did_you_mean(grid, names())}: choose one of {', '.join(names())}")
     groups = _groups(path)
     return [
         Row(

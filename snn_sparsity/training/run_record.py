@@ -80,7 +80,7 @@ class RunRecord(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Note why the run ended."""
-        stopped = isinstance(exception, Interrupted | KeyboardInterrupt)
+        stopped = isinstance(exception, Interrupted | KeyboardInterrupt | BrokenPipeError)
         # What cannot be written must not hide why the run ended: on a full disk the record goes on saying "running".
         with suppress(InputError):
             if self.record:

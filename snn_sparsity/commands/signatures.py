@@ -1,0 +1,113 @@
+"""What settings our classes have, read from their source: importing them to ask would take seconds."""
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import snn_sparsity
+
+ROOMS = ("attacks", "data", "encoders", "gradient_rules", "networks", "objectives", "probes", "training", "classifier.py")
+"""Where classes are that a setting may name."""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A class as its source says.
+
+    Attributes:
+        bases: Names of its base classes.
+        parameters: What its constructor takes by itself, with the annotation of each.
+        open: Whether it takes anything else, too.
+        own: Whether the constructor is its own, so that what its bases take does not count.
+    """
+
+    bases: tuple[str, ...]
+    parameters: dict[str, str]
+    open: bool
+    own: bool
+
+
+@cache
+def signatures() -> dict[str, Signature]:
+    """Return the classes of this package by name."""
+    root = Path(snn_sparsity.__file__).parent
+    files = [file for room in ROOMS for file in ([root / room] if room.endswith(".py") else sorted((root / room).glob("*.py")))]
+    return {name: found for file in files for name, found in _classes(file)}
+
+
+def settings_of(name: str) -> dict[str, str] | None:
+    """Return what a class takes, with annotations; None for one that is unknown, or takes anything.
+
+    Example:
+        >>> sorted(settings_of("FGSM"))
+        ['eps', 'loss']
+    """
+    found = signatures().get(name)
+    if found is None or found.open:
+        return None
+    inherited: dict[str, str] = {}
+    for base in () if found.own else found.bases:
+        inherited |= settings_of(base) or {}
+    return inherited | found.parameters
+
+
+def kinds_of(base: str) -> list[str]:
+    """Return the names of the classes below a base class, the base left out.
+
+    Example:
+        >>> "PhaseEncoder" in kinds_of("Encoder")
+        True
+    """
+    children = [name for name, found in signatures().items() if base in found.bases]
+    return [name for child in children for name in (child, *kinds_of(child))]
+
+
+def class_in(annotation: str) -> str | None:
+    """Return the class of ours that an annotation names, if it is one or nothing.
+
+    Example:
+        >>> class_in("Encoder | None"), class_in("dict[str, Attack]"), class_in("nn.Module")
+        ('Encoder', None, 'Module')
+    """
+    words = [word for word in re.split(r"\s*\|\s*", annotation) if word != "None"]
+    name = words[0].rsplit(".", 1)[-1] if len(words) == 1 else ""
+    return name if name in signatures() or name == "Module" else None
+
+
+@cache
+def trainer_settings() -> dict[str, str]:
+    """Return what Lightning's Trainer takes; nothing where its source is not where it was."""
+    found = find_spec("lightning")
+    for place in (found.submodule_search_locations or []) if found else []:
+        file = Path(place) / "pytorch/trainer/trainer.py"
+        if file.is_file():
+            return dict(_classes(file))["Trainer"].parameters
+    return {}
+
+
+def _classes(file: Path) -> Iterator[tuple[str, Signature]]:
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef):
+            constructor = next((part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"), None)
+            bases = tuple(ast.unparse(base).rsplit(".", 1)[-1] for base in node.bases)
+            if constructor is None:
+                yield node.name, Signature(bases, _fields(node), False, False)
+                continue
+            given = constructor.args
+            parameters = {
+                each.arg: ast.unparse(each.annotation) if each.annotation else "" for each in (*given.args[1:], *given.kwonlyargs)
+            }
+            yield node.name, Signature(bases, parameters, given.kwarg is not None, True)
+
+
+def _fields(node: ast.ClassDef) -> dict[str, str]:
+    """Return the fields of a dataclass that its constructor takes."""
+    if not any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
+        return {}
+    fields = [part for part in node.body if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)]
+    kinds = {ast.unparse(part.target): ast.unparse(part.annotation) for part in fields if "init=False" not in ast.unparse(part)}
+    return {name: kind for name, kind in kinds.items() if not kind.startswith("ClassVar")}
