@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from spikingjelly.activation_based import neuron
+from spikingjelly.activation_based import layer, neuron
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
@@ -18,17 +18,17 @@ Shapes = dict[str, tuple[nn.Module, Tensor, int]]
 """By module path: the module, its input, and how many elements come out."""
 
 
-def convolutions(network: nn.Module, spikes: Tensor) -> Callable[[], None]:
+def convolutions(network: nn.Module, spikes: Tensor, dense: bool = False) -> Callable[[], None]:
     """Return an arm: forward and backward of every convolution and linear layer, by itself, on the inputs of a training step.
 
-    The first convolution's input needs no gradient in training.
+    The first convolution's input needs no gradient in training. ``dense`` multiplies zeros as well, as PyTorch's own convolution does.
     """
     layers = [(module, x) for module, x, _ in shapes(network, spikes).values() if isinstance(module, (_ConvNd, nn.Linear))]
     inputs = [x.clone().requires_grad_(place > 0) for place, (_, x) in enumerate(layers)]
 
     def run() -> None:
         for (module, _), x in zip(layers, inputs, strict=True):
-            y = module(x)
+            y = layer.Conv2d.forward(module, x) if dense and isinstance(module, layer.Conv2d) else module(x)
             wanted = [module.weight, x] if x.requires_grad else [module.weight]
             torch.autograd.grad(y, wanted, torch.ones_like(y))
 

@@ -90,7 +90,8 @@ class Project:
     def _floors(self) -> dict[str, Arm]:
         spikes = self.batch(self.work.batches[0]).spikes
         return {
-            "floor: convolutions, batch 16": convolutions(self.classifier.network, spikes),
+            "floor: convolutions, batch 16": convolutions(self.classifier.network, spikes, dense=True),
+            "floor: convolutions on spikes, batch 16": convolutions(self.classifier.network, spikes),
             "floor: copy": copy(self.work.device),
         }
 

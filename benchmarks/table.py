@@ -67,9 +67,11 @@ def floors(result: dict[str, Any]) -> str:
         return ""
     step, convolutions, copy = (arms[name]["ours"]["median"] for name in names)
     rest = result["bytes_of_the_rest"] / (result["bytes_copied"] / copy)
+    spikes = {name: arms[name]["ours"]["median"] for name in ("floor: convolutions on spikes, batch 16",) if name in arms}
     rows = [
         ["training step, batch 16", f"{step:.3f}", ""],
         ["convolutions and linear layers alone, forward and backward", f"{convolutions:.3f}", f"{step / convolutions:.2f}"],
+        *(["the same on lists of spikes", f"{seconds:.3f}", f"{step / seconds:.2f}"] for seconds in spikes.values()),
         [f"all else, {result['bytes_of_the_rest'] / 1e6:.0f} MB at the speed of a copy", f"{rest:.3f}", ""],
         ["both floors", f"{convolutions + rest:.3f}", f"{step / (convolutions + rest):.2f}"],
     ]

@@ -26,6 +26,8 @@ from snn_sparsity.validation import InputError, require_choice, require_number
 
 MOST_BETA = 1 - 2**-53
 """The largest float below 1: with 1 Adam would never forget."""
+COUNTED = ("images", *(f"accuracy_{end}" for end in NAMES))
+"""What is logged of every accuracy."""
 PLAIN_PASSES = 2
 """Forward and backward: the passes of plain training."""
 
@@ -102,6 +104,9 @@ class SpikingClassifier(LightningModule):
             raise InputError(f"network {type(network).__name__} has no attribute num_classes")
         self.val_loss, self.test_loss = MeanLoss(), MeanLoss()
         self.val_accuracy, self.test_accuracy = (MulticlassAccuracy(num_classes, average="micro") for _ in range(2))
+        for stage in ("val", "test"):
+            for name in COUNTED:
+                setattr(self, f"{stage}_{name}", Counted(name))
 
     def forward(self, spikes: Tensor) -> Tensor:
         """Return the logits [N,K] of spikes [T,N,C,H,W]: a pure function, since neurons are reset before and after.
@@ -158,14 +163,6 @@ class SpikingClassifier(LightningModule):
         """Log loss and accuracy on the test set."""
         self._evaluate(batch, "test", self.test_loss, self.test_accuracy)
 
-    def on_validation_epoch_end(self) -> None:
-        """Log how many images the accuracy is of, and its interval."""
-        self._log_interval("val", self.val_loss, self.val_accuracy)
-
-    def on_test_epoch_end(self) -> None:
-        """Log how many images the accuracy is of, and its interval."""
-        self._log_interval("test", self.test_loss, self.test_accuracy)
-
     def predict_step(self, batch: SpikeBatch, batch_idx: int) -> Tensor:
         """Return the class probabilities [N,K]."""
         return self(batch.spikes).softmax(1)
@@ -179,13 +176,12 @@ class SpikingClassifier(LightningModule):
             accuracy.update(logits, batch.labels)
         self.log(f"{stage}/loss", loss, batch_size=size)
         self.log(f"{stage}/accuracy", accuracy, prog_bar=True, batch_size=size)
-
-    def _log_interval(self, stage: str, loss: "MeanLoss", accuracy: MulticlassAccuracy) -> None:
-        with loss.sync_context():
-            images = int(loss.images)
-        ends = interval(round(float(accuracy.compute()) * images), images)
-        self.log(f"{stage}/images", float(images))
-        self.log_dict({f"{stage}/accuracy_{name}": end for name, end in zip(NAMES, ends, strict=True)})
+        for name in COUNTED:
+            # Here and not at the end of the epoch: a run that goes on has its rows in the same order.
+            counted: Counted = getattr(self, f"{stage}_{name}")
+            if size:
+                counted.update(logits, batch.labels)
+            self.log(f"{stage}/{name}", counted, batch_size=size)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser over all parameters, and the schedule if there is one.
@@ -226,6 +222,36 @@ class SpikingClassifier(LightningModule):
                     f"checkpoint has {name!r} of shape {list(tensor.shape)}, this network of shape {list(own[name].shape)}: "
                     "it was made for another class count or network"
                 )
+
+
+class Counted(Metric):
+    """How many images an accuracy is of, or an end of its 95 % interval, over all processes.
+
+    Args:
+        name: One of COUNTED.
+    """
+
+    right: Tensor
+    images: Tensor
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        for state in ("right", "images"):
+            self.add_state(state, torch.tensor(0.0), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Take in the logits [N,K] of a batch and its labels [N]."""
+        # Not in place: what was reset in inference mode may be updated outside of it.
+        self.right = self.right + (logits.argmax(1) == labels).sum()
+        self.images = self.images + len(labels)
+
+    def compute(self) -> Tensor:
+        """Return it."""
+        if self.name == "images":
+            return self.images
+        low, high = interval(int(self.right), int(self.images))
+        return torch.tensor(low if self.name == "accuracy_low" else high, device=self.images.device)
 
 
 class MeanLoss(Metric):

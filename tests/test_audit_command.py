@@ -16,6 +16,7 @@ from tests.test_cli import FEW, TINY, error
 CHECKPOINT = "runs/tiny/seed_3407/0/last.ckpt"
 FOLDER = Path("runs/tiny/seed_3407/0/audit")
 EIGHT = ["audit", "--ckpt_path", CHECKPOINT, "--samples", "8"]
+ALL = [*EIGHT, "--space", "all"]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def workplace(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         quick(patch, folder)
         assert main(["fit", *TINY, *FEW]) == 0
-        assert main([*EIGHT, "--trainer.enable_progress_bar", "false"]) == 0
+        assert main([*ALL, "--trainer.enable_progress_bar", "false"]) == 0
     return folder
 
 
@@ -38,7 +39,7 @@ def quick(monkeypatch, folder):
     """Work in the folder, with a control network that hardly trains."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr("snn_sparsity.audit.control.STEPS", 3)
+    monkeypatch.setattr("snn_sparsity.audit.collect.control.STEPS", 3)
 
 
 def without_times(value):
@@ -50,15 +51,14 @@ def without_times(value):
 def test_an_audit_leaves_evidence_and_two_documents():
     audit = json.loads((FOLDER / "audit.json").read_text())
     assert audit["complete"]
-    assert set(audit["protocols"]) == set(audit["verdicts"]) == {"image", "spikes", "paper"}
+    assert set(audit["protocols"]) == set(audit["answers"]) == {"image", "spikes", "paper"}
     assert audit["settings"]["samples"] == len(audit["labels"]) == 8
-    assert audit["verdicts"]["paper"]["verdicts"] == ["INVALID"]
-    names = {outcome["group"] for outcome in audit["protocols"]["image"]["attacks"]}
-    assert names >= {"claim", "noise", "standard", "codebook", "rules", "pool", "blackbox", "transfer"}
-    statuses = {outcome["status"] for protocol in audit["protocols"].values() for outcome in protocol["attacks"]}
-    assert statuses == {"done"}
+    assert audit["answers"]["paper"]["belief"] == "NOT VALID"
+    roles = {one["role"] for one in audit["protocols"]["image"]["attacks"]}
+    assert roles == {"claim", "native", "reference", "arm", "radius"}
+    assert {one["status"] for protocol in audit["protocols"].values() for one in protocol["attacks"]} <= {"done", "does not apply"}
     html = (FOLDER / "audit.html").read_text()
-    assert "INVALID" in html
+    assert "NOT VALID" in html
     assert "http:" not in html
     assert "https:" not in html
     assert (FOLDER / "audit.md").read_text().startswith("# ")
@@ -86,8 +86,7 @@ def test_killed_and_resumed_it_gives_the_same_numbers():
     assert main([*EIGHT, "--space", "spikes", "--out", "killed", "--trainer.enable_progress_bar", "false", "--resume"]) == 0
     resumed = json.loads(Path("killed/audit.json").read_text())
     whole = json.loads((FOLDER / "audit.json").read_text())
-    for protocol in ("spikes", "paper"):
-        assert without_times(resumed["protocols"][protocol]) == without_times(whole["protocols"][protocol])
+    assert without_times(resumed["protocols"]["spikes"]) == without_times(whole["protocols"]["spikes"])
 
 
 def test_an_unfinished_audit_is_not_overwritten_by_accident(capsys):
@@ -103,8 +102,8 @@ def test_two_audits_side_by_side():
 
 
 def test_the_callback_audits_after_a_test():
-    arguments = ["test", "--ckpt_path", CHECKPOINT, "--trainer.callbacks+=RobustnessAudit", "--trainer.callbacks.samples", "4"]
-    assert main([*arguments, "--trainer.callbacks.space", "image", "--trainer.callbacks.progress", "false"]) == 0
+    arguments = ["test", "--ckpt_path", CHECKPOINT, "--trainer.callbacks+=RobustnessAudit", "--trainer.callbacks.settings.samples", "4"]
+    assert main([*arguments, "--trainer.callbacks.progress", "false"]) == 0
     (found,) = Path("runs/tiny/seed_3407/0/test").rglob("audit.json")
     assert json.loads(found.read_text())["settings"]["samples"] == 4
 
@@ -113,6 +112,8 @@ def test_the_callback_audits_after_a_test():
     ("arguments", "expected"),
     [
         (["audit"], "--ckpt_path"),
+        ([*EIGHT, "--weights", "none.pt"], "--ckpt_path"),
+        ([*EIGHT, "--claim", "PGD", "--claim.eps", "0.1"], "eps"),
         (["audit", "--ckpt_path", "none.ckpt"], "none.ckpt is no file"),
         ([*EIGHT, "--budget", "huge"], "quick"),
         ([*EIGHT, "--samples", "0"], "samples=0"),

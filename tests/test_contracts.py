@@ -12,7 +12,7 @@ from lightning import Callback, Trainer
 from torch import nn
 
 import snn_sparsity
-from snn_sparsity.attacks import PGD, Attack, RayS, Square, Transfer
+from snn_sparsity.attacks import PGD, Attack, RayS, Square, Swap, Transfer
 from snn_sparsity.attacks.metering import Meter, Metered
 from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
 from snn_sparsity.batch import SpikeBatch
@@ -55,10 +55,10 @@ def make(kind, **given):
 NETWORKS = [
     kind for _, kind in inspect.getmembers(importlib.import_module("snn_sparsity.networks"), inspect.isclass) if issubclass(kind, nn.Module)
 ]
-# A transferred attack is made on a target, not from settings: tests/test_image_attacks.py.
+# A transferred attack is made on a target, a swap of images, not from settings: tests/test_image_attacks.py.
 PROBES, ATTACKS, ENCODERS, OBJECTIVES = (
     classes_of(Probe),
-    [kind for kind in classes_of(Attack) if kind is not Transfer],
+    [kind for kind in classes_of(Attack) if kind not in (Transfer, Swap)],
     [kind for kind in classes_of(Encoder) if kind.__name__ != "PixelCode"],
     classes_of(Objective),
 )

@@ -10,7 +10,7 @@ from snn_sparsity.attacks.base import cross_entropy
 from snn_sparsity.attacks.codebook import CodeBookAscent
 from snn_sparsity.attacks.metering import Meter, Metered
 from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
-from snn_sparsity.audit.fidelity import FRACTIONS, choice_fidelity, fidelity, group_fidelity, move_fidelity, spearman
+from snn_sparsity.audit.collect.fidelity import FRACTIONS, choice_fidelity, fidelity, group_fidelity, move_fidelity, spearman
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.encoders import DirectEncoder, PhaseEncoder
 from snn_sparsity.validation import InputError

@@ -16,7 +16,7 @@ FLOORS = [
     {"figures", "data", "gradient_rules", "sweep"},
     {"documents", "attacks"},
     {"reproduction", "probes", "audit", "objectives"},
-    {"report", "classifier"},
+    {"classifier"},
     {"training", "experiments"},
     {"commands"},
     {"__main__"},

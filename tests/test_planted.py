@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from snn_sparsity.attacks import PGD, CodeBookAscent, Noise
-from snn_sparsity.audit import planted as module
-from snn_sparsity.audit.conduct import Audit
-from snn_sparsity.audit.journal import Journal
-from snn_sparsity.audit.planted import Features, Planted, ReadOut, planted, separate
-from snn_sparsity.audit.subject import PROTOCOLS, Subject
+from snn_sparsity.audit.collect import planted as module
+from snn_sparsity.audit.collect.conduct import Audit
+from snn_sparsity.audit.collect.journal import Journal
+from snn_sparsity.audit.collect.planted import Features, Planted, ReadOut, planted, separate
+from snn_sparsity.audit.collect.subject import PROTOCOLS, Subject
 from snn_sparsity.validation import InputError
 from tests.test_audit import EPS, SMALL, needle, trained
 
@@ -89,14 +89,17 @@ def test_features_are_what_the_last_layer_sees(subject):
 
 
 def test_the_audit_counts_them_or_says_why_not(subject, tmp_path):
-    def image(count):
-        audit = Audit(subject, ("image",), replace(SMALL, planted=count, steps=20), EPS, Journal(tmp_path / f"{count}.json", {}))
-        return audit._planted(PROTOCOLS["image"], list(range(16)), audit._facts())
+    def planted_of(count):
+        budget = replace(SMALL, planted=count, radii=(), queries=1, rules=0, references=1, noise=1)
+        few = replace(subject, images=subject.images[:4], labels=subject.labels[:4])
+        audit = Audit(few, ("spikes",), budget, EPS, Journal(None, {})).run()
+        return audit.protocols["spikes"].diagnostics.planted, [one.why for one in audit.not_run]
 
-    measured = image(2)["planted"]
-    assert (measured["samples"], measured["found"]) == (2, 1.0)
-    with pytest.raises(InputError, match="this budget plants none"):
-        image(0)
+    measured, _ = planted_of(2)
+    assert measured.samples == 2
+    missing, why = planted_of(0)
+    assert missing is None
+    assert any("this budget plants none" in reason for reason in why)
 
 
 def test_it_does_not_depend_on_who_came_before(subject):

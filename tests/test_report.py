@@ -463,14 +463,14 @@ def test_attacks_are_told_by_all_their_settings():
 def test_audits_stand_beside_the_runs():
     run = write("a", config())
     share = {"value": 0.5, "low": 0.4, "high": 0.6, "samples": 64}
-    verdict = {"verdicts": ["OBFUSCATED", "UNDER-ATTACKED"], "sentence": "Do not quote it.", "accuracy": {"clean": share, "worst": share}}
+    answers = {"belief": "MASKED", "do": "Do not quote it.", "accuracy": {"clean": share, "worst": share}}
     protocols = {"paper": {"space": "spikes", "batch_norm": "batch"}, "image": {"space": "image", "batch_norm": "eval"}}
-    audit = {"settings": {"samples": 64}, "protocols": protocols, "verdicts": {"paper": verdict, "image": verdict}, "complete": False}
+    audit = {"settings": {"samples": 64}, "protocols": protocols, "answers": {"paper": answers, "image": answers}, "complete": False}
     (run / "audit").mkdir()
     (run / "audit/audit.json").write_text(json.dumps(audit))
     lines = audit_table(results_of(find_records([Path("runs")]))).texts
     assert lines[0] == ["[R1]", "image: image, BN eval", "64", "50.0 [40.0, 60.0]", "-", "-", "50.0 [40.0, 60.0]",
-                        "OBFUSCATED and UNDER-ATTACKED (STOPPED EARLY)", "Do not quote it."]  # fmt: skip
+                        "MASKED (STOPPED EARLY)", "Do not quote it."]  # fmt: skip
     assert [line[1] for line in lines] == ["image: image, BN eval", "paper: spikes, BN batch"]
 
 

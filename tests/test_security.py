@@ -32,7 +32,7 @@ SCRIPT = "<script>alert('x')</script>"
 
 @pytest.fixture(autouse=True)
 def _elsewhere(elsewhere, monkeypatch):
-    monkeypatch.setattr("snn_sparsity.audit.control.STEPS", 3)
+    monkeypatch.setattr("snn_sparsity.audit.collect.control.STEPS", 3)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,9 @@ from snn_sparsity.attacks.noise import Noise
 from snn_sparsity.attacks.pgd import PGD
 from snn_sparsity.attacks.rays import RayS
 from snn_sparsity.attacks.sapgd import SAPGD
+from snn_sparsity.attacks.spsa import SPSA
 from snn_sparsity.attacks.square import Square
+from snn_sparsity.attacks.swap import Swap
 from snn_sparsity.attacks.transfer import Transfer
 
 __all__ = [
@@ -21,12 +23,14 @@ __all__ = [
     "FGSM",
     "PGD",
     "SAPGD",
+    "SPSA",
     "AnnealedPGD",
     "Attack",
     "CodeBookAscent",
     "Noise",
     "RayS",
     "Square",
+    "Swap",
     "Target",
     "Transfer",
 ]

@@ -133,7 +133,12 @@ def spikes_of(code_book: Tensor, levels: Tensor) -> Tensor:
 
 
 def candidate_levels(clean: Tensor, radius: int) -> Tensor:
-    """Return the levels within ``radius`` of each pixel, [N, 2 radius + 1, P] with P = C x H x W; 0 and 255 repeat where it ends."""
+    """Return the levels within ``radius`` of each pixel, [N, 2 radius + 1, P] with P = C x H x W; 0 and 255 repeat where it ends.
+
+    Where the radius covers all levels they are just these, [N,256,P].
+    """
+    if radius >= LEVELS - 1:
+        return torch.arange(LEVELS, device=clean.device).view(1, -1, 1).expand(len(clean), -1, clean[0].numel())
     offsets = torch.arange(-radius, radius + 1, device=clean.device).view(1, -1, 1)
     return (clean.flatten(1).unsqueeze(1) + offsets).clamp(0, LEVELS - 1)
 

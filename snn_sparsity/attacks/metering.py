@@ -94,5 +94,8 @@ class Metered(WrappedTarget):
     def logits(self, x: Tensor) -> Tensor:
         """Return the target's logits."""
         logits: Tensor = self.target.logits(x)
+        if x.requires_grad and not logits.requires_grad:
+            # A module that blocks the gradient: it is 0, and not missing.
+            logits = logits + 0 * x.sum()
         self.meter.saw_logits(x, logits)
         return logits

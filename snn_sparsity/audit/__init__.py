@@ -1,1 +1,20 @@
-"""The audit: how far a robustness number can be believed."""
+"""The audit: how far a robustness number can be believed.
+
+The room is its own front door: ``from snn_sparsity import audit; audit(model, images, labels)`` is :func:`snn_sparsity.audit.run.audit`.
+"""
+
+import sys
+from types import ModuleType
+from typing import Any
+
+
+class _Room(ModuleType):
+    """A package that can be called; what it calls is imported at the first call."""
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        from snn_sparsity.audit.run import audit
+
+        return audit(*arguments, **named)
+
+
+sys.modules[__name__].__class__ = _Room

@@ -2,14 +2,20 @@
 
 from argparse import Namespace
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
+from jsonargparse import ArgumentParser
 from lightning import LightningModule
 
-from snn_sparsity.commands.train import network_of
-from snn_sparsity.report.audit import audit_table
+from snn_sparsity.attacks import Attack
+from snn_sparsity.audit.collect.weights import load_weights, read_weights
+from snn_sparsity.audit.evidence import read_audit
+from snn_sparsity.audit.pages.documents import write_documents
+from snn_sparsity.audit.run import AuditSettings
+from snn_sparsity.commands.train import NetworkCLI, network_of, quieten
 from snn_sparsity.training.checkpoint_files import read_checkpoint
-from snn_sparsity.training.robustness_audit import RobustnessAudit, compare
+from snn_sparsity.training.robustness_audit import audit_run
 from snn_sparsity.validation import InputError
 
 
@@ -17,18 +23,69 @@ def run(given: Namespace) -> int:
     """Attack a trained network with a battery of attacks and say how far its robustness can be believed, or compare such audits."""
     if given.compare is not None:
         return _compare(given)
-    made = network_of(given)
-    battery = RobustnessAudit(
-        budget=given.budget, samples=given.samples, space=given.space, eps=given.eps, batch_size=given.batch_size, resume=given.resume,
-        progress=made.trainer.progress_bar_callback is not None,
+    given.more, about_claim = _split(given.more)
+    settings = AuditSettings(
+        budget=given.budget, samples=given.samples, space=given.space, eps=given.eps, batch_size=given.batch_size,
+        claim=_claim(given.claim, about_claim, given.eps),
     )  # fmt: skip
-    folder = Path(given.out) if given.out else Path(given.ckpt_path).parent / "audit"
+    made = network_of(given) if given.weights is None else _foreign(given)
+    source = str(given.ckpt_path or given.weights)
+    folder = Path(given.out) if given.out else Path(source).parent / "audit"
     made.datamodule.prepare_data()
     made.datamodule.setup("fit")
-    audit = battery.conduct(made.model, made.datamodule, folder, given.ckpt_path, _second(made.model, given.transfer_from))
-    print(audit_table(audit))
+    result = audit_run(
+        made.model, made.datamodule, folder, replace(settings, seed=made.datamodule.seed), checkpoint=source,
+        source=_second(made.model, given.transfer_from), resume=given.resume, progress=made.trainer.progress_bar_callback is not None,
+        takes_images=given.takes == "images",
+    )  # fmt: skip
+    print(result)
     print(f"\nWritten: {folder / 'audit.json'}, audit.md, audit.html")
     return 0
+
+
+def _split(words: list[str]) -> tuple[list[str], list[str]]:
+    """Return the words that set the network, and those that set the quoted attack."""
+    others: list[str] = []
+    claim: list[str] = []
+    place = others
+    for word in words:
+        if word.startswith("--"):
+            place = claim if word.startswith("--claim.") else others
+        place.append(word)
+    return others, claim
+
+
+def _claim(name: str | None, settings: list[str], eps: float) -> Attack | None:
+    """Return the quoted attack; its eps is the audit's unless it says another."""
+    if name is None:
+        if settings:
+            raise InputError(f"{settings[0]} needs --claim, the quoted attack")
+        return None
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--claim", type=Attack)
+    own = [] if any(word.startswith("--claim.eps") for word in settings) else [f"--claim.eps={float(eps)}"]
+    try:
+        attack = parser.instantiate_classes(parser.parse_args([f"--claim={name}", *own, *settings])).claim
+    except InputError:
+        raise
+    except Exception as error:  # jsonargparse raises what the class raises
+        raise InputError(f"--claim {name}: {' '.join(str(error).split())[:300]}") from error
+    if not isinstance(attack, Attack):
+        raise InputError(f"--claim {name} is no attack")
+    return attack
+
+
+def _foreign(given: Namespace) -> NetworkCLI:
+    """Return a network of one's own with its weights from a file."""
+    if given.ckpt_path is not None:
+        raise InputError("give --ckpt_path, the checkpoint of a run, or --weights of a network of your own, not both")
+    quieten()
+    weights = read_weights(Path(given.weights))
+    configs = [word for config in given.config for word in ("--config", config)]
+    made = NetworkCLI([*configs, *given.more, *(["--help"] if given.help_all else [])])
+    load_weights(made.model.network, weights, given.rename or [])
+    made.model.to(made.trainer.strategy.root_device).eval()
+    return made
 
 
 def _second(model: LightningModule, path: str | None) -> LightningModule | None:
@@ -46,6 +103,6 @@ def _second(model: LightningModule, path: str | None) -> LightningModule | None:
 def _compare(given: Namespace) -> int:
     if len(given.compare) < 2:
         raise InputError("audit --compare needs at least two audit.json files")
-    for path in compare(given.compare, Path(given.out or "comparison")):
+    for path in write_documents(Path(given.out or "comparison"), [read_audit(path) for path in given.compare]):
         print(path)
     return 0

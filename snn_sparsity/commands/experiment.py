@@ -8,8 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from snn_sparsity.audit.harness import fingerprint
-from snn_sparsity.audit.journal import Journal
+from snn_sparsity.audit.collect.harness import fingerprint
+from snn_sparsity.audit.collect.journal import Journal
 from snn_sparsity.commands.plot import save
 from snn_sparsity.commands.train import network_of
 from snn_sparsity.data.images import ImageSet
@@ -71,8 +71,8 @@ def _network(record: Record, given: Namespace, journal: Journal) -> dict[str, An
     weights = f"{fingerprint(case.classifier)[:16]} {images[:16]}"
     with undisturbed(case.classifier):  # type: ignore[arg-type]  # it is the LightningModule of the run
         found = measure(case, lambda name, compute: journal.once(f"{weights} {name}", compute))
-    verdicts = (record.audit or {}).get("verdicts", {})
-    worst = {name: verdict["accuracy"].get("worst") for name, verdict in verdicts.items()}
+    judged = (record.audit or {}).get("answers", {})
+    worst = {name: answers["accuracy"].get("worst") for name, answers in judged.items()}
     return {
         "name": record.name,
         "backward": share,

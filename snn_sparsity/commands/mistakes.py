@@ -69,7 +69,8 @@ def _at(tree: Any, path: list[str]) -> Any:
 
 
 def _check_files(given: Namespace) -> None:
-    if given.ckpt_path is None and given.command in NEEDS_A_CHECKPOINT and getattr(given, "print_config", None) is None:
+    instead = getattr(given, "print_config", None) or getattr(given, "weights", None)
+    if given.ckpt_path is None and given.command in NEEDS_A_CHECKPOINT and instead is None:
         raise InputError(f"{given.command} needs --ckpt_path: the checkpoint of a network{_newest(given.config)}")
     for option in ("ckpt_path", "transfer_from"):
         path = getattr(given, option, None)
@@ -95,7 +96,9 @@ def _sources(configs: list[str], more: list[str]) -> Iterator[tuple[str, Tree]]:
         path = shipped.resolve(config)
         yield f"--config {path}: ", _read(path)
     for name, value in options(more):
-        yield "", _nested(name, value)
+        # Settings of the attack that an audit is asked about are no network's.
+        if not name.startswith("claim."):
+            yield "", _nested(name, value)
 
 
 def options(words: list[str]) -> Iterator[tuple[str, Any]]:

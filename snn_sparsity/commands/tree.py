@@ -207,6 +207,7 @@ def _audit(tree: Tree) -> None:
     parser = tree.command(
         "audit", "is this robustness real? attack a checkpoint with a whole battery", takes_more=True,
         usage="snn-sparsity audit --ckpt_path FILE [OPTIONS] [--SETTING VALUE]...\n"
+        "       snn-sparsity audit --model.network CLASS --weights FILE [OPTIONS] [--SETTING VALUE]...\n"
         "       snn-sparsity audit --compare AUDIT.JSON AUDIT.JSON... [--out DIR]",
         epilog=NETWORK + "snn-sparsity audit --ckpt_path runs/demo/seed_3407/0/best.ckpt --space image\n"
         "  snn-sparsity audit --compare A/audit/audit.json B/audit/audit.json --out both",
@@ -216,9 +217,19 @@ def _audit(tree: Tree) -> None:
         "--budget", default="quick", metavar="NAME", help="quick (minutes on two cores, the default), standard (hours) or full (a GPU)"
     )
     parser.add_argument(
-        "--samples", type=int, metavar="N", help="images, the first of the test set (default: 48, 256 or 1000, by the budget)"
+        "--samples", type=int, metavar="N", help="images, the first of the test set (default: 256, 256 or 1000, by the budget)"
     )
-    parser.add_argument("--space", default="both", metavar="NAME", help="image, spikes (also in the paper's protocol) or both (default)")
+    parser.add_argument(
+        "--space", default="image", metavar="NAME", help="image (default), spikes, both, paper (spikes, as published) or all three"
+    )
+    parser.add_argument(
+        "--claim", metavar="ATTACK", help="the quoted attack, such as PGD, with --claim.steps 20 and so on (default: the paper's PGD)"
+    )
+    parser.add_argument("--weights", metavar="FILE", help="weights of the network of --model.network: .pt, .safetensors or .npz")
+    parser.add_argument(
+        "--weights.rename", dest="rename", action="append", metavar="OLD=NEW", help="another name of a part of those weights' names"
+    )
+    parser.add_argument("--takes", default="spikes", choices=("spikes", "images"), help="what that network takes (default: spikes)")
     parser.add_argument("--eps", type=_in_image_units, default=Levels(8 / 255), metavar="K/255", help="radius of the ball (default: 8/255)")
     parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="images attacked at a time (default: 32)")
     parser.flag("--resume", "go on with an audit that was stopped")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from snn_sparsity.audit.statistics import wilson
+from snn_sparsity.audit.judge.statistics import wilson
 from snn_sparsity.documents.blocks import Block, Heading, Picture, Table, words
 from snn_sparsity.experiments.attackers import ATTACKERS, MODES, Attacker, Mode, attacks_of, same_as
 from snn_sparsity.experiments.paired import Difference, Slope, difference, holm, slope, smallest_effect

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from snn_sparsity.audit.statistics import mcnemar
+from snn_sparsity.audit.judge.statistics import mcnemar
 
 Z_95 = 1.959963984540054
 POWER = 0.8
@@ -60,7 +60,9 @@ def difference(first: Sequence[bool], second: Sequence[bool]) -> Difference:
     n, b, c = one.size, int((one & ~other).sum()), int((~one & other).sum())
     up, down = (b + 1) / (n + 2), (c + 1) / (n + 2)
     half = Z_95 * ((up + down - (up - down) ** 2) / (n + 2)) ** 0.5
-    return Difference((b - c) / n, max(-1.0, up - down - half), min(1.0, up - down + half), mcnemar(one, other), b, c, n)
+    return Difference(
+        (b - c) / n, max(-1.0, up - down - half), min(1.0, up - down + half), min(1.0, 2 * mcnemar(max(b, c), min(b, c))), b, c, n
+    )
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -5,6 +5,7 @@ from snn_sparsity.gradient_rules.base import GradientRule
 from snn_sparsity.gradient_rules.pooling import PoolGradient
 from snn_sparsity.gradient_rules.rates import BPTR, HART, RGA
 from snn_sparsity.gradient_rules.resets import DetachedReset
+from snn_sparsity.gradient_rules.straight_through import StraightThrough, Unblocked
 from snn_sparsity.gradient_rules.surrogates import SurrogateShape
 
 __all__ = [
@@ -16,5 +17,7 @@ __all__ = [
     "DetachedReset",
     "GradientRule",
     "PoolGradient",
+    "StraightThrough",
     "SurrogateShape",
+    "Unblocked",
 ]

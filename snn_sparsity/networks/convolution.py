@@ -15,6 +15,8 @@ SAMPLED = 16
 """Images whose inputs are counted to tell."""
 FEW_PIXELS, FEW_PAIRS = 4, 16
 """Maps of so few inputs, and of so few inputs times outputs, are one matrix product: 2x2 and 1x1."""
+FEW_INPUTS = 16
+"""With fewer input channels oneDNN is slow at the gradient of a strided convolution's input."""
 
 Pair = tuple[int, int]
 
@@ -123,7 +125,29 @@ class _Form(NamedTuple):
     def input_gradient(self, g: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         if self.pairs:
             return self._map(_pixels(g).flatten(1) @ self._matrix(weight).T, self.shape.rows, self.shape.columns)
+        if self.shape.inputs < FEW_INPUTS and self.stride == (2, 2) and self.shape.rows % 2 == self.shape.columns % 2 == 0:
+            return self._input_gradient_by_phases(g, weight)
         return self._dense_gradient(g, x, weight, of_input=True)
+
+    def _input_gradient_by_phases(self, g: Tensor, weight: Tensor) -> Tensor:
+        """Return the gradient of a stem's input: one convolution of g gives the four pixels of each 2x2 square as channels.
+
+        Pixel ``2a + phase`` is joined to output ``a + offset`` by the tap ``phase + padding - 2 offset``.
+        """
+        outputs, inputs, *kernel = weight.shape
+        joined = [
+            [(phase, (phase + padding - tap) // 2, tap) for phase in range(2) for tap in range(size) if (phase + padding - tap) % 2 == 0]
+            for size, padding in zip(kernel, self.padding, strict=True)
+        ]
+        (top, bottom), (left, right) = ((min(offset for _, offset, _ in axis), max(offset for _, offset, _ in axis)) for axis in joined)
+        phases = weight.new_zeros(inputs, 2, 2, outputs, bottom - top + 1, right - left + 1)
+        for row_phase, down, row in joined[0]:
+            for column_phase, across, column in joined[1]:
+                phases[:, row_phase, column_phase, :, down - top, across - left] = weight[:, :, row, column].T
+        squares = self.shape.rows // 2, self.shape.columns // 2
+        padded = F.pad(g, (-left, squares[1] + right - g.shape[3], -top, squares[0] + bottom - g.shape[2]))
+        kernel_of_phases = phases.flatten(0, 2).contiguous(memory_format=torch.channels_last)
+        return F.pixel_shuffle(F.conv2d(padded.contiguous(memory_format=torch.channels_last), kernel_of_phases), 2)
 
     def weight_gradient(self, g: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         if self.lists:

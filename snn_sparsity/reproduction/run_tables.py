@@ -9,7 +9,7 @@ from snn_sparsity.reproduction.paper_rows import HOW, WHICH, attacked, how, mark
 from snn_sparsity.reproduction.protocols import AttackSettings, Protocol
 from snn_sparsity.reproduction.results import Result, SeedGroup, pairs_of
 
-AUDITED = ("clean", "claim", "standard", "worst")
+AUDITED = ("clean", "quoted", "native", "worst")
 
 
 def protocol_table(protocol: Protocol, attacks: Sequence[AttackSettings], groups: Sequence[SeedGroup]) -> Table:
@@ -35,10 +35,10 @@ def protocol_table(protocol: Protocol, attacks: Sequence[AttackSettings], groups
 def audit_table(results: Sequence[Result]) -> Table:
     """Return the verdict of each audit of a run, by protocol; the strict one first."""
     audits = [(result, result.record.audit) for result in results if result.record.audit]
-    lines = [_audit_line(result, name, audit) for result, audit in audits for name in audit.get("verdicts", {})]
+    lines = [_audit_line(result, name, audit) for result, audit in audits for name in audit.get("answers", {})]
     lines.sort(key=lambda line: line[1].text != "image: image, BN eval")
     titles = [f"{level}, %" for level in AUDITED]
-    return Table("audits", ["run", "protocol", "images", *titles, "verdict", "what it says"], lines, numbers=("images",))
+    return Table("audits", ["run", "protocol", "images", *titles, "believed?", "what to do"], lines, numbers=("images",))
 
 
 def record_table(results: Sequence[Result]) -> Table:
@@ -81,12 +81,12 @@ def source_table(result: Result, attacks: Sequence[AttackSettings]) -> Table:
 
 
 def _audit_line(result: Result, name: str, audit: Any) -> list[Cell]:
-    verdict, evidence = audit["verdicts"][name], audit["protocols"][name]
+    answers, evidence = audit["answers"][name], audit["protocols"][name]
     cells = [marked([result]), *words([f"{name}: {evidence['space']}, BN {evidence['batch_norm']}", audit["settings"]["samples"]])]
     for level in AUDITED:
-        share = verdict["accuracy"].get(level)
-        source = f"audit/audit.json of {result.mark}, verdicts.{name}.accuracy.{level}"
+        share = answers["accuracy"].get(level)
+        source = f"audit/audit.json of {result.mark}, answers.{name}.accuracy.{level}"
         text = "-" if share is None else f"{100 * share['value']:.1f} [{100 * share['low']:.1f}, {100 * share['high']:.1f}]"
         cells.append(Cell(text, (source,) if share else ()))
     stopped = "" if audit.get("complete", True) else " (STOPPED EARLY)"
-    return [*cells, *words([" and ".join(verdict["verdicts"]) + stopped, verdict["sentence"]])]
+    return [*cells, *words([answers["belief"] + stopped, answers["do"]])]

@@ -22,6 +22,7 @@ from spikingjelly.logger import logger as spikingjelly_log
 import snn_sparsity
 from snn_sparsity.data import SpikeDataModule
 from snn_sparsity.distributed import first_alone
+from snn_sparsity.networks.gpu import settle_kernels
 from snn_sparsity.numerics import numerics
 from snn_sparsity.probes.base import probes_of
 from snn_sparsity.runs.directory import LOCK, live
@@ -53,11 +54,12 @@ class RunRecord(Callback):
         self.held: int | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take hold of the run that is to be trained.
+        """Try the GPU's kernel, and take hold of the run that is to be trained.
 
         Raises:
             LiveRunError: If another process has.
         """
+        settle_kernels(trainer.strategy.root_device)
         if stage == "fit":
             first_alone(trainer, self._hold)
 

@@ -1,0 +1,1 @@
+"""What measures: subject, protocols, battery, attacks, diagnostics, journal."""

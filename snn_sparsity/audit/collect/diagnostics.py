@@ -1,0 +1,121 @@
+"""Checks on gradients, landscape and protocol that need more than the outcome of an attack (V7-V26)."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from spikingjelly.activation_based import neuron
+from torch import Tensor
+
+from snn_sparsity.attacks import Noise
+from snn_sparsity.attacks.base import Target, input_gradient, project, uniform_noise, whole_levels
+from snn_sparsity.audit.collect.attacking import attack_batch
+from snn_sparsity.audit.collect.fidelity import group_fidelity, move_fidelity
+from snn_sparsity.audit.collect.subject import PROTOCOLS, Protocol, Subject
+from snn_sparsity.gradient_rules import SurrogateShape
+from snn_sparsity.measure.operations import operations
+from snn_sparsity.measure.saturation import membrane_distance, vanishing_degree
+
+Evidence = dict[str, Any]
+LANDSCAPE_POINTS = 9
+
+
+def zero_entries(subject: Subject, protocol: Protocol, places: list[int]) -> Evidence:
+    """V7: share of zero entries of the loss gradient at the clean input."""
+    target, x, labels = _aim(subject, protocol, places)
+    gradient, _ = input_gradient(target.logits, x, labels)
+    return {"zero_entries": (gradient == 0).float().mean().item()}
+
+
+def loss_under_noise(subject: Subject, protocol: Protocol, places: list[int], draws: int, eps: float) -> Evidence:
+    """V9: mean of min(1, |change of loss| / |loss|) under noise of half the radius (Pintor et al., arXiv 2106.09947)."""
+    target, x, labels = _aim(subject, protocol, places)
+    generator = subject.generator(9)
+    with torch.no_grad():
+        clean = _loss(target, x, labels)
+        changes = []
+        for _ in range(draws):
+            noisy = project(x + uniform_noise(x, eps / 2, generator), x, eps / 2, target.bounds)
+            changes.append(((_loss(target, noisy, labels) - clean).abs() / clean.abs().clamp(min=1e-12)).clamp(max=1))
+    return {"loss_change": torch.stack(changes).mean().item()}
+
+
+def fidelity(subject: Subject, protocol: Protocol, places: list[int], eps: float) -> Evidence:
+    """V20: predicted against true changes of the loss over random moves at the scale of eps."""
+    target, x, labels = _aim(subject, protocol, places)
+    generator = subject.generator(20)
+    if getattr(target, "code_book", None) is not None:
+        found = group_fidelity(target, x, labels, generator, eps=eps, fractions=(1.0,))[1.0]
+    else:
+        found = move_fidelity(target, x, labels, generator, eps=eps)
+    return {"signs_agree": found.sign_agreement, "rank_correlation": found.spearman}
+
+
+def surrogate_cosine(subject: Subject, protocol: Protocol, places: list[int]) -> Evidence:
+    """V20: mean cosine of an image's spike gradients under ATan with alpha 1 and 8."""
+    target, x, labels = _aim(subject, protocol._replace(space="spikes"), places)
+    gradients = []
+    for alpha in (1.0, 8.0):
+        with SurrogateShape("atan", alpha).applied(subject.classifier):
+            gradients.append(input_gradient(target.logits, x, labels)[0].flatten(1))
+    return {"surrogate_cosine": F.cosine_similarity(gradients[0], gradients[1], dim=1).mean().item()}
+
+
+def vanishing(subject: Subject, protocol: Protocol, places: list[int]) -> Evidence:
+    """V21: mean vanishing degree of each layer of integrate-and-fire neurons (arXiv 2512.22522)."""
+    target, x, _ = _aim(subject, protocol._replace(space="spikes", batch_norm="eval"), places)
+    degrees: dict[str, float] = {}
+    handles = []
+    for operation in operations(subject.classifier, ["neuron"]):
+        if not isinstance(operation.module, neuron.IFNode) or not hasattr(operation.module.surrogate_function, "primitive_function"):
+            continue
+
+        def note(module: Any, inputs: tuple[Tensor, ...], output: Tensor, path: str = operation.path) -> None:
+            degrees[path] = vanishing_degree(module.surrogate_function, membrane_distance(module, inputs[0])).mean().item()
+
+        handles.append(operation.module.register_forward_hook(note))
+    try:
+        with torch.no_grad():
+            target.logits(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {"vanishing": degrees}
+
+
+def landscape(subject: Subject, protocol: Protocol, places: list[int], eps: float) -> Evidence:
+    """V22: share of images whose loss rises more than twice as far along the gradient's signs as along random ones."""
+    target, x, labels = _aim(subject, protocol, places)
+    gradient, _ = input_gradient(target.logits, x, labels)
+    chance = uniform_noise(x, 1.0, subject.generator(22)).sign()
+    along, aside = (_rise(target, x, labels, direction, eps) for direction in (gradient.sign(), chance))
+    return {"landscape": (along > 2 * aside).float().mean().item()}
+
+
+def pixel_noise(subject: Subject, places: list[int], eps: float) -> Evidence:
+    """V25: accuracy under one draw of whole-number noise of 1 grey level and of the ball's."""
+    found = {}
+    for levels in sorted({1, whole_levels(eps)}):
+        right = 0
+        for number, batch in enumerate(subject.batches(places)):
+            record = attack_batch(subject, PROTOCOLS["image"], Noise(eps=levels / 255, kind="levels"), batch, (25, levels, number))
+            right += record["fooled"].count(False)
+        found[str(levels)] = right / max(len(places), 1)
+    return {"noise": found}
+
+
+def _aim(subject: Subject, protocol: Protocol, places: list[int]) -> tuple[Any, Tensor, Tensor]:
+    generator = subject.generator(7)
+    return subject.target(protocol, generator), *subject.inputs(protocol, places, generator)
+
+
+def _loss(target: Target, x: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(target.logits(x), labels, reduction="none")
+
+
+def _rise(target: Target, x: Tensor, labels: Tensor, direction: Tensor, eps: float) -> Tensor:
+    """Return how far the loss rises at most between x - eps and x + eps along a direction, [N]."""
+    with torch.no_grad():
+        lengths = torch.linspace(-eps, eps, LANDSCAPE_POINTS).tolist()
+        losses = torch.stack([_loss(target, (x + length * direction).clamp(*target.bounds), labels) for length in lengths])
+    return losses.amax(0) - losses[LANDSCAPE_POINTS // 2]

@@ -1,0 +1,202 @@
+"""The two answers: how much survives, and whether the quoted number can be believed."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from snn_sparsity.audit.evidence import Evidence
+from snn_sparsity.audit.judge.case import Case, Mask
+from snn_sparsity.audit.judge.checks import CHECKS
+from snn_sparsity.audit.judge.checks.base import Check, CheckStatus, Finding, level, significant
+from snn_sparsity.audit.judge.comparisons import Comparison, comparisons
+from snn_sparsity.audit.judge.statistics import Share
+from snn_sparsity.audit.judge.thresholds import BROKEN, FEW
+
+Belief = Literal["NOT VALID", "MASKED", "WEAK ATTACK", "NO SIGN OF MASKING", "TOO FEW IMAGES"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A check and what it found.
+
+    Attributes:
+        check: What was asked.
+        finding: What was found.
+    """
+
+    check: Check
+    finding: Finding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What a reader should take away from one protocol.
+
+    Attributes:
+        do: What to do, in one sentence.
+        under_attack: How much survives: ``BROKEN``, or "at most x % (k of n, interval)".
+        belief: Whether the quoted number can be believed.
+        because: Why that, and by which test.
+        clean: Right without an attack.
+        quoted: Right under the quoted attack; None if it did not run.
+        native: Right under the network's own gradient; None if no such attack ran.
+        worst: Right under everything inside the ball; None if nothing ran.
+        comparisons: Each rule and black box against the native attack.
+        checks: All of them.
+        beside: What did not run or did not pass and decides nothing.
+    """
+
+    do: str
+    under_attack: str
+    belief: Belief
+    because: str
+    clean: Share
+    quoted: Share | None
+    native: Share | None
+    worst: Share | None
+    comparisons: list[Comparison]
+    checks: list[Checked]
+    beside: list[str]
+
+    @property
+    def broken(self) -> bool:
+        """Whether next to nothing survives, beyond doubt."""
+        return self.worst is not None and self.worst.high <= BROKEN
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        shares = {name: share._asdict() for name in ("clean", "quoted", "native", "worst") if (share := getattr(self, name)) is not None}
+        return {
+            "do": self.do,
+            "under_attack": self.under_attack,
+            "belief": self.belief,
+            "because": self.because,
+            "accuracy": shares,
+            "comparisons": [asdict(one) | {"gain": one.gain, "interval": list(one.interval)} for one in self.comparisons],
+            "checks": [
+                {"id": one.check.id, "question": one.check.question, "status": one.finding.status, "found": one.finding.found}
+                for one in self.checks
+            ],
+            "beside": self.beside,
+        }
+
+
+def judge(evidence: Evidence) -> dict[str, Answers]:
+    """Judge each protocol of an audit: a pure function of its evidence, nothing is measured here.
+
+    Example:
+        >>> from snn_sparsity.audit.evidence import AttackEvidence, ProtocolEvidence
+        >>> attack = AttackEvidence(name="pgd", role="native", fooled=[True] * 300)
+        >>> protocol = ProtocolEvidence(space="image", attacks=[attack])
+        >>> evidence = Evidence(eps=8 / 255, num_classes=10, labels=[0] * 300, clean=[True] * 300, protocols={"image": protocol})
+        >>> judge(evidence)["image"].under_attack
+        'BROKEN: 0.0 % (0 of 300, 95 % interval 0.0 to 1.3 %)'
+    """
+    return {name: _judge(Case(evidence, protocol)) for name, protocol in evidence.protocols.items()}
+
+
+def _judge(case: Case) -> Answers:
+    checked = [Checked(check=check, finding=check.look(case)) for check in CHECKS]
+    worst = _share(case, case.worst)
+    belief, because = _belief(case, checked)
+    return Answers(
+        do=_what_to_do(case, belief, because),
+        under_attack=_under_attack(worst),
+        belief=belief,
+        because=because,
+        clean=case.share(case.clean),
+        quoted=_share(case, case.quoted),
+        native=_share(case, case.native),
+        worst=worst,
+        comparisons=comparisons(case),
+        checks=checked,
+        beside=_beside(case, checked),
+    )
+
+
+def _share(case: Case, mask: Mask | None) -> Share | None:
+    return None if mask is None else case.share(mask)
+
+
+def _under_attack(worst: Share | None) -> str:
+    if worst is None:
+        return "not measured"
+    return f"BROKEN: {counted(worst)}" if worst.high <= BROKEN else f"at most {counted(worst)}"
+
+
+def counted(share: Share) -> str:
+    """Return a share with its count and interval.
+
+    Example:
+        >>> from snn_sparsity.audit.judge.statistics import wilson
+        >>> counted(wilson(59, 256))
+        '23.0 % (59 of 256, 95 % interval 18.3 to 28.6 %)'
+    """
+    return (
+        f"{100 * share.value:.1f} % ({round(share.value * share.samples)} of {share.samples}, "
+        f"95 % interval {100 * share.low:.1f} to {100 * share.high:.1f} %)"
+    )
+
+
+def _belief(case: Case, checked: list[Checked]) -> tuple[Belief, str]:
+    """Return the second answer, and the test behind it."""
+    invalid = _failed(checked, "valid")
+    if invalid:
+        return "NOT VALID", "; ".join(f"{one.check.id}: {one.finding.found}" for one in invalid)
+    few = "" if case.samples >= FEW else f"; {case.samples} images are enough for that, the level is p < {level(case)}"
+    if _failed(checked, "masked"):
+        won = significant(case)[0]
+        clear = f"exact one-sided McNemar p = {won.p:.2g}, {won.adjusted:.2g} after Holm over {len(comparisons(case))} comparisons"
+        return "MASKED", (
+            f"{won.name} breaks {won.gained} of {won.tried} images that the native attack does not at the same cost, and {won.lost} the "
+            f"other way round ({clear}){few}"
+        )
+    weak = _failed(checked, "weak")
+    if weak:
+        return "WEAK ATTACK", f"{weak[0].finding.found}{few}"
+    return _not_accused(case)
+
+
+def _not_accused(case: Case) -> tuple[Belief, str]:
+    if case.native is None:
+        return "TOO FEW IMAGES", "no attack with the network's own gradient ran"
+    if case.samples >= FEW:
+        made = comparisons(case)
+        clearest = min((one.adjusted for one in made), default=1.0)
+        return "NO SIGN OF MASKING", f"{len(made)} comparisons at equal cost, the clearest has p = {clearest:.2g} after Holm"
+    if case.share(case.native).high <= BROKEN:
+        return (
+            "NO SIGN OF MASKING",
+            f"the network's own gradient already breaks it: {counted(case.share(case.native))} by Wilson's interval",
+        )
+    return "TOO FEW IMAGES", f"{case.samples} images cannot tell: {FEW} can"
+
+
+def _what_to_do(case: Case, belief: Belief, because: str) -> str:
+    worst, quoted = _share(case, case.worst), _share(case, case.quoted)
+    if worst is None:
+        return "Quote nothing: no attack ran."
+    if belief == "NOT VALID":
+        return f"Quote no accuracy under attack of this protocol: the measurement is not valid ({because})."
+    left = f"{100 * worst.value:.1f} % ({round(worst.value * worst.samples)} of {worst.samples})"
+    if belief in ("MASKED", "WEAK ATTACK"):
+        number = f"{100 * quoted.value:.1f} %" if quoted and quoted.value > worst.value else "an accuracy under this attack"
+        return f"Do not quote {number}: at most {left} survive."
+    if belief == "TOO FEW IMAGES":
+        return f"Quote nothing yet: audit {FEW} images or more; at most {left} survive so far."
+    if worst.high <= BROKEN:
+        return f"Call it broken: {left} survive."
+    return f"Quote at most {left}, as an upper bound: no sign of masking was found."
+
+
+def _failed(checked: list[Checked], kind: str) -> list[Checked]:
+    return [one for one in checked if one.check.kind == kind and one.finding.status == "fail"]
+
+
+def _beside(case: Case, checked: list[Checked]) -> list[str]:
+    """Return what the reader should know and what decides nothing."""
+    shown: tuple[CheckStatus, ...] = ("warn", "not run")
+    found = [
+        f"{one.check.id} {one.finding.status}: {one.check.question} {one.finding.found}" for one in checked if one.finding.status in shown
+    ]
+    found += [f"did not run: {one.name}: {one.why}" for one in case.protocol.attacks if one.status in ("failed", "skipped")]
+    return [*found, *([] if case.evidence.complete else ["the audit was stopped before its end"])]

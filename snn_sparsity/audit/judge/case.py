@@ -1,0 +1,100 @@
+"""One protocol's evidence, image by image: who was attacked, who was fooled, who is left."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snn_sparsity.audit.evidence import AttackEvidence, Diagnostics, Evidence, Harness, ProtocolEvidence, Role
+from snn_sparsity.audit.judge.statistics import Share, wilson
+
+Mask = NDArray[np.bool_]
+SLACK = 1e-6
+"""Radii this close are the same."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the judge asks of one protocol.
+
+    Attributes:
+        evidence: All of the audit.
+        protocol: The protocol that is judged.
+    """
+
+    evidence: Evidence
+    protocol: ProtocolEvidence
+
+    @property
+    def harness(self) -> Harness:
+        """Evidence for V1 to V5."""
+        return self.protocol.harness
+
+    @property
+    def diagnostics(self) -> Diagnostics:
+        """Evidence beside the attacks."""
+        return self.protocol.diagnostics
+
+    @property
+    def samples(self) -> int:
+        """How many images were audited."""
+        return len(self.evidence.clean)
+
+    @cached_property
+    def clean(self) -> Mask:
+        """Who is right without an attack, [n]; all others count as broken everywhere."""
+        return np.array(self.evidence.clean, dtype=bool)
+
+    def attacks(self, *roles: Role) -> list[AttackEvidence]:
+        """Return the attacks of these roles that were made, whole or in part."""
+        return [one for one in self.protocol.attacks if one.role in roles and any(answer is not None for answer in one.fooled)]
+
+    @cached_property
+    def quoted(self) -> Mask | None:
+        """Who is right under the quoted attack, as it returned it; None if it did not run."""
+        claims = [one for one in self.attacks("claim") if one.status == "done"]
+        return self.clean & ~fooled(claims, self.samples) if claims else None
+
+    @cached_property
+    def native(self) -> Mask | None:
+        """Who is right under the network's own gradient; None if no such attack ran."""
+        ran = self.attacks("native")
+        return self.clean & ~fooled(ran, self.samples) if ran else None
+
+    @cached_property
+    def worst(self) -> Mask | None:
+        """Who is right under everything inside the ball, wherever it was found; None if nothing ran."""
+        inside = [one for one in self.attacks("claim", "native", "reference", "arm", "radius", "extra") if self.in_ball(one)]
+        return self.clean & ~fooled(inside, self.samples) & ~seen(inside, self.samples) if inside else None
+
+    def in_ball(self, one: AttackEvidence) -> bool:
+        """Return whether an attack kept to the audited ball."""
+        return one.eps <= self.evidence.eps + SLACK
+
+    def share(self, mask: Mask) -> Share:
+        """Return how many are right, with the 95 % interval."""
+        return wilson(int(mask.sum()), self.samples)
+
+
+def fooled(attacks: Iterable[AttackEvidence], samples: int) -> Mask:
+    """Return who is fooled by what one of the attacks returned, [n]."""
+    return _any((one.fooled for one in attacks), samples, (True,))
+
+
+def seen(attacks: Iterable[AttackEvidence], samples: int) -> Mask:
+    """Return who is fooled by a legal input that one of the attacks looked at, [n]."""
+    return _any((one.seen for one in attacks), samples, (True,))
+
+
+def tried(attacks: Iterable[AttackEvidence], samples: int) -> Mask:
+    """Return who was attacked, [n]."""
+    return _any((one.fooled for one in attacks), samples, (True, False))
+
+
+def _any(answers: Iterable[list[bool | None]], samples: int, wanted: tuple[bool, ...]) -> Mask:
+    hit = np.zeros(samples, dtype=bool)
+    for answer in answers:
+        hit[: len(answer)] |= np.array([value is not None and value in wanted for value in answer[:samples]], dtype=bool)
+    return hit

@@ -1,0 +1,39 @@
+"""V12: is a larger ball worse, and the largest fatal?"""
+
+from snn_sparsity.audit.judge.case import SLACK, Case, fooled
+from snn_sparsity.audit.judge.checks.base import NOT_MEASURED, Check, Finding, passes
+from snn_sparsity.audit.judge.statistics import Share
+
+
+def look(case: Case) -> Finding:
+    """An image counts as broken at every radius above the one that broke it, so that the curve never rises."""
+    curve = {round(255 * eps): share.value for eps, share in by_radius(case)}
+    if 128 not in curve or 255 not in curve:
+        return NOT_MEASURED
+    holds = curve[128] <= 1.5 / max(case.evidence.num_classes, 1) and curve[255] == 0
+    return passes(holds, f"{100 * curve[128]:.1f} % left at 128/255, {100 * curve[255]:.1f} % at 255/255", "warn")
+
+
+def by_radius(case: Case) -> list[tuple[float, Share]]:
+    """Return the worst case at each radius that was tried, from 0 up: never rising."""
+    if case.worst is None:
+        return []
+    ran = [one for one in case.protocol.attacks if one.role in ("radius", "claim", "native", "reference", "arm", "extra")]
+    points, left = [(0.0, case.share(case.clean))], case.clean
+    for eps in sorted({one.eps for one in ran if one.role == "radius" and one.status == "done"} | {case.evidence.eps}):
+        inside = [one for one in ran if one.eps <= eps + SLACK]
+        left = left & ~fooled(inside, case.samples)
+        left = left & case.worst if eps >= case.evidence.eps - SLACK else left
+        points.append((eps, case.share(left)))
+    return points
+
+
+CHECK = Check(
+    id="V12",
+    kind="worked",
+    question="Is a larger ball worse, and the largest fatal?",
+    threshold="at most 1.5 times chance left at 128/255, nothing at 255/255",
+    source="Athalye et al., arXiv 1802.00420; Carlini et al., arXiv 1902.06705",
+    remedy="the attack fails where nothing can hold: debug it at 255/255",
+    look=look,
+)

@@ -1,0 +1,87 @@
+"""The audit of anybody's network, from Python."""
+
+import json
+
+import pytest
+import snntorch
+import torch
+import torchvision
+from spikingjelly.activation_based import layer, neuron
+from torch import nn
+
+from snn_sparsity import PGD, audit
+from snn_sparsity.audit.collect.weights import load_weights, read_weights
+from snn_sparsity.validation import InputError
+
+
+class SingleStep(nn.Module):
+    """SpikingJelly, single-step mode: its loop over time is in its own forward."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.spike, self.read_out = layer.Conv2d(3, 4, 3, 2), neuron.LIFNode(step_mode="s"), nn.Linear(36, 3)
+
+    def forward(self, x):
+        return torch.stack([self.read_out(self.spike(self.conv(x)).flatten(1)) for _ in range(2)])
+
+
+class SnnTorch(nn.Module):
+    """snnTorch with hidden states; it returns a tuple."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.spike, self.read_out = nn.Conv2d(3, 4, 3, 2), snntorch.Leaky(beta=0.9, init_hidden=True), nn.Linear(36, 3)
+
+    def forward(self, x):
+        spikes = [self.spike(self.conv(x)).flatten(1) for _ in range(2)]
+        return self.read_out(torch.stack(spikes).mean(0)), spikes
+
+
+@pytest.mark.parametrize(
+    "make", [SingleStep, SnnTorch, lambda: torchvision.models.resnet18(num_classes=3)], ids=["spikingjelly", "snntorch", "torchvision"]
+)
+def test_a_network_of_another_library(make, tmp_path):
+    torch.manual_seed(0)
+    model, images = make(), torch.rand(3, 3, 8, 8)
+    labels = audit_labels(model, images)
+    result = audit(model, images, labels, claim=PGD(steps=2))
+    answers = result.answers["image"]
+    assert answers.clean.value == 1.0
+    assert answers.belief == "TOO FEW IMAGES", answers.because
+    assert all(one.status in ("done", "does not apply") for one in result.evidence.protocols["image"].attacks)
+    assert model.training, "it is left as it was"
+    assert str(result).startswith(answers.do)
+    result.save(tmp_path)
+    assert json.loads((tmp_path / "audit.json").read_text())["answers"]["image"]["do"] == answers.do
+
+
+def audit_labels(model, images):
+    """The classes that the network gives in eval mode: every image is then right."""
+    from snn_sparsity.audit.collect.adapter import Adapted
+
+    adapted = Adapted(model)
+    adapted.eval()
+    with torch.no_grad():
+        labels = adapted(((images * 255).round() / 255).unsqueeze(0)).argmax(1)
+    model.train()
+    return labels
+
+
+def test_what_returns_no_logits_is_told_in_one_line():
+    with pytest.raises(InputError, match="the audit needs logits"):
+        audit(nn.Identity(), torch.rand(2, 3, 4, 4), torch.zeros(2, dtype=torch.long))
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".npz"])
+def test_weights_of_every_kind_with_a_prefix(suffix, tmp_path):
+    import numpy as np
+    import safetensors.torch
+
+    source, model, path = nn.Linear(2, 1), nn.Linear(2, 1), tmp_path / f"w{suffix}"
+    weights = {f"module.{name}": tensor for name, tensor in source.state_dict().items()}
+    {".pt": lambda: torch.save({"state_dict": weights}, path), ".safetensors": lambda: safetensors.torch.save_file(weights, path),
+     ".npz": lambda: np.savez(path, **{name: tensor.numpy() for name, tensor in weights.items()})}[suffix]()  # fmt: skip
+    load_weights(model, read_weights(path))
+    assert torch.equal(model.weight, source.weight)
+    with pytest.raises(InputError, match="missing: 0.bias, 0.weight; unknown: wrong"):
+        load_weights(nn.Sequential(nn.Linear(2, 1)), {"wrong": torch.zeros(1)})

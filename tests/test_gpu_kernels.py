@@ -1,0 +1,111 @@
+"""What holds on a GPU, as far as it can be seen without one."""
+
+import importlib
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from snn_sparsity.networks import native
+from snn_sparsity.networks.gpu import KERNELS, settle_kernels
+
+pytest.importorskip("triton")
+
+INTERPRETED = """
+import types
+from contextlib import nullcontext
+import torch
+import spikingjelly._ops.if_.triton as kernel
+from spikingjelly.activation_based import surrogate
+from snn_sparsity.networks.neurons import FusedIFNode
+
+# The kernel as it is, past its check that the tensors lie on a GPU.
+cuda = types.SimpleNamespace(device=lambda device: nullcontext())
+kernel.torch = types.SimpleNamespace(empty_like=torch.empty_like, float32=torch.float32, _check=lambda *args: None, cuda=cuda)
+ATAN = 1
+for reset, detach, threshold, alpha in ((0.0, True, 1.0, 2.0), (None, True, 0.7, 2.0), (-0.25, False, 1.0, 2.0), (0.0, True, 0.7, 5.3)):
+    torch.manual_seed(1)
+    x = (torch.randn(5, 2, 150) + 0.3).requires_grad_()
+    v, g, g_v = torch.randn(2, 150), torch.randn(5, 2, 150), torch.randn(2, 150)
+    settings = {"v_threshold": threshold, "v_reset": reset, "detach_reset": detach, "step_mode": "m"}
+    node = FusedIFNode(surrogate_function=surrogate.ATan(alpha), **settings)
+    node.v = first = v.clone().requires_grad_()
+    spikes = node(x)
+    expected = [spikes, node.v, *torch.autograd.grad([spikes, node.v], [x, first], [g, g_v])]
+    fired, last, charged = kernel._forward_impl(x.detach(), v, threshold, reset, detach, alpha, False, ATAN)
+    found = [fired, last, *kernel._backward_impl(g, g_v, charged, threshold, reset, detach, alpha, False, ATAN)]
+    apart = [(one - other).abs().max().item() for one, other in zip(expected, found)]
+    print(spikes.mean().item() > 0.1, *apart)
+"""
+
+
+def test_the_gpu_s_kernel_and_ours_give_the_same_bits():
+    """Triton's interpreter runs on a CPU what would be compiled for a GPU."""
+    own = {"TRITON_INTERPRET": "1"}
+    run = subprocess.run([sys.executable, "-c", INTERPRETED], env=os.environ | own, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+    with_detached_reset, soft, with_reset, other_alpha = (line.split() for line in run.stdout.splitlines())
+    assert with_detached_reset == soft == ["True", "0.0", "0.0", "0.0", "0.0"]
+    for case in (with_reset, other_alpha):
+        # Spikes and potentials are the same; gradients are in another order of operations, so that their last bits differ.
+        assert case[:3] == ["True", "0.0", "0.0"]
+        assert all(float(apart) < 1e-5 for apart in case[3:])
+
+
+COMPILED = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+import spikingjelly._ops.if_.triton as kernel
+
+fixed = {"SOFT_RESET": False, "DETACH_RESET": True, "SURROGATE": 1, "STORE_V_SEQ": False, "BLOCK": 256, "LAYOUT": None}
+for function in (kernel._forward_kernel, kernel._backward_kernel):
+    names = function.arg_names
+    types = {name: "*fp32" if name.endswith("_ptr") else "i32" if name in "TN" else "fp32" for name in names if name not in fixed}
+    signature = {name: types.get(name, "constexpr") for name in names}
+    constants = {(names.index(name),): value for name, value in fixed.items() if name in names}
+    source = ASTSource(fn=function, signature=signature, constexprs=constants)
+    print(len(triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["cubin"]) > 1000)
+"""
+
+
+def test_the_gpu_s_kernel_compiles_for_hopper(tmp_path):
+    own = {"TRITON_CACHE_DIR": str(tmp_path)}
+    run = subprocess.run([sys.executable, "-c", COMPILED], env=os.environ | own, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.stdout.split() == ["True", "True"]
+
+
+@pytest.fixture
+def selections():
+    """SpikingJelly's choices, put back afterwards."""
+    found = [importlib.import_module(f"spikingjelly._ops.{name}")._selection for name in KERNELS]
+    before = [selection._requested for selection in found]
+    native.warn_once.cache_clear()
+    yield found
+    for selection, requested in zip(found, before, strict=True):
+        selection._requested = requested
+
+
+def test_a_kernel_that_cannot_be_launched_gives_way_with_one_line(selections, caplog):
+    def fail(device):
+        raise RuntimeError("Python.h: No such file\nand more")
+
+    for _ in range(2):
+        settle_kernels(torch.device("cuda", 0), trial=fail)
+    assert {selection._requested for selection in selections} == {"torch"}
+    (line,) = caplog.messages
+    assert line.startswith("SpikingJelly's kernel for neurons does not run on cuda:0 (Python.h: No such file): ")
+
+
+def test_a_kernel_that_runs_is_left_alone(selections, caplog):
+    tried = []
+    with caplog.at_level(logging.WARNING):
+        settle_kernels(torch.device("cuda", 0), trial=tried.append)
+        settle_kernels(torch.device("cpu"), trial=tried.append)
+    assert tried == [torch.device("cuda", 0)]
+    assert {selection._requested for selection in selections} == {"auto"}
+    assert caplog.messages == []
