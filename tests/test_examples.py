@@ -12,6 +12,7 @@ SAYS = {
     "train_and_read_the_curves": "% zeros in the input gradient at the last epoch",
     "attack_one_batch": "largest change of a pixel: 8 grey levels",
     "encoder_and_network_of_your_own": "pgd/accuracy: ",
+    "audit_a_network": "written: audit.html audit.json audit.md",
     "probe_a_foreign_module": "body.3    75.0 % zeros in the input gradient",
 }
 """What each prints in the end."""

@@ -163,7 +163,7 @@ def test_a_whole_number_is_a_threshold_too():
         (["fit", *TINY, "--trainer.devices", "[0,0]"], "`devices` selected with `CPUAccelerator` should be an int > 0"),
         (["fit", *TINY, "--seed_everything", "-3"], "-3 is not in bounds"),
         (["fit", *TINY, "--config", "betas.yaml"], "betas=None is not allowed: give two numbers"),
-        (["predict", *TINY, "--trainer.accelerator", "gpu"], "gpu"),
+        (["fit", *TINY, "--trainer.accelerator", "gpu"], "gpu"),
         (["fit", *TINY, "--trainer.callbacks+", "EarlyStopping", "--trainer.callbacks.monitor", "nope"], "conditioned on metric `nope`"),
         (
             ["fit", *TINY, "--trainer.callbacks+", "ModelCheckpoint", "--trainer.callbacks.monitor", "nope"],

@@ -15,8 +15,8 @@ from snn_sparsity.configs import shipped
 from snn_sparsity.validation import InputError, did_you_mean
 
 NEEDS_A_CHECKPOINT = ("validate", "test", "predict", "audit")
-ROOTS = ("best", "ckpt_path", "config", "data", "help", "lr_scheduler", "lr_scheduler_interval", "model", "optimizer", "print_config",
-         "probes", "resume", "seed_everything", "trainer", "verbose", "weights_only")  # fmt: skip
+ROOTS = ("best", "checkpoints", "ckpt_path", "config", "data", "help", "lr_scheduler", "lr_scheduler_interval", "model", "optimizer",
+         "print_config", "probes", "resume", "seed_everything", "trainer", "verbose", "weights_only")  # fmt: skip
 """First parts of the names of all settings."""
 NO_OPTIONS = {"command", "module", "more", "takes_more"}
 FIXED = {"class_path", "init_args", "dict_kwargs"}

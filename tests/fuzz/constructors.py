@@ -15,6 +15,7 @@ from snn_sparsity.attacks.targets import ImageTarget
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.encoders import Encoder, PhaseEncoder
 from snn_sparsity.gradient_rules import GradientRule
+from snn_sparsity.units import Levels
 from tests.fuzz.promise import refused
 from tests.tiny import TinyNetwork
 
@@ -38,6 +39,8 @@ def values(hint: Any, depth: int = 0) -> st.SearchStrategy:  # noqa: PLR0911  # 
     """Values of a type, of any size."""
     if hint in (int, float, bool, str, type(None)):
         return {int: INTEGERS, float: FLOATS | INTEGERS, bool: st.booleans(), str: TEXTS, type(None): st.none()}[hint]
+    if hint is Levels:
+        return st.sampled_from(["8/255", "-1/255", "1/0", "x", ""])
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return st.sampled_from(arguments)
@@ -86,7 +89,11 @@ CASES = st.sampled_from(KINDS).flatmap(recipes)
 
 def hold_constructor(recipe: Recipe) -> None:
     """Settings are refused, or the object works on a tiny input."""
-    refused(lambda: _use(recipe.make()))
+    try:
+        refused(lambda: _use(recipe.make()))
+    finally:
+        # A classifier flushes denormals in its process, in which hypothesis draws numbers.
+        torch.set_flush_denormal(False)
 
 
 def _use(made: object) -> None:
