@@ -26,6 +26,7 @@ FIT = [
     "fit", "--config", TINY, "--model.network", "tests.killing.DroppingNetwork", "--model.lr", "0.01", "--data.batch_size", "8",
     "--data.train_images", "24", "--data.test_images", "12", "--data.validation", "test", "--trainer.max_epochs", "3",
     "--trainer.log_every_n_steps", "1", "--trainer.default_root_dir", ".", "--probes.fgsm", "null", "--probes.pgd.attack.steps", "3",
+    "--probes.codebook.every_n_epochs", "1",
 ]  # fmt: skip
 RUN = Path("tiny/seed_3407/0")
 RESUME = [*FIT, "--resume"]
