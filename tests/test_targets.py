@@ -98,7 +98,7 @@ def box_gradient(encoder, half_width, level):
         def forward(self, spikes):
             return spikes.flatten(2).movedim(0, -1).flatten(1)
 
-    target = ImageTarget(Steps(), encoder, half_width=half_width)
+    target = ImageTarget(Steps(), encoder, half_width=half_width, generator=torch.Generator())
     x = torch.full((1, 1, 1, 1), level / 255, requires_grad=True)
     logits = target.logits(x)
     return [torch.autograd.grad(logits[0, step], x, retain_graph=True)[0].item() for step in range(logits.shape[1])]

@@ -68,7 +68,7 @@ def recognise(splits: Splits) -> Recognised | None:
 @cache
 def _table() -> tuple[np.ndarray, np.ndarray]:
     """Return the fingerprints of CIFAR-10's original images, and of the JPEG versions of 93 more."""
-    with np.load(str(files("snn_sparsity.data").joinpath("cifar10.npz"))) as table:
+    with np.load(str(files("snn_sparsity.data").joinpath("cifar10.npz")), allow_pickle=False) as table:
         return table["original"], table["jpeg"]
 
 

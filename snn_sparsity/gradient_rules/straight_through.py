@@ -25,13 +25,10 @@ class StraightThrough(GradientRule):
     1308.3432, and Athalye et al., arXiv 1802.00420.
 
     Example:
-        >>> network, x = nn.Sequential(nn.Linear(1, 1), nn.Hardtanh()), torch.tensor([[0.5]], requires_grad=True)
         >>> class Quantiser(nn.Module):
         ...     def forward(self, x):
         ...         return (8 * x).round() / 8
-        >>> with StraightThrough().applied(Quantiser()) as _:
-        ...     pass
-        >>> quantiser = Quantiser()
+        >>> quantiser, x = Quantiser(), torch.tensor([[0.5]], requires_grad=True)
         >>> with StraightThrough().applied(quantiser):
         ...     torch.autograd.grad(quantiser(x).sum(), x)[0].item()
         1.0
