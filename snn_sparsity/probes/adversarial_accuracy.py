@@ -66,6 +66,11 @@ class AdversarialAccuracy(Probe):
         super().setup(trainer, pl_module, stage)
         self._mounted = self._mount(getattr(getattr(trainer, "datamodule", None), "spike_encoder", None))
 
+    @property
+    def eot_draws(self) -> int:
+        """Draws that each look at a random code is the mean of; 0 where the code is not random or the attack itself says how many."""
+        return 0 if self._mounted in (None, self.attack) else self.draws
+
     def describe(self) -> str:
         """Return space, protocol and attack, with the draws where the code is random."""
         return f"{self.space}, BatchNorm {self.batch_norm}, {self._mounted or self.attack}"
