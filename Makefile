@@ -2,6 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 IMAGE ?= snn-sparsity
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-full bench bench-gpu docs report lint types format tensorboard audit-deps docker clean
@@ -21,10 +22,10 @@ demo: setup ## Train on handwritten digits with every probe on (about 5 minutes 
 	$(BIN)/snn-sparsity fit --config demo
 
 test: setup ## Run the test suite
-	$(BIN)/python -m pytest -m "not long"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not long"
 
 test-full: setup ## Run the long tests that `make test` leaves out
-	$(BIN)/python -m pytest -m long
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m long
 
 bench: setup ## Time everything against a plain SpikingJelly loop (8 minutes on two cores)
 	$(BIN)/python -m benchmarks.run --device cpu

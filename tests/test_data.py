@@ -11,6 +11,7 @@ import torch
 import torchvision
 from PIL import Image
 
+from snn_sparsity.cache import cache_directory
 from snn_sparsity.data import CIFARDataModule, DigitsDataModule, ImageFolderDataModule
 from snn_sparsity.data import cifar as cifar_module
 from snn_sparsity.data.base import shifted
@@ -387,3 +388,11 @@ def test_crops_are_drawn_for_training_alone_and_depend_on_seed_and_epoch():
     data.setup("fit")
     raw = next(iter(data.train_dataloader()))
     assert torch.equal(data.on_after_batch_transfer(raw, 0).images, shifted(raw.images, raw.shift))
+
+
+def test_a_user_without_a_home_has_a_cache(monkeypatch):
+    monkeypatch.delenv("SNN_SPARSITY_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    assert cache_directory().is_absolute()
+    assert cache_directory().name == "snn_sparsity"

@@ -18,7 +18,7 @@ from snn_sparsity.audit.collect.battery import BUDGETS, BudgetName, quoted
 from snn_sparsity.audit.collect.conduct import Audit, Tell
 from snn_sparsity.audit.collect.harness import fingerprint
 from snn_sparsity.audit.collect.journal import Journal
-from snn_sparsity.audit.collect.subject import PROTOCOLS, Subject
+from snn_sparsity.audit.collect.subject import Subject
 from snn_sparsity.audit.evidence import Evidence
 from snn_sparsity.audit.judge.answers import Answers, judge
 from snn_sparsity.encoders.base import Encoder, grey_levels
@@ -217,18 +217,6 @@ def settings_of(subject: Subject, settings: AuditSettings) -> dict[str, Any]:
         "encoder": f"{type(subject.encoder).__name__}, T={subject.encoder.num_steps}",
         "weights_sha256": fingerprint(subject.classifier),
     }
-
-
-def seconds_at_most(subject: Subject, settings: AuditSettings, units: float) -> float:
-    """Return how long an audit takes at most: the time of one pass of one batch, times all of them."""
-    places = list(range(min(settings.batch_size, len(subject.labels))))
-    protocol = PROTOCOLS[SPACES[settings.space][0]]
-    x, _ = subject.inputs(protocol, places, subject.generator(0))
-    target = subject.target(protocol, subject.generator(0))
-    target.judge(x)
-    began = time.perf_counter()
-    target.judge(x)
-    return (time.perf_counter() - began) / len(places) * units * len(subject.labels)
 
 
 def _device(model: nn.Module) -> torch.device:

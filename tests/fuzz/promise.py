@@ -98,8 +98,9 @@ def stopped_after(seconds: int) -> Iterator[None]:
 
 
 def tree() -> list[str]:
-    """Return everything below the current folder."""
-    return sorted(os.path.join(folder, name) for folder, folders, files in os.walk(b".") for name in [*folders, *files])
+    """Return everything below the current folder but compiled kernels, which the first command that computes may keep in its cache."""
+    everything = [os.path.join(folder, name) for folder, folders, files in os.walk(b".") for name in [*folders, *files]]
+    return sorted(path for path in everything if not path.startswith(b"./cache/kernels"))
 
 
 def half_made() -> list[Path]:

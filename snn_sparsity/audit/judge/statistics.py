@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from snn_sparsity.measure.proportions import interval
+
 Z = 1.959963984540054
 """97.5 % of a standard normal variable lie below."""
 
@@ -45,8 +47,7 @@ def wilson(count: int, samples: int) -> Share:
     """
     if samples == 0:
         return Share(0.0, 0.0, 1.0, 0)
-    interval = stats.binomtest(count, samples).proportion_ci(method="wilson")
-    return Share(count / samples, float(interval.low), float(interval.high), samples)
+    return Share(count / samples, *interval(count, samples), samples)
 
 
 def mcnemar(gained: int, lost: int) -> float:
