@@ -59,7 +59,7 @@ class SpikingClassifier(LightningModule):
         lr_scheduler_interval: What the schedule counts: ``epoch`` or ``step`` (of the optimiser).
 
     Raises:
-        InputError: For a value not allowed, a network without ``num_classes``, or one that the rule cannot handle.
+        InputError: For a value not allowed, or a network that the rule cannot handle.
 
     Example:
         >>> from snn_sparsity.networks import SEWResNet
@@ -100,11 +100,8 @@ class SpikingClassifier(LightningModule):
         self.backward_rule = backward
         with self._training_derivative():
             pass  # refused here, not in the first step
-        num_classes: Any = getattr(network, "num_classes", None)
-        if num_classes is None:
-            raise InputError(f"network {type(network).__name__} has no attribute num_classes")
         self.val_loss, self.test_loss = MeanLoss(), MeanLoss()
-        self.val_accuracy, self.test_accuracy = (MulticlassAccuracy(num_classes, average="micro") for _ in range(2))
+        self.val_accuracy, self.test_accuracy = (MulticlassAccuracy(average="micro") for _ in range(2))
         for stage in ("val", "test"):
             for name in COUNTED:
                 setattr(self, f"{stage}_{name}", Counted(name))

@@ -306,9 +306,12 @@ def test_progress_ends_where_it_said(tmp_path):
     classifier = Behind(lambda x: two_classes(score(x, weights))).eval()
     told = []
     subject = Subject(classifier, DirectEncoder(num_steps=1), images, torch.ones(8, dtype=torch.long), 4, 16, 3407)
+    foreseen = []
     Audit(
-        subject, ("image", "spikes"), SMALL, EPS, Journal(tmp_path / "j", {}), tell=lambda name, done, total: told.append((done, total))
-    ).run()
+        subject, ("image", "spikes"), SMALL, EPS, Journal(tmp_path / "j", {}), tell=lambda name, done, total: told.append((done, total)),
+        foresee=lambda units: foreseen.append((units, len(told))),
+    ).run()  # fmt: skip
+    assert foreseen == [(told[0][1], 0)], "before the first attack"
     assert all(done <= total for done, total in told)
     assert told[-1][0] == pytest.approx(told[-1][1])
     assert told[-1][0] > 0

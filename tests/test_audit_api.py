@@ -1,6 +1,7 @@
 """The audit of anybody's network, from Python."""
 
 import json
+import types
 
 import pytest
 import snntorch
@@ -10,7 +11,11 @@ from spikingjelly.activation_based import layer, neuron
 from torch import nn
 
 from snn_sparsity import PGD, audit
+from snn_sparsity.audit.collect.adapter import Adapted
+from snn_sparsity.audit.collect.subject import Subject
 from snn_sparsity.audit.collect.weights import load_weights, read_weights
+from snn_sparsity.audit.run import AuditSettings, say_time
+from snn_sparsity.encoders import DirectEncoder
 from snn_sparsity.validation import InputError
 
 
@@ -57,8 +62,6 @@ def test_a_network_of_another_library(make, tmp_path):
 
 def audit_labels(model, images):
     """The classes that the network gives in eval mode: every image is then right."""
-    from snn_sparsity.audit.collect.adapter import Adapted
-
     adapted = Adapted(model)
     adapted.eval()
     with torch.no_grad():
@@ -70,6 +73,44 @@ def audit_labels(model, images):
 def test_what_returns_no_logits_is_told_in_one_line():
     with pytest.raises(InputError, match="the audit needs logits"):
         audit(nn.Identity(), torch.rand(2, 3, 4, 4), torch.zeros(2, dtype=torch.long))
+
+
+class Slow(nn.Module):
+    """A linear network whose every pass takes as long as a clock that nobody waits for says."""
+
+    def __init__(self, clock):
+        super().__init__()
+        self.layers, self.clock = nn.Sequential(nn.Flatten(), nn.Linear(48, 3)), clock
+
+    def forward(self, x):
+        self.clock.now += 0.5 * len(x)
+        return self.layers(x)
+
+
+@pytest.mark.parametrize(("budget", "units", "expected"), [("standard", 240, "about 2 minutes"), ("full", 28800, "about 4 hours")])
+def test_a_budget_beyond_quick_says_its_time(budget, units, expected, capsys, monkeypatch):
+    clock = types.SimpleNamespace(now=0.0)
+    monkeypatch.setattr("snn_sparsity.audit.run.time", types.SimpleNamespace(perf_counter=lambda: clock.now))
+    subject = Subject(Adapted(Slow(clock)).eval(), DirectEncoder(1), torch.zeros(4, 3, 4, 4, dtype=torch.uint8), torch.zeros(4), 3, 2, 1)
+    say_time(subject, AuditSettings(budget=budget), units)
+    assert f"--budget {budget}: {expected} on this machine" in capsys.readouterr().err
+
+
+def test_the_time_is_said_before_the_first_attack_and_by_no_quick_audit(monkeypatch, capsys):
+    class StoppedError(Exception):
+        pass
+
+    def attacked(*_):
+        raise StoppedError
+
+    monkeypatch.setattr("snn_sparsity.audit.collect.conduct.attack_batch", attacked)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
+    images = torch.rand(2, 3, 4, 4)
+    labels = audit_labels(model, images)
+    for budget, said in (("quick", False), ("standard", True)):
+        with pytest.raises(StoppedError):
+            audit(model, images, labels, budget=budget)
+        assert ("on this machine" in capsys.readouterr().err) is said
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".npz"])

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from snn_sparsity.commands.main import main
 from tests.test_cli import FEW, TINY, error
@@ -16,7 +18,20 @@ from tests.test_cli import FEW, TINY, error
 CHECKPOINT = "runs/tiny/seed_3407/0/last.ckpt"
 FOLDER = Path("runs/tiny/seed_3407/0/audit")
 EIGHT = ["audit", "--ckpt_path", CHECKPOINT, "--samples", "8"]
+PLAIN = ["audit", "--model.network", "tests.test_audit_command.Plain", "--model.network.width", "6", "--takes", "images",
+         "--data", "DigitsDataModule", "--samples", "8", "--trainer.enable_progress_bar", "false"]  # fmt: skip
 ALL = [*EIGHT, "--space", "all"]
+
+
+class Plain(nn.Module):
+    """A network that knows nothing of this program: images to logits."""
+
+    def __init__(self, width: int = 4, channels: int = 3, classes: int = 10):
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(channels, width, 8, 8), nn.BatchNorm2d(width), nn.Linear(width * 16, classes)
+
+    def forward(self, x):
+        return self.head(self.norm(self.conv(x)).relu().flatten(1))
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +121,73 @@ def test_the_callback_audits_after_a_test():
     assert main([*arguments, "--trainer.callbacks.progress", "false"]) == 0
     (found,) = Path("runs/tiny/seed_3407/0/test").rglob("audit.json")
     assert json.loads(found.read_text())["settings"]["samples"] == 4
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Save weights of a network as another program names them, and return the file."""
+
+    def save(**options):
+        state = Plain(width=6, **options).state_dict()
+        torch.save({"state_dict": {f"module.{name.replace('head', 'fc')}": tensor for name, tensor in state.items()}}, tmp_path / "w.pt")
+        return str(tmp_path / "w.pt")
+
+    return save
+
+
+def test_a_network_of_ones_own_with_weights_from_a_file_and_a_claim(saved):
+    torch.manual_seed(0)
+    claim = ["--claim", "PGD", "--claim.steps", "20"]
+    assert main([*PLAIN, "--weights", saved(), "--weights.rename", "fc=head", "--out", "own", *claim]) == 0
+    audit = json.loads(Path("own/audit.json").read_text())
+    quoted = next(one for one in audit["protocols"]["image"]["attacks"] if one["role"] == "claim")
+    assert "steps=20" in quoted["attack"]
+    assert "steps=20" in audit["settings"]["claim"]
+    with torch.no_grad():
+        torch.manual_seed(0)
+        from snn_sparsity.data import DigitsDataModule
+
+        data = DigitsDataModule()
+        data.setup("test")
+        images, labels = data.split("test").select(torch.arange(8))
+        right = Plain(width=6).eval()(images / 255).argmax(1) == labels
+    assert audit["clean"] == right.tolist(), "it is these weights that were audited"
+
+
+def test_a_factory_of_torchvision(tmp_path):
+    import torchvision
+
+    torch.save(torchvision.models.squeezenet1_1(num_classes=10).state_dict(), tmp_path / "w.pt")
+    network = ["--model.network", "torchvision.models.squeezenet1_1", "--takes", "images", "--data", "DigitsDataModule"]
+    assert main(["audit", *network, "--weights", str(tmp_path / "w.pt"), "--samples", "2", "--out", "factory"]) == 0
+    attacks = json.loads(Path("factory/audit.json").read_text())["protocols"]["image"]["attacks"]
+    refused = [one["why"] for one in attacks if one["status"] == "does not apply" and "max pooling" in one["name"]]
+    assert refused, "a rule that refuses the network is told beside, and stops nothing"
+    assert all("ceil_mode" in why for why in refused)
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments", "expected"),
+    [
+        ({}, [], "--weights do not fit: missing: head.bias, head.weight; unknown: fc.bias, fc.weight"),
+        ({}, ["--weights.rename", "fc"], "--weights.rename fc is not OLD=NEW"),
+        ({"classes": 7}, ["--weights.rename", "fc=head"], "of another shape: head.bias, head.weight"),
+        ({"channels": 1}, ["--weights.rename", "fc=head", "--model.network.channels", "1"], "does not take images [3, 32, 32]"),
+        ({"classes": 3}, ["--weights.rename", "fc=head", "--model.network.classes", "3"], "knows 3 classes"),
+    ],
+)
+def test_what_does_not_fit_is_told_in_one_line(options, arguments, expected, saved, capsys):
+    assert expected in error(capsys, *PLAIN, "--weights", saved(**options), "--out", "unfit", *arguments)
+
+
+def test_the_quoted_attack_is_by_default_that_of_the_runs_own_probe():
+    words = ["--probes.pgd.attack.steps", "3", "--probes.pgd.attack.eps", "4/255", "--trainer.default_root_dir", "elsewhere"]
+    assert main(["fit", *TINY, *FEW, *words]) == 0
+    (checkpoint,) = Path("elsewhere").rglob("last.ckpt")
+    assert "steps=7" in json.loads((FOLDER / "audit.json").read_text())["settings"]["claim"]
+    assert main(["audit", "--ckpt_path", str(checkpoint), "--samples", "2", "--trainer.enable_progress_bar", "false"]) == 0
+    claim = json.loads((checkpoint.parent / "audit" / "audit.json").read_text())["settings"]["claim"]
+    assert claim == "PGD(eps=8/255, alpha=0.01, steps=3, random_start=True, restarts=1, loss='ce', keep='last')", "in the audit's ball"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,26 @@ def test_estimating_leaves_no_trace(training, classifier):
     assert all(module.training == training for module in classifier.modules())
     assert torch.equal(torch.get_rng_state(), random)
     assert all(parameter.grad is None for parameter in classifier.parameters())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_estimating_wakes_no_threads(fails):
+    class Watched(nn.Linear):
+        def forward(self, x):
+            seen.append(torch.get_num_threads())
+            if fails:
+                raise ValueError("odd")
+            return super().forward(x)
+
+    seen, before = [], torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(ValueError, match="odd") if fails else nullcontext():
+            memory.step_bytes(Watched(2, 1), torch.ones(1, 2, 2), 10)
+        assert set(seen) == {1}
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_free_memory_of_this_machine_is_known():

@@ -15,6 +15,8 @@ import pytest
 import safetensors.torch
 import torch
 import yaml
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from snn_sparsity.commands.main import main
 from snn_sparsity.reproduction.claim import claim_table, series_of, varying_zeros
@@ -557,6 +559,17 @@ def test_the_same_runs_give_the_same_bytes(made):
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.name
     assert str(made) not in (made / "first/report.html").read_text()
+
+
+def test_each_figure_is_drawn_and_rendered_once(made, tmp_path, monkeypatch):
+    drawn, rendered = [], []
+    draw, render = Figure.__init__, FigureCanvasAgg.draw
+    monkeypatch.setattr(Figure, "__init__", lambda figure, *args, **kwargs: (drawn.append(figure), draw(figure, *args, **kwargs))[1])
+    monkeypatch.setattr(FigureCanvasAgg, "draw", lambda canvas: (render(canvas), rendered.append(canvas.figure))[0])
+    assert main(["report", str(made / "runs"), "--out", str(tmp_path)]) == 0
+    files = list((tmp_path / "figures").iterdir())
+    assert len(Page((tmp_path / "report.html").read_text()).pictures) == len(files) == len(drawn) == len(rendered) >= 6
+    assert set(map(id, drawn)) == set(map(id, rendered))
 
 
 def sources(made):

@@ -1,10 +1,12 @@
 """An audit from its settings to its result: one way for the command, the callback and Python."""
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,12 +15,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from snn_sparsity.attacks.base import Attack, whole_levels
-from snn_sparsity.audit.collect.adapter import Adapted
+from snn_sparsity.audit.collect.adapter import Adapted, classes_of
 from snn_sparsity.audit.collect.battery import BUDGETS, BudgetName, quoted
 from snn_sparsity.audit.collect.conduct import Audit, Tell
 from snn_sparsity.audit.collect.harness import fingerprint
 from snn_sparsity.audit.collect.journal import Journal
-from snn_sparsity.audit.collect.subject import Subject
+from snn_sparsity.audit.collect.subject import PROTOCOLS, Subject
 from snn_sparsity.audit.evidence import Evidence
 from snn_sparsity.audit.judge.answers import Answers, judge
 from snn_sparsity.encoders.base import Encoder, grey_levels
@@ -47,7 +49,7 @@ class AuditSettings:
         samples: Images, the first of the set; null is 256, 256 or 1000, by the budget.
         space: What is attacked: ``image`` (pixels), ``spikes``, ``both`` of them, ``paper`` (spikes, as published), or ``all`` three.
         eps: Radius of the ball; a whole number of grey levels.
-        claim: The quoted attack; null is the paper's PGD with 7 steps.
+        claim: The quoted attack; null is the paper's PGD with 7 steps (the command takes that of the run's own ``pgd`` probe, if any).
         batch_size: Images attacked at a time.
         seed: Of all random numbers.
 
@@ -160,8 +162,7 @@ def audit(
     code = encoder or DirectEncoder(num_steps=1)
     try:
         adapted.eval()
-        with torch.no_grad():
-            num_classes = adapted(code(grey_levels(images[:1]).to(_device(model)))).shape[1]
+        num_classes = classes_of(adapted, code(grey_levels(images[:1]).to(_device(model))), labels)
         subject = Subject(adapted, code.to(_device(model)), grey_levels(images), labels, num_classes, batch_size, seed)
         learning = None if training is None else (grey_levels(training[0]), training[1])
         return conduct(subject, settings, Journal(None, {}), training=learning, progress=progress)
@@ -191,13 +192,14 @@ def conduct(
         made_with: Says with what it was made.
         training: Images and labels for the positive control.
         source: A second classifier, to transfer attacks from.
-        progress: Whether to show a bar, and before it how long it takes at most.
+        progress: Whether to show a bar; a budget beyond ``quick`` says how long it takes before it starts.
     """
     began = time.perf_counter()
     environment = journal.once("made with", made_with or dict)
     with _Progress(progress) as tell:
         evidence = Audit(
-            subject, SPACES[settings.space], BUDGETS[settings.budget], settings.eps, journal, training, source, settings.claim, tell
+            subject, SPACES[settings.space], BUDGETS[settings.budget], settings.eps, journal, training, source, settings.claim, tell,
+            (lambda units: None) if settings.budget == "quick" else partial(say_time, subject, settings),
         ).run()  # fmt: skip
     seconds = journal.once("seconds", lambda: round(time.perf_counter() - began, 1))
     record = settings_of(subject, settings) | (described or {}) | environment
@@ -217,6 +219,22 @@ def settings_of(subject: Subject, settings: AuditSettings) -> dict[str, Any]:
         "encoder": f"{type(subject.encoder).__name__}, T={subject.encoder.num_steps}",
         "weights_sha256": fingerprint(subject.classifier),
     }
+
+
+def say_time(subject: Subject, settings: AuditSettings, units: float) -> None:
+    """Say on stderr how long the attacks take if none breaks an image, by the time of one pass: a unit is a forward pass of an image."""
+    protocol = PROTOCOLS[SPACES[settings.space][0]]
+    places = list(range(min(settings.batch_size, len(subject.labels))))
+    x, _ = subject.inputs(protocol, places, subject.generator(0))
+    target = subject.target(protocol, subject.generator(0))
+    with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
+        # The first pass also does what is done once.
+        target.judge(x)
+        began = time.perf_counter()
+        float(target.judge(x).sum())
+    minutes = (time.perf_counter() - began) / len(places) * units / 60
+    length = f"{minutes:.0f} minutes" if minutes < 100 else f"{minutes / 60:.0f} hours"
+    print(f"--budget {settings.budget}: about {length} on this machine if no attack breaks an image, less as they break", file=sys.stderr)
 
 
 def _device(model: nn.Module) -> torch.device:

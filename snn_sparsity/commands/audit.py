@@ -1,10 +1,12 @@
 """``snn-sparsity audit``: is this robustness real?"""
 
+import json
 from argparse import Namespace
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
+import yaml
 from jsonargparse import ArgumentParser
 from lightning import LightningModule
 
@@ -14,8 +16,10 @@ from snn_sparsity.audit.evidence import read_audit
 from snn_sparsity.audit.pages.documents import write_documents
 from snn_sparsity.audit.run import AuditSettings
 from snn_sparsity.commands.train import NetworkCLI, network_of, quieten
+from snn_sparsity.runs.directory import CONFIG
 from snn_sparsity.training.checkpoint_files import read_checkpoint
 from snn_sparsity.training.robustness_audit import audit_run
+from snn_sparsity.units import Levels
 from snn_sparsity.validation import InputError
 
 
@@ -24,10 +28,10 @@ def run(given: Namespace) -> int:
     if given.compare is not None:
         return _compare(given)
     given.more, about_claim = _split(given.more)
+    claim = _claim(given.claim, about_claim, given.eps) or _claim_of_run(given.ckpt_path, given.eps)
     settings = AuditSettings(
-        budget=given.budget, samples=given.samples, space=given.space, eps=given.eps, batch_size=given.batch_size,
-        claim=_claim(given.claim, about_claim, given.eps),
-    )  # fmt: skip
+        budget=given.budget, samples=given.samples, space=given.space, eps=given.eps, batch_size=given.batch_size, claim=claim
+    )
     made = network_of(given) if given.weights is None else _foreign(given)
     source = str(given.ckpt_path or given.weights)
     folder = Path(given.out) if given.out else Path(source).parent / "audit"
@@ -61,17 +65,35 @@ def _claim(name: str | None, settings: list[str], eps: float) -> Attack | None:
         if settings:
             raise InputError(f"{settings[0]} needs --claim, the quoted attack")
         return None
+    own = [] if any(word.startswith("--claim.eps") for word in settings) else [f"--claim.eps={float(eps)}"]
+    return _attack([f"--claim={name}", *own, *settings], f"--claim {name}")
+
+
+def _claim_of_run(ckpt_path: str | None, eps: float) -> Attack | None:
+    """Return the attack of the ``pgd`` probe of a checkpoint's run, in the audit's ball; None if there is no such run or probe."""
+    if ckpt_path is None or not (path := Path(ckpt_path).parent / CONFIG).is_file():
+        return None
+    try:
+        attack = yaml.safe_load(path.read_text(encoding="utf-8"))["probes"]["pgd"]["init_args"]["attack"]
+    except (KeyError, TypeError):
+        return None
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} is no readable configuration ({type(error).__name__}): give --claim") from error
+    return replace(_attack([f"--claim={json.dumps(attack)}"], f"probes.pgd.attack of {path}"), eps=Levels(eps))
+
+
+def _attack(words: list[str], what: str) -> Attack:
+    """Return the attack that ``--claim`` and its settings describe."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--claim", type=Attack)
-    own = [] if any(word.startswith("--claim.eps") for word in settings) else [f"--claim.eps={float(eps)}"]
     try:
-        attack = parser.instantiate_classes(parser.parse_args([f"--claim={name}", *own, *settings])).claim
+        attack = parser.instantiate_classes(parser.parse_args(words)).claim
     except InputError:
         raise
     except Exception as error:  # jsonargparse raises what the class raises
-        raise InputError(f"--claim {name}: {' '.join(str(error).split())[:300]}") from error
+        raise InputError(f"{what}: {' '.join(str(error).split())[:300]}") from error
     if not isinstance(attack, Attack):
-        raise InputError(f"--claim {name} is no attack")
+        raise InputError(f"{what} is no attack")
     return attack
 
 

@@ -136,7 +136,7 @@ def _trail(given: Namespace) -> int:
 
 
 def _write(out: Path, title: str, blocks: Sequence[Block]) -> int:
-    save({block.name: block.figure for block in blocks if isinstance(block, Picture)}, out / "figures")
+    save({block.name: block.png for block in blocks if isinstance(block, Picture)}, out / "figures")
     for name, text in (("index.html", page.html(title, blocks)), ("index.md", page.markdown(title, blocks, "figures"))):
         write_whole(out / name, text)
         print(out / name)

@@ -52,6 +52,12 @@ class TrainingParser(LightningArgumentParser):
         """Return settings as YAML; where comments say what each is, without the names of all classes that it could be."""
         return re.sub(r", known subclasses: [^)]*(?=\))", "", super().dump(*given, **options))
 
+    def add_function_arguments(self, *given: Any, **options: Any) -> list[str]:
+        """Add the arguments of a function that makes a network, such as torchvision's."""
+        # jsonargparse says which are linked, but its own method does not take that.
+        options.pop("linked_targets", None)
+        return super().add_function_arguments(*given, **options)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the message as an InputError."""
         raise InputError(condense(message)) from ex

@@ -223,7 +223,9 @@ def _audit(tree: Tree) -> None:
         "--space", default="image", metavar="NAME", help="image (default), spikes, both, paper (spikes, as published) or all three"
     )
     parser.add_argument(
-        "--claim", metavar="ATTACK", help="the quoted attack, such as PGD, with --claim.steps 20 and so on (default: the paper's PGD)"
+        "--claim",
+        metavar="ATTACK",
+        help="the quoted attack, such as PGD, with --claim.steps 20 and so on (default: that of the run's pgd probe)",
     )
     parser.add_argument("--weights", metavar="FILE", help="weights of the network of --model.network: .pt, .safetensors or .npz")
     parser.add_argument(

@@ -8,7 +8,7 @@ from typing import ClassVar
 from matplotlib import style
 from matplotlib.figure import Figure
 
-from snn_sparsity.figures.drawing import STYLE
+from snn_sparsity.figures.drawing import STYLE, png
 from snn_sparsity.runs.metrics import Accuracy, Number
 
 
@@ -75,6 +75,11 @@ class Picture:
         """The figure, drawn once."""
         with style.context(STYLE, after_reset=True):
             return self.draw()
+
+    @cached_property
+    def png(self) -> bytes:
+        """The figure as a PNG file, rendered once for the page and for the file beside it."""
+        return png(self.figure)
 
     @property
     def width(self) -> int:

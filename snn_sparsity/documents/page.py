@@ -21,12 +21,9 @@ from collections.abc import Iterable
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib import style
-from matplotlib.figure import Figure
 from PIL import Image
 
 from snn_sparsity.documents.blocks import Block
-from snn_sparsity.figures.drawing import STYLE
 
 
 def html(title: str, blocks: Iterable[Block]) -> str:
@@ -64,13 +61,11 @@ def _address(target: str) -> Markup:
     return Markup(re.sub(r"[<>\\\n\r%]", lambda found: f"%{ord(found[0]):02X}", _encodable(target)))
 
 
-def _png(figure: Figure) -> bytes:
-    drawn, small = io.BytesIO(), io.BytesIO()
-    with style.context(STYLE, after_reset=True):
-        figure.savefig(drawn, format="png")
-    # A palette of 256 colours is a third of the bytes, and carries no name of the program and no date.
-    Image.open(drawn).convert("RGB").quantize().save(small, "PNG", optimize=True)
-    return small.getvalue()
+def _embedded(png: bytes) -> str:
+    """Return a PNG file for a page's source: a palette of 256 colours is a third of the bytes."""
+    small = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").quantize().save(small, "PNG", optimize=True)
+    return base64.b64encode(small.getvalue()).decode("ascii")
 
 
 def _encodable(text: str) -> str:
@@ -80,7 +75,7 @@ def _encodable(text: str) -> str:
 
 _LOADER = PackageLoader("snn_sparsity.documents")
 _HTML = Environment(loader=_LOADER, autoescape=True, undefined=StrictUndefined)
-_HTML.filters["png"] = lambda figure: base64.b64encode(_png(figure)).decode("ascii")
+_HTML.filters["embedded"] = _embedded
 # What HTML's autoescape is for a page: every text that is printed is made plain, except where a template says "safe".
 _MARKDOWN = Environment(
     loader=_LOADER, autoescape=False, undefined=StrictUndefined,

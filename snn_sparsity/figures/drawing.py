@@ -1,11 +1,13 @@
 """What all figures share: colours that colour-blind readers can tell apart, panels, axes, legends."""
 
+import io
 import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -53,6 +55,14 @@ KIND_LOOKS = {
 def canvas(height: float) -> Figure:
     """Return an empty figure, 1440 pixels wide and ``height`` inches high."""
     return Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as a PNG file; the same figure gives the same bytes."""
+    file = io.BytesIO()
+    with style.context(STYLE, after_reset=True):
+        figure.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()
 
 
 def panels(rows: int, columns: int, height: float, *, sharey: bool | Literal["row"] = "row") -> tuple[Figure, Any]:

@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from snn_sparsity.documents import page
 from snn_sparsity.documents.blocks import Block, Heading, Link, Picture, Table
 from snn_sparsity.figures.catalogue import available, figure_of
@@ -91,9 +89,9 @@ class Report:
                         writer.writerow([table.name, label, column, cell.text, "; ".join(map(self._source, cell.sources))])
         return text.getvalue()
 
-    def figures(self) -> dict[str, Figure]:
-        """Return the figures by name."""
-        return {block.name: block.figure for block in self.blocks if isinstance(block, Picture)}
+    def figures(self) -> dict[str, bytes]:
+        """Return the figures by name, as PNG files."""
+        return {block.name: block.png for block in self.blocks if isinstance(block, Picture)}
 
     def _blocks(self) -> Iterator[Block]:
         yield INTRODUCTION

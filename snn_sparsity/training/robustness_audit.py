@@ -8,7 +8,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import nn
 
-from snn_sparsity.audit.collect.adapter import Adapted
+from snn_sparsity.audit.collect.adapter import Adapted, classes_of
 from snn_sparsity.audit.collect.harness import fingerprint
 from snn_sparsity.audit.collect.journal import Journal
 from snn_sparsity.audit.collect.subject import Subject
@@ -69,15 +69,15 @@ def audit_run(
         takes_images: Whether the network takes images [N,C,H,W] rather than spikes.
 
     Raises:
-        InputError: If an unfinished audit is in the way, or of something else.
+        InputError: If an unfinished audit is in the way, or of something else, or the network does not fit the data.
     """
     test, train = data.split("test"), data.split("train")
     images, labels = test.select(torch.arange(len(test.labels))[: settings.images])
     audited = Adapted(_network(classifier)) if takes_images else classifier
-    encoder = DirectEncoder(num_steps=1) if takes_images else data.spike_encoder
-    subject = Subject(
-        audited, encoder.to(classifier.device), images, labels, data.num_classes, settings.batch_size, settings.seed
-    )  # fmt: skip
+    encoder = (DirectEncoder(num_steps=1) if takes_images else data.spike_encoder).to(classifier.device)
+    with undisturbed(classifier):
+        num_classes = classes_of(audited, encoder(images[:1].to(classifier.device), torch.Generator()), labels)
+    subject = Subject(audited, encoder, images, labels, num_classes, settings.batch_size, settings.seed)
     described = {
         "class_names": data.class_names,
         "split": "test",

@@ -3,6 +3,7 @@
 import sys
 from typing import Any
 
+import torch
 from spikingjelly.activation_based import base
 from torch import Tensor, nn
 
@@ -71,3 +72,28 @@ def logits_of(output: Any, count: int) -> Tensor:
         shape = list(first.shape) if isinstance(first, Tensor) else type(first).__name__
         raise InputError(f"the model returns {shape} for {count} images: the audit needs logits [N,K] or [T,N,K]")
     return first
+
+
+def classes_of(classifier: nn.Module, spikes: Tensor, labels: Tensor) -> int:
+    """Return K, how many classes a classifier knows, by asking it about a few spike trains [T,N,...].
+
+    Raises:
+        InputError: If it does not take them, or knows fewer classes than the labels [n] have.
+
+    Example:
+        >>> classes_of(Adapted(nn.Flatten()), torch.zeros(1, 2, 1, 1, 3), torch.tensor([0, 2]))
+        3
+    """
+    try:
+        with torch.no_grad():
+            count = int(classifier(spikes).shape[1])
+    except InputError:
+        raise
+    except Exception as error:  # whatever the network, or torch in it, raises
+        shape = list(spikes.shape[2:])
+        raise InputError(
+            f"the network does not take images {shape}: {' '.join(str(error).split())[:200] or type(error).__name__}"
+        ) from error
+    if count <= int(labels.max()):
+        raise InputError(f"the network knows {count} classes, and there is a label {int(labels.max())}")
+    return count

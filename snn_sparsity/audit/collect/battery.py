@@ -1,7 +1,8 @@
 """Which attacks an audit runs, by budget and protocol."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from snn_sparsity.attacks import APGD, BPDA, EOT, FGSM, PGD, SAPGD, SPSA, AnnealedPGD, CodeBookAscent, Noise, RayS, Square
@@ -107,7 +108,7 @@ class Facts(NamedTuple):
         num_classes: K; the DLR loss needs three, its targeted form four.
         blocked: Modules that block the gradient, to be passed straight through.
         why_no_rules: Why surrogate rules do not apply; empty where they do.
-        idle: Names of rules that change no gradient of this network.
+        idle: By name, why rules are not tried on this network.
     """
 
     random: bool
@@ -117,7 +118,7 @@ class Facts(NamedTuple):
     num_classes: int
     blocked: tuple[str, ...] = ()
     why_no_rules: str = ""
-    idle: tuple[str, ...] = ()
+    idle: Mapping[str, str] = MappingProxyType({})
 
 
 def step_length(eps: float, steps: int) -> float:

@@ -50,6 +50,7 @@ class Audit:
         source: A second classifier to transfer attacks from; None leaves it out.
         claim: The quoted attack; None is the paper's PGD.
         tell: Told of progress.
+        foresee: Told, before the first attack, of the units in all if no attack breaks an image.
     """
 
     subject: Subject
@@ -61,6 +62,7 @@ class Audit:
     source: nn.Module | None = None
     claim: Attack | None = None
     tell: Tell = lambda name, done, total: None
+    foresee: Callable[[float], None] = lambda units: None
     _not_run: list[NotRun] = field(default_factory=list, init=False)
     _done: float = field(default=0.0, init=False)
     _total: float = field(default=0.0, init=False)
@@ -71,10 +73,11 @@ class Audit:
         for path in known.pop("stuck"):
             self.missing(f"straight through {path}", "it blocks the gradient, and its input and output differ in shape")
         facts = Facts(**known | {"blocked": tuple(known["blocked"])})
-        facts = facts._replace(idle=tuple(self.journal.once("idle rules", lambda: self._idle(facts))))
+        facts = facts._replace(idle=self.journal.once("idle rules", lambda: self._idle(facts)))
         self.subject = replace(self.subject, random=facts.random)
         clean = self.journal.once("clean", self._clean)
         self._total = planned(self.protocols, self.budget, self.eps, facts) * sum(clean)
+        self.foresee(self._total)
         protocols = {name: _Conduct(self, PROTOCOLS[name], facts, clean).evidence() for name in self.protocols}
         return Evidence(
             eps=self.eps, num_classes=self.subject.num_classes, labels=self.subject.labels.tolist(), clean=clean,
@@ -125,21 +128,22 @@ class Audit:
             self.subject.classifier, lambda: target.logits(x).logsumexp(1) - target.logits(x).gather(1, labels[:, None])[:, 0]
         )
 
-    def _idle(self, facts: Facts) -> list[str]:
-        """Return the rules that change no gradient of this network; of a random one every gradient differs, and none is idle."""
-        if facts.random:
-            return []
+    def _idle(self, facts: Facts) -> dict[str, str]:
+        """Return why rules are not tried: they refuse this network, or change no gradient of it; of a random one every gradient differs."""
         x, labels = self.subject.inputs(PROTOCOLS["spikes"], self.first(HARNESS_IMAGES), self.subject.generator(0))
         target = Metered(self.subject.target(PROTOCOLS["spikes"], self.subject.generator(0)), Meter(labels))
 
         def gradient() -> Tensor:
             return input_gradient(target.logits, x, labels, "margin")[0]
 
-        plain, idle = gradient(), []
+        plain, idle = gradient(), {}
         for name, rule in Battery(False, self.budget, self.eps, facts).rules().items():
-            with rule.applied(self.subject.classifier):
-                if torch.equal(gradient(), plain):
-                    idle.append(name)
+            try:
+                with rule.applied(self.subject.classifier):
+                    if not facts.random and torch.equal(gradient(), plain):
+                        idle[name] = "it changes no gradient of this network"
+            except InputError as error:
+                idle[name] = str(error)
         return idle
 
     def _repeats(self) -> bool:
@@ -229,8 +233,8 @@ class _Conduct:
             left = _left(left, self._attack(job, left, planned=False))
         if not self.facts.spiking:
             self._does_not_apply("surrogates", self.facts.why_no_rules)
-        for name in self.facts.idle:
-            self._does_not_apply(name, "it changes no gradient of this network")
+        for name, why in self.facts.idle.items():
+            self._does_not_apply(name, why)
         self._unbounded(survivors or right)
         self._radii(right, {place for place in right if self._survives(place)})
 
@@ -325,6 +329,7 @@ class _Conduct:
 
     def _harness(self) -> dict[str, Any]:
         rules = (RULES if self.facts.spiking else {}) | (POOLS if self.facts.max_pooling else {})
+        rules = {name: rule for name, rule in rules.items() if name not in self.facts.idle}
         return self._measure("harness", lambda: harness(self.subject, self.protocol, self.audit.first(HARNESS_IMAGES), rules))
 
     def _diagnostics(self, right: list[int]) -> dict[str, Any]:
