@@ -16,6 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.gradient_rules.base import GradientRule
 from snn_sparsity.hyperparameters import objects_to_ignore
+from snn_sparsity.measure.names import ACCURACY, IMAGES
 from snn_sparsity.measure.proportions import NAMES, interval
 from snn_sparsity.networks.batch_norm import one_value_refused
 from snn_sparsity.networks.steps import each_step_seen
@@ -26,7 +27,7 @@ from snn_sparsity.validation import InputError, require_choice, require_number
 
 MOST_BETA = 1 - 2**-53
 """The largest float below 1: with 1 Adam would never forget."""
-COUNTED = ("images", *(f"accuracy_{end}" for end in NAMES))
+COUNTED = (IMAGES, *(f"{ACCURACY}_{end}" for end in NAMES))
 """What is logged of every accuracy."""
 PLAIN_PASSES = 2
 """Forward and backward: the passes of plain training."""
@@ -172,7 +173,7 @@ class SpikingClassifier(LightningModule):
             loss.update(F.cross_entropy(logits, batch.labels), size)
             accuracy.update(logits, batch.labels)
         self.log(f"{stage}/loss", loss, batch_size=size)
-        self.log(f"{stage}/accuracy", accuracy, prog_bar=True, batch_size=size)
+        self.log(f"{stage}/{ACCURACY}", accuracy, prog_bar=True, batch_size=size)
         for name in COUNTED:
             # Here and not at the end of the epoch: a run that goes on has its rows in the same order.
             counted: Counted = getattr(self, f"{stage}_{name}")
@@ -245,10 +246,10 @@ class Counted(Metric):
 
     def compute(self) -> Tensor:
         """Return it."""
-        if self.name == "images":
+        if self.name == IMAGES:
             return self.images
         low, high = interval(int(self.right), int(self.images))
-        return torch.tensor(low if self.name == "accuracy_low" else high, device=self.images.device)
+        return torch.tensor(low if self.name == f"{ACCURACY}_low" else high, device=self.images.device)
 
 
 class MeanLoss(Metric):

@@ -64,4 +64,5 @@ def test_the_probe_of_a_random_code_says_its_draws():
     assert main(["fit", *TINY, *FEW, *random, *probe]) == 0
     record = json.loads(Path("runs/tiny/seed_3407/0/run.json").read_text())
     assert record["probes"]["apgd"] == "image, BatchNorm eval, EOT(eps=8/255, attack=FGSM(eps=8/255), draws=3)"
+    assert record["eot_draws"] == {"apgd": 3}
     assert torch.get_default_dtype() == torch.float32

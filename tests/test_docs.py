@@ -103,3 +103,15 @@ def test_the_probe_shown_works(classifier, data):
     rates = shown_class("probe.md", Probe)().measure(SimpleNamespace(classifier=classifier), SpikeBatch(spikes, batch.labels, batch.images))
     assert rates.keys() == {"sn1", "sn2"}
     assert all(rate.shape == batch.labels.shape and torch.all((rate >= 0) & (rate <= 1)) for rate in rates.values())
+
+
+def test_every_test_behind_a_promise_exists():
+    page = (ROOT / "docs" / "guarantees.md").read_text()
+    behind = re.findall(r"`(test_\w+\.py)?(?:::)?(test_\w+)?`", page)
+    file, named = "", 0
+    for name, test in behind:
+        file = name or file
+        if test:
+            assert re.search(rf"^ *def {test}\(", (ROOT / "tests" / file).read_text(), re.M), f"{file}::{test}"
+            named += 1
+    assert named > 100

@@ -12,7 +12,8 @@ ROOT = Path(snn_sparsity.__file__).parent
 FLOORS = [
     {"__init__", "cache", "validation", "randomness", "batch", "hyperparameters", "numerics"},
     {"units"},
-    {"runs", "measure", "configs", "encoders", "networks", "distributed", "optimisation"},
+    {"measure"},
+    {"runs", "configs", "encoders", "networks", "distributed", "optimisation"},
     {"figures", "data", "gradient_rules", "sweep"},
     {"documents", "attacks"},
     {"reproduction", "probes", "audit", "objectives"},

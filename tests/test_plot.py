@@ -16,6 +16,7 @@ from snn_sparsity.commands.main import main
 from snn_sparsity.figures import FIGURES, available, figure_of, read_run
 from snn_sparsity.figures.drawing import KIND_LOOKS
 from snn_sparsity.figures.origin import CAUSES
+from snn_sparsity.measure.names import CAUSES as LOGGED_CAUSES
 from snn_sparsity.validation import InputError
 
 
@@ -191,6 +192,7 @@ def test_causes_are_told_apart(run):
     by_operation = figure_of("origin", [run]).axes[1]
     bars = {bar.get_gid(): bar for bar in by_operation.patches}
     last = logged(1)
+    assert tuple(CAUSES) == LOGGED_CAUSES, "each cause that is logged is drawn, in its order"
     for cause, look in CAUSES.items():
         assert bars[cause].get_facecolor() == to_rgba(look.colour)
         assert bars[cause].get_height() == pytest.approx(100 * last[f"zero_origin/{cause}/linear/63_fc"])

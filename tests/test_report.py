@@ -462,6 +462,16 @@ def test_attacks_are_told_by_all_their_settings():
     assert [attack.protocol for attack in attacks.values()] == [PAPER, PAPER, STRICT]
 
 
+def test_draws_of_a_random_code_come_from_the_record_as_numbers():
+    """Not from what a probe says of itself: an attack that brings its own EOT would be given the probe's draws."""
+    write("a", config(), probes={"pgd": "EOT(BPDA(EOT(draws=5)))"}, eot_draws={"fgsm": 7, "pgd": 0})
+    (record,) = find_records([Path("runs")])
+    attacks = attacks_of(record)
+    assert dict(attacks["fgsm"].settings)["eot_draws"] == 7
+    assert "eot_draws=7" in attacks["fgsm"].details
+    assert "draws" not in attacks["pgd"].details
+
+
 def test_audits_stand_beside_the_runs():
     run = write("a", config())
     share = {"value": 0.5, "low": 0.4, "high": 0.6, "samples": 64}

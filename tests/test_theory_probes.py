@@ -14,6 +14,7 @@ from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.distributed import Meeting
 from snn_sparsity.encoders import PhaseEncoder
+from snn_sparsity.measure.names import CAUSES
 from snn_sparsity.measure.saturation import membrane_distance
 from snn_sparsity.networks import SEWResNet
 from snn_sparsity.probes import (
@@ -26,7 +27,6 @@ from snn_sparsity.probes import (
     VulnerabilityRatio,
 )
 from snn_sparsity.probes.gradient_trail import weight_shares
-from snn_sparsity.probes.sparsity_origin import CAUSES
 from snn_sparsity.validation import InputError
 from tests.tiny import TinyDataModule, TinyNetwork, colourful
 

@@ -12,6 +12,7 @@ from snn_sparsity.figures.gradients import gradients, zeros_over_epochs
 from snn_sparsity.figures.layers import CORRELATION, PAIRS, surrogate, trail
 from snn_sparsity.figures.origin import CAUSES, origin
 from snn_sparsity.figures.theorem import MEDIAN, bound
+from snn_sparsity.measure.names import GRAD_ZERO, SATURATIONS, ZERO_ORIGIN
 from snn_sparsity.runs.curves import OPERATION, Run
 from snn_sparsity.validation import InputError, require_choice
 
@@ -23,12 +24,12 @@ class _Kind(NamedTuple):
 
 
 _KINDS = {
-    "gradients": _Kind(gradients, "grad_zero/" + OPERATION, "GradientSparsity"),
-    "zeros_over_epochs": _Kind(zeros_over_epochs, "grad_zero/" + OPERATION, "GradientSparsity"),
-    "origin": _Kind(origin, f"zero_origin/({'|'.join(CAUSES)})/{OPERATION}", "SparsityOrigin"),
+    "gradients": _Kind(gradients, f"{GRAD_ZERO}/{OPERATION}", "GradientSparsity"),
+    "zeros_over_epochs": _Kind(zeros_over_epochs, f"{GRAD_ZERO}/{OPERATION}", "GradientSparsity"),
+    "origin": _Kind(origin, f"{ZERO_ORIGIN}/({'|'.join(CAUSES)})/{OPERATION}", "SparsityOrigin"),
     "bound": _Kind(bound, f".+{MEDIAN}", "VulnerabilityRatio"),
     "trail": _Kind(trail, f"{CORRELATION}value/({'|'.join(PAIRS)})/{OPERATION}", "GradientTrail"),
-    "surrogate": _Kind(surrogate, f"surrogate_(distance|unseen|vanishing|firing_rate|silent|always)/{OPERATION}", "SurrogateSaturation"),
+    "surrogate": _Kind(surrogate, f"({'|'.join(SATURATIONS)})/{OPERATION}", "SurrogateSaturation"),
 }
 
 FIGURES: tuple[str, ...] = tuple(_KINDS)

@@ -24,6 +24,7 @@ from snn_sparsity.figures.drawing import (
     title,
     whole_numbers,
 )
+from snn_sparsity.measure.names import GRAD_NORM, GRAD_ZERO
 from snn_sparsity.runs.curves import LoggedOperation, Run
 
 PROTOCOL = "clean spikes, BatchNorm eval"
@@ -33,24 +34,24 @@ def gradients(runs: Sequence[Run]) -> Figure:
     """Draw zeros (%) and L2 norm (log axis) of each operation's input gradient at the last epoch, by depth, a column a run."""
     figure, axes = panels(2, len(runs), 7.5)
     for column, run in zip(axes.T, runs, strict=True):
-        for panel, statistic in zip(column, ("zero", "norm"), strict=True):
+        for panel, statistic in zip(column, (GRAD_ZERO, GRAD_NORM), strict=True):
             _profile(panel, run, statistic)
-        title(column[0], run, "grad_zero/", len(runs))
+        title(column[0], run, f"{GRAD_ZERO}/", len(runs))
         whole_numbers(column[1], "depth of the operation")
     percent_axis(axes[0, 0], "zeros in the\ninput gradient (%)")
     axes[1, 0].set_ylabel("L2 norm of the input gradient\n(nats per unit of input)")
     figure.suptitle(f"Gradient at the input of every operation, {PROTOCOL}")
-    kinds = {operation.kind for run in runs for operation in run.operations("grad_zero/").values()}
+    kinds = {operation.kind for run in runs for operation in run.operations(f"{GRAD_ZERO}/").values()}
     legend(figure, [*kind_handles(kinds), *labelled(axes.flat)], 8)
     return figure
 
 
 def _profile(axes: Axes, run: Run, statistic: str) -> None:
-    prefix = f"grad_{statistic}/"
+    prefix = f"{statistic}/"
     listed, last = run.operations(prefix), run.last(prefix)
     depths = [operation.depth for operation in listed.values()]
     values = [last[name] for name in listed]
-    if statistic == "norm":
+    if statistic == GRAD_NORM:
         axes.set_yscale("log")
         values, missing = positive(values), "norm 0 or not finite"
     else:
@@ -68,7 +69,7 @@ def zeros_over_epochs(runs: Sequence[Run]) -> Figure:
     """Draw zeros (%) of the input gradient as a heat map, depth by epoch, a panel a run; grey is what was not measured."""
     listed = [
         # A surrogate has the depth of its neuron.
-        {name: operation for name, operation in run.operations("grad_zero/").items() if operation.kind != "surrogate"}
+        {name: operation for name, operation in run.operations(f"{GRAD_ZERO}/").items() if operation.kind != "surrogate"}
         for run in runs
     ]
     epochs = sorted({epoch for run, names in zip(runs, listed, strict=True) for name in names for epoch in run.values[name]})

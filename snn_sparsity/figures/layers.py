@@ -23,23 +23,33 @@ from snn_sparsity.figures.drawing import (
     title,
     whole_numbers,
 )
+from snn_sparsity.measure.names import (
+    SATURATION,
+    SURROGATE_ALWAYS,
+    SURROGATE_DISTANCE,
+    SURROGATE_FIRING_RATE,
+    SURROGATE_SILENT,
+    SURROGATE_UNSEEN,
+    SURROGATE_VANISHING,
+    TRAIL_CORRELATION,
+)
 from snn_sparsity.runs.curves import Run
 
-CORRELATION = "trail_correlation/pearson_batches_"
+CORRELATION = f"{TRAIL_CORRELATION}/pearson_batches_"
 PAIRS = {
     "gradients": Look("zeros of the weight gradient", BLUE, "o"),
     "weights": Look("zeros of the weights", ORANGE, "s"),
 }
 SEEN = {
-    "surrogate_vanishing": Look("vanishing degree", BLUE, "o"),
-    "surrogate_unseen": Look("unseen by the surrogate", VERMILLION, "D"),
+    SURROGATE_VANISHING: Look("vanishing degree", BLUE, "o"),
+    SURROGATE_UNSEEN: Look("unseen by the surrogate", VERMILLION, "D"),
 }
 FIRING = {
-    "surrogate_firing_rate": Look("firing rate", GREEN, "^"),
-    "surrogate_silent": Look("silent neurons", BLACK, "s"),
-    "surrogate_always": Look("always-firing neurons", PURPLE, "P"),
+    SURROGATE_FIRING_RATE: Look("firing rate", GREEN, "^"),
+    SURROGATE_SILENT: Look("silent neurons", BLACK, "s"),
+    SURROGATE_ALWAYS: Look("always-firing neurons", PURPLE, "P"),
 }
-DISTANCE = {"surrogate_distance": Look("distance to the threshold", SKY, "v")}
+DISTANCE = {SURROGATE_DISTANCE: Look("distance to the threshold", SKY, "v")}
 
 
 def trail(runs: Sequence[Run]) -> Figure:
@@ -83,7 +93,7 @@ def surrogate(runs: Sequence[Run]) -> Figure:
         for panel, series, scale in zip(column, (SEEN, FIRING, DISTANCE), (100, 100, 1), strict=True):
             for statistic, look in series.items():
                 _neurons(panel, run, statistic, look, scale)
-        title(column[0], run, "surrogate_", len(runs))
+        title(column[0], run, SATURATION, len(runs))
         whole_numbers(column[-1], "depth of the neuron layer")
     percent_axis(axes[0, 0], "vanishing degree,\nshare of entries (%)")
     percent_axis(axes[1, 0], "spikes per step,\nshare of neurons (%)")

@@ -27,6 +27,7 @@ from snn_sparsity.figures.drawing import (
     whole_numbers,
 )
 from snn_sparsity.figures.gradients import PROTOCOL
+from snn_sparsity.measure.names import POOL_TIE_SHARED_ZERO, POOL_WINDOWS, WINDOW_COUNTS, ZERO_ORIGIN, mean_of
 from snn_sparsity.runs.curves import KINDS, Run
 
 
@@ -59,18 +60,18 @@ def origin(runs: Sequence[Run]) -> Figure:
     """Draw the causes of zeros (%) at the last epoch as stacked bars, by kind and by operation, a row a run."""
     figure = canvas(1.0 + 4.2 * len(runs))
     axes = figure.subplots(len(runs), 2, sharex="col", sharey=True, squeeze=False, width_ratios=[1, 3.2])
-    kinds = [kind for kind in KINDS if any(run.last(f"zero_origin_mean/{cause}/{kind}") for run in runs for cause in CAUSES)]
+    kinds = [kind for kind in KINDS if any(run.last(f"{mean_of(ZERO_ORIGIN)}/{cause}/{kind}") for run in runs for cause in CAUSES)]
     for (by_kind, by_operation), run in zip(axes, runs, strict=True):
         _stack(
             by_kind,
             list(range(len(kinds))),
-            [[(run.curve(f"zero_origin_mean/{cause}/{kind}")[1] or [0.0])[-1] for kind in kinds] for cause in CAUSES],
+            [[(run.curve(f"{mean_of(ZERO_ORIGIN)}/{cause}/{kind}")[1] or [0.0])[-1] for kind in kinds] for cause in CAUSES],
         )
         by_kind.set_xticks(range(len(kinds)), kinds, rotation=30)
         by_kind.xaxis.set_tick_params(labelbottom=True)
         by_kind.set_title("mean of each kind")
         _operations(by_operation, run)
-        title(by_operation, run, "zero_origin/", 1)
+        title(by_operation, run, f"{ZERO_ORIGIN}/", 1)
     for row in axes:
         percent_axis(row[0], "share of all entries (%)")
     figure.suptitle(f"Why the input gradient is zero, {PROTOCOL}")
@@ -81,11 +82,11 @@ def origin(runs: Sequence[Run]) -> Figure:
 
 
 def _operations(axes: Axes, run: Run) -> None:
-    places = sorted({operation for cause in CAUSES for operation in run.operations(f"zero_origin/{cause}/").values()})
+    places = sorted({operation for cause in CAUSES for operation in run.operations(f"{ZERO_ORIGIN}/{cause}/").values()})
     shares = []
     for cause in CAUSES:
-        last = run.last(f"zero_origin/{cause}/")
-        named = {operation: last[name] for name, operation in run.operations(f"zero_origin/{cause}/").items()}
+        last = run.last(f"{ZERO_ORIGIN}/{cause}/")
+        named = {operation: last[name] for name, operation in run.operations(f"{ZERO_ORIGIN}/{cause}/").items()}
         shares.append([named.get(place, 0.0) for place in places])
     _stack(axes, [place.depth for place in places], shares)
     for kind, look in KIND_LOOKS.items():
@@ -108,9 +109,9 @@ def _stack(axes: Axes, places: list[int], shares: list[list[float]]) -> None:
 def _poolings(run: Run) -> list[str]:
     """Return a line for each max pooling: its windows, and its zeros if ties shared the gradient."""
     lines = []
-    for name, pool in run.operations("pool_tie_shared_zero/").items():
-        tag = name.removeprefix("pool_tie_shared_zero/")
-        counts = [_percent(run, f"pool_windows/{count}/{tag}") for count in ("none", "one", "several")]
+    for name, pool in run.operations(f"{POOL_TIE_SHARED_ZERO}/").items():
+        tag = name.removeprefix(f"{POOL_TIE_SHARED_ZERO}/")
+        counts = [_percent(run, f"{POOL_WINDOWS}/{count}/{tag}") for count in WINDOW_COUNTS]
         lines.append(f"{pool.depth} ({pool.path}): windows with no spike {counts[0]}, one {counts[1]}, several {counts[2]};\n"
                      f"zeros if tied maxima shared the gradient {_percent(run, name)}")  # fmt: skip
     return lines

@@ -14,6 +14,7 @@ from snn_sparsity.attacks.metering import Meter, Metered
 from snn_sparsity.attacks.targets import BatchNormMode, ImageTarget, SpikeTarget
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.encoders import Encoder
+from snn_sparsity.measure.names import ACCURACY, CLEAN_ACCURACY, IMAGES
 from snn_sparsity.measure.proportions import NAMES, interval
 from snn_sparsity.measure.sparsity import per_sample
 from snn_sparsity.probes.base import Probe, ProbeContext
@@ -66,6 +67,11 @@ class AdversarialAccuracy(Probe):
         super().setup(trainer, pl_module, stage)
         self._mounted = self._mount(getattr(getattr(trainer, "datamodule", None), "spike_encoder", None))
 
+    @property
+    def eot_draws(self) -> int:
+        """Draws that each look at a random code is the mean of; 0 where the code is not random or the attack itself says how many."""
+        return 0 if self._mounted in (None, self.attack) else self.draws
+
     def describe(self) -> str:
         """Return space, protocol and attack, with the draws where the code is random."""
         return f"{self.space}, BatchNorm {self.batch_norm}, {self._mounted or self.attack}"
@@ -84,9 +90,9 @@ class AdversarialAccuracy(Probe):
         with torch.no_grad():
             clean, attacked = context.classifier(batch.spikes), target.judge(x_adv)
         return {
-            "accuracy": (attacked.argmax(1) == batch.labels).float(),
+            ACCURACY: (attacked.argmax(1) == batch.labels).float(),
             "loss": F.cross_entropy(attacked, batch.labels, reduction="none"),
-            "clean_accuracy": (clean.argmax(1) == batch.labels).float(),
+            CLEAN_ACCURACY: (clean.argmax(1) == batch.labels).float(),
             "clean_loss": F.cross_entropy(clean, batch.labels, reduction="none"),
             "zero_gradient_samples": meter.zero.float(),
             "largest_perturbation": per_sample((x_adv - x).abs()).amax(1),
@@ -94,12 +100,12 @@ class AdversarialAccuracy(Probe):
 
     def summarise(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """Average over images, with the accuracy's interval; of the perturbation, take the largest."""
-        right = values["accuracy"]
+        right = values[ACCURACY]
         ends = interval(round(right.sum().item()), len(right))
         return (
             super().summarise(values)
-            | {f"accuracy_{name}": torch.tensor(end) for name, end in zip(NAMES, ends, strict=True)}
-            | {"images": torch.tensor(len(right)), "largest_perturbation": values["largest_perturbation"].max()}
+            | {f"{ACCURACY}_{name}": torch.tensor(end) for name, end in zip(NAMES, ends, strict=True)}
+            | {IMAGES: torch.tensor(len(right)), "largest_perturbation": values["largest_perturbation"].max()}
         )
 
     def _aim(self, context: ProbeContext, batch: SpikeBatch) -> tuple[SpikeTarget | ImageTarget, Tensor]:

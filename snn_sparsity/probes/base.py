@@ -22,6 +22,7 @@ from snn_sparsity.attacks.targets import BatchNormMode, ImageClassifier, PlainTa
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.distributed import Meeting, StoppedElsewhereError, everyone
 from snn_sparsity.encoders import Encoder
+from snn_sparsity.measure.names import ACCURACY
 from snn_sparsity.networks.batch_norm import OneValueError, each_by_itself, one_value_refused
 from snn_sparsity.randomness import mix
 from snn_sparsity.validation import InputError, require_number
@@ -265,7 +266,7 @@ class Probe(Callback, ABC):
             together = {name: torch.cat([batch[name] for batch in values.values()]) for name in names}
             summary = {self.tag(name): value.float() for name, value in self.summarise(together).items()}
             self._logged = set(summary)
-            shown = {tag for tag in summary if tag.endswith("/accuracy")}
+            shown = {tag for tag in summary if tag.endswith(f"/{ACCURACY}")}
             pl_module.log_dict({tag: value for tag, value in summary.items() if tag in shown}, prog_bar=True)
             pl_module.log_dict({tag: value for tag, value in summary.items() if tag not in shown})
         pl_module.log(f"time/{self.name}_seconds", self._seconds)

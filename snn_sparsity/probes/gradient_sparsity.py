@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from snn_sparsity.measure.gradients import record_gradients
 from snn_sparsity.measure.layout import Layout
+from snn_sparsity.measure.names import GRAD_NORM, GRAD_ZERO, mean_of
 from snn_sparsity.measure.operations import KINDS, Kind
 from snn_sparsity.measure.surrogates import SURROGATE, record_surrogates
 from snn_sparsity.probes.pass_probe import PassProbe, Values
@@ -64,9 +65,9 @@ class GradientSparsity(PassProbe):
                 yield from ((each.tag, each.values) for each in surrogates if each.values is not None)
 
             yield lambda: {
-                f"grad_{statistic}/{tag}": value
+                f"{statistic}/{tag}": value
                 for tag, values in found()
-                for statistic, value in zip(("zero", "norm"), values, strict=True)
+                for statistic, value in zip((GRAD_ZERO, GRAD_NORM), values, strict=True)
             }
 
     def summarise(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -88,5 +89,5 @@ def with_kind_means(means: dict[str, Tensor]) -> dict[str, Tensor]:
         statistic, *between, kind, _ = name.split("/")
         if kind == "pool":
             continue
-        by_kind["/".join([f"{statistic}_mean", *between, kind])].append(mean)
+        by_kind["/".join([mean_of(statistic), *between, kind])].append(mean)
     return means | {name: torch.stack(parts).mean() for name, parts in by_kind.items()}

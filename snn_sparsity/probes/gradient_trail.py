@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.measure.correlation import Correlation, partial, pearson, spearman
 from snn_sparsity.measure.gradients import record_gradients
+from snn_sparsity.measure.names import TRAIL_CORRELATION
 from snn_sparsity.measure.operations import Operation, operations
 from snn_sparsity.measure.reachability import reachability
 from snn_sparsity.probes.base import Probe, ProbeContext
@@ -156,4 +157,4 @@ def weight_shares(weight: Tensor, gradient: Tensor, reachable: Tensor | None) ->
 
 def _named(method: str, over: str, pair: str, layer: str, correlation: Correlation) -> Iterator[tuple[str, float]]:
     for part, value in correlation._asdict().items():
-        yield f"trail_correlation/{method}_{over}_{part}/{pair}/{layer}", value
+        yield f"{TRAIL_CORRELATION}/{method}_{over}_{part}/{pair}/{layer}", value

@@ -11,6 +11,7 @@ from torch.nn.modules.pooling import _MaxPoolNd
 
 from snn_sparsity.measure.gradients import record_gradients
 from snn_sparsity.measure.layout import Layout
+from snn_sparsity.measure.names import POOL_TIE_SHARED_ZERO, POOL_WINDOWS, WINDOW_COUNTS, ZERO_ORIGIN
 from snn_sparsity.measure.operations import Operation, operations
 from snn_sparsity.measure.sparsity import zero_fraction
 from snn_sparsity.measure.windows import Window, positions_read, selected, spikes_per_window, tie_shared_gradient
@@ -18,8 +19,6 @@ from snn_sparsity.probes.gradient_sparsity import with_kind_means
 from snn_sparsity.probes.pass_probe import PassProbe, Values
 
 log = logging.getLogger(__name__)
-
-CAUSES = ("sample", "time_step", "channel", "unread", "unselected", "rest")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -60,7 +59,7 @@ class SparsityOrigin(PassProbe):
                     lambda: (
                         view.values
                         | {
-                            f"zero_origin/{cause}/{operation.tag}": share
+                            f"{ZERO_ORIGIN}/{cause}/{operation.tag}": share
                             for operation in record.operations
                             for cause, share in record.values[operation.path].items()
                         }
@@ -70,8 +69,8 @@ class SparsityOrigin(PassProbe):
     def summarise(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """Average over images, then over the operations of a kind."""
         means = super().summarise(values)
-        windows = {name: mean for name, mean in means.items() if name.startswith("pool_")}
-        return with_kind_means({name: mean for name, mean in means.items() if name not in windows}) | windows
+        origins = {name: mean for name, mean in means.items() if name.startswith(f"{ZERO_ORIGIN}/")}
+        return with_kind_means(origins) | {name: mean for name, mean in means.items() if name not in origins}
 
 
 class _View:
@@ -101,12 +100,12 @@ class _View:
         self._unselected[operation.path] = ~selected(x, window)
         spikes = spikes_per_window(x, window)
         name = f"{operation.depth:02d}_{operation.path}"
-        for count, mask in (("none", spikes == 0), ("one", spikes == 1), ("several", spikes > 1)):
-            self.values[f"pool_windows/{count}/{name}"] = mask.float().transpose(0, 1).flatten(1).mean(1)
+        for count, mask in zip(WINDOW_COUNTS, (spikes == 0, spikes == 1, spikes > 1), strict=True):
+            self.values[f"{POOL_WINDOWS}/{count}/{name}"] = mask.float().transpose(0, 1).flatten(1).mean(1)
 
         def share(gradient: Tensor) -> None:
             shared = tie_shared_gradient(x, gradient.reshape(*x.shape[:2], *gradient.shape[-3:]), window)
-            self.values[f"pool_tie_shared_zero/{name}"] = zero_fraction(shared, batch_dim=1)
+            self.values[f"{POOL_TIE_SHARED_ZERO}/{name}"] = zero_fraction(shared, batch_dim=1)
 
         output.register_hook(share)
 

@@ -8,6 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from snn_sparsity.measure.layout import Layout
+from snn_sparsity.measure.names import (
+    SURROGATE_ALWAYS,
+    SURROGATE_DISTANCE,
+    SURROGATE_FIRING_RATE,
+    SURROGATE_SILENT,
+    SURROGATE_UNSEEN,
+    SURROGATE_VANISHING,
+)
 from snn_sparsity.measure.operations import Operation, operations
 from snn_sparsity.measure.saturation import membrane_distance, unseen, vanishing_degree
 from snn_sparsity.probes.pass_probe import PassProbe, Values
@@ -50,20 +58,20 @@ def _look(operation: Operation, layout: Layout, values: Values) -> Callable[[nn.
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         layout.time_first(operation, inputs[0])
-        if f"surrogate_silent/{name}" in values:
+        if f"{SURROGATE_SILENT}/{name}" in values:
             raise InputError(f"neuron {operation.path!r} ran more than once in one forward pass: it must run all time steps together")
         with torch.no_grad():
             distance = membrane_distance(module, inputs[0].detach())
             spikes = output.detach()
             statistics = {
-                "distance": distance.abs(),
-                "unseen": unseen(module.surrogate_function, distance).float(),
-                "vanishing": vanishing_degree(module.surrogate_function, distance),
-                "firing_rate": spikes,
-                "silent": (spikes == 0).all(0, keepdim=True).float(),
-                "always": (spikes > 0).all(0, keepdim=True).float(),
+                SURROGATE_DISTANCE: distance.abs(),
+                SURROGATE_UNSEEN: unseen(module.surrogate_function, distance).float(),
+                SURROGATE_VANISHING: vanishing_degree(module.surrogate_function, distance),
+                SURROGATE_FIRING_RATE: spikes,
+                SURROGATE_SILENT: (spikes == 0).all(0, keepdim=True).float(),
+                SURROGATE_ALWAYS: (spikes > 0).all(0, keepdim=True).float(),
             }
         for what, statistic in statistics.items():
-            values[f"surrogate_{what}/{name}"] = statistic.transpose(0, 1).flatten(1).mean(1)
+            values[f"{what}/{name}"] = statistic.transpose(0, 1).flatten(1).mean(1)
 
     return note

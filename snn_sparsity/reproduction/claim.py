@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from snn_sparsity.documents.blocks import Cell, Table, words
 from snn_sparsity.figures.drawing import labelled, legend, panels
 from snn_sparsity.measure.correlation import Correlation, partial, pearson
+from snn_sparsity.measure.names import GRAD_ZERO, accuracy_of
 from snn_sparsity.reproduction.paper import DATASETS, network_name
 from snn_sparsity.reproduction.protocols import AttackSettings, Protocol, attacks_of
 from snn_sparsity.reproduction.results import Result
@@ -151,7 +152,7 @@ def _scatter(axes: Axes, points: Sequence[Point], colour: str) -> None:
 def _points(result: Result, attack: AttackSettings, kind: str) -> Iterator[Point]:
     metrics = result.record.metrics
     probe = next((name for name, each in attacks_of(result.record).items() if each == attack), None)
-    zeros, attacked, clean = varying_zeros(metrics, kind), metrics.get(f"{probe}/accuracy", {}), metrics.get("val/accuracy", {})
+    zeros, attacked, clean = varying_zeros(metrics, kind), metrics.get(accuracy_of(probe or ""), {}), metrics.get(accuracy_of("val"), {})
     for epoch in sorted(zeros.keys() & attacked.keys() & clean.keys()):
         yield Point(result, zeros[epoch], attacked[epoch], clean[epoch])
 
@@ -162,14 +163,14 @@ def varying_zeros(metrics: Metrics, kind: str) -> dict[int, float]:
     An operation is left out if its share stays within 0.05 points of 0, or of 75 %, at all epochs: the strided shortcuts of every
     ResNet, and all that a network never makes sparse. Their mean would count layers, so that depth alone would correlate.
     """
-    curves = [curve for name, curve in metrics.items() if name.startswith(f"grad_zero/{kind}/")]
+    curves = [curve for name, curve in metrics.items() if name.startswith(f"{GRAD_ZERO}/{kind}/")]
     kept = [curve for curve in curves if not any(all(abs(each.value - share) < NEAR for each in curve.values()) for share in STRUCTURAL)]
     epochs = set.intersection(*map(set, kept)) if kept else set()
     return {epoch: fmean(curve[epoch].value for curve in kept) for epoch in epochs}
 
 
 def _line(series: Series) -> list[Cell]:
-    logged = f"grad_zero/{series.kind}/ that vary, {series.points[0].attacked.name}, {series.points[0].clean.name}"
+    logged = f"{GRAD_ZERO}/{series.kind}/ that vary, {series.points[0].attacked.name}, {series.points[0].clean.name}"
     source = f"{logged}: every epoch of {' '.join(dict.fromkeys(point.result.mark for point in series.points))}"
     sourced = [Cell(_shown(value), (source,)) for value in (series.over_epochs, series.given_clean, series.over_runs)]
     confounded = f"confounded with depth ({100 * series.depth_share:.0f} % of the zeros' variance)"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from snn_sparsity.documents.blocks import MISSING, Cell, Table, words
+from snn_sparsity.measure.names import GRAD_ZERO, mean_of
 from snn_sparsity.reproduction.paper import paper
 from snn_sparsity.reproduction.paper_rows import marked
 from snn_sparsity.reproduction.results import Result
@@ -27,7 +28,7 @@ def figure_numbers() -> Table:
 def zeros_at_poolings(result: Result, suffix: str = "") -> list[Number]:
     """Return the zeros at each pooling's input at the run's last measured epoch, the stem's first."""
     metrics = result.record.metrics
-    names = sorted(name for name in metrics if name.startswith(f"grad_zero{suffix}/pool/"))
+    names = sorted(name for name in metrics if name.startswith(f"{GRAD_ZERO}{suffix}/pool/"))
     return [metrics[name][max(metrics[name])] for name in names]
 
 
@@ -39,8 +40,8 @@ def zero_table(results: Sequence[Result]) -> Table:
         for suffix, mode in MODES.items():
             pools = zeros_at_poolings(result, suffix)
             if pools:
-                stem = _last(result, f"grad_zero{suffix}/bn/02_bn1")
-                numbers = [pools[0], pools[-1] if len(pools) > 1 else None, stem, _last(result, f"grad_zero_mean{suffix}/surrogate")]
+                stem = _last(result, f"{GRAD_ZERO}{suffix}/bn/02_bn1")
+                numbers = [pools[0], pools[-1] if len(pools) > 1 else None, stem, _last(result, f"{mean_of(GRAD_ZERO)}{suffix}/surrogate")]
                 rows.append([marked([result]), *words([mode]), *map(_percent, numbers)])
     return Table("Figures 1 and 3, here", header, rows, numbers=header[2:])
 

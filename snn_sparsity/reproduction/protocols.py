@@ -72,8 +72,8 @@ class AttackSettings(NamedTuple):
 
 def attacks_of(record: Record) -> dict[str, AttackSettings]:
     """Return the attacks of a run by the name of their probe, those of the paper first, in the paper's order."""
-    told = record.record.get("probes", {})
-    found = {name: _attack(probe, str(told.get(name))) for name, probe in record.probes.items() if probe["class"] == ATTACKED}
+    draws = record.record.get("eot_draws", {})
+    found = {name: _attack(probe, draws.get(name, 0)) for name, probe in record.probes.items() if probe["class"] == ATTACKED}
     return dict(sorted(found.items(), key=lambda item: (order(item[1].protocol), item[1].column or "~", item[1].details)))
 
 
@@ -82,11 +82,9 @@ def order(protocol: Protocol) -> tuple[bool, bool, Protocol]:
     return protocol != PAPER, protocol != STRICT, protocol
 
 
-def _attack(probe: Mapping[str, Any], told: str) -> AttackSettings:
-    attack = dict(probe["attack"])
+def _attack(probe: Mapping[str, Any], eot_draws: int) -> AttackSettings:
+    attack = dict(probe["attack"]) | ({"eot_draws": eot_draws} if eot_draws else {})
     name = attack.pop("class")
-    if name != "EOT" and "EOT(" in told:  # the code is random: how many draws each look was the mean of
-        attack["draws"] = probe["draws"]
     return AttackSettings(
         Protocol(str(probe["space"]), str(probe["batch_norm"])), str(name), tuple((key, _frozen(attack[key])) for key in attack)
     )

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from snn_sparsity.measure.names import accuracy_of
 from snn_sparsity.reproduction.protocols import AttackSettings, Protocol, attacks_of, order
 from snn_sparsity.runs.metrics import Accuracy, Number
 from snn_sparsity.runs.records import Record
 
-LOSSES = ("train/loss_epoch", "val/loss", "val/accuracy")
+LOSSES = ("train/loss_epoch", "val/loss", accuracy_of("val"))
 CLEAN = "clean"
 
 
@@ -44,9 +45,9 @@ class Result:
         metrics = self._judged.metrics
         # An attack that is not made at every epoch has no say in which one is the best.
         every = [probe for probe in self.attacks.values() if self.tested or self.record.probes[probe].get("every_n_epochs", 1) == 1]
-        curves = [metrics.get(self._clean, {}), *(metrics.get(f"{probe}/accuracy", {}) for probe in every)]
+        curves = [metrics.get(self._clean, {}), *(metrics.get(accuracy_of(probe), {}) for probe in every)]
         by = str(self.record.config.get("best", "accuracy"))
-        judge, sign = metrics.get(self._clean.replace("accuracy", by), {}), -1 if by == "loss" else 1
+        judge, sign = metrics.get(f"{self._stage}/{by}", {}), -1 if by == "loss" else 1
         complete = set.intersection(*map(set, [*curves, judge]))
         # The first of equals, as checkpoints are kept.
         return max(sorted(complete), key=lambda epoch: sign * judge[epoch].value, default=None)
@@ -60,7 +61,7 @@ class Result:
         """Return the accuracy under an attack, in [0,1]; None if it was not made at the best epoch."""
         if self.epoch is None or attack not in self.attacks:
             return None
-        return self._judged.metrics.get(f"{self.attacks[attack]}/accuracy", {}).get(self.epoch)
+        return self._judged.metrics.get(accuracy_of(self.attacks[attack]), {}).get(self.epoch)
 
     @property
     def clean_images(self) -> int | None:
@@ -83,7 +84,7 @@ class Result:
     @cached_property
     def failure(self) -> str:
         """Why the run failed; empty if it did not."""
-        names = [*LOSSES, *(f"{probe}/accuracy" for probe in attacks_of(self.record))]
+        names = [*LOSSES, *(accuracy_of(probe) for probe in attacks_of(self.record))]
         broken = [number for name in names for number in self.record.metrics.get(name, {}).values() if not math.isfinite(number.value)]
         if broken:
             first = min(broken, key=lambda number: (number.epoch, number.line))
@@ -102,8 +103,12 @@ class Result:
         return self.record.test if self.tested and self.record.test else self.record
 
     @property
+    def _stage(self) -> str:
+        return "test" if self.tested else "val"
+
+    @property
     def _clean(self) -> str:
-        return "test/accuracy" if self.tested else "val/accuracy"
+        return accuracy_of(self._stage)
 
 
 @dataclass(frozen=True)

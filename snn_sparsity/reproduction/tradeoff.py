@@ -24,6 +24,7 @@ from snn_sparsity.figures.drawing import (
     percent_axis,
     whole_numbers,
 )
+from snn_sparsity.measure.names import accuracy_of
 from snn_sparsity.reproduction.paper import DATASETS, max_pooled, network_name, paper_rows
 from snn_sparsity.reproduction.protocols import AttackSettings, Protocol, attacks_of
 from snn_sparsity.reproduction.results import SeedGroup, pairs_of
@@ -129,8 +130,8 @@ def _paper_points(axes: Axes, column: str) -> None:
 
 def _curves(axes: Axes, group: SeedGroup, attack: AttackSettings | None, look: Look) -> None:
     for result in group.results:
-        names = {each: f"{name}/accuracy" for name, each in attacks_of(result.record).items()}
-        name = "val/accuracy" if attack is None else names.get(attack, "")
+        names = {each: accuracy_of(name) for name, each in attacks_of(result.record).items()}
+        name = accuracy_of("val") if attack is None else names.get(attack, "")
         curve = result.record.metrics.get(name, {})
         if curve:
             epochs = sorted(curve)

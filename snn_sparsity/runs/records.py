@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from snn_sparsity.measure.names import accuracy_of
 from snn_sparsity.runs.curves import Run, run_name, run_of
 from snn_sparsity.runs.metrics import Metrics, read_numbers
 from snn_sparsity.validation import InputError
@@ -126,7 +127,7 @@ class Record:
     @property
     def epochs(self) -> int:
         """Epochs trained and judged."""
-        return len(self.metrics.get("val/accuracy", {}))
+        return len(self.metrics.get(accuracy_of("val"), {}))
 
     def images(self, split: str) -> int | None:
         """Return the number of images of ``train``, ``validation`` or ``test``; None where the record does not say."""

@@ -9,6 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
+from snn_sparsity.measure.names import ACCURACY, CLEAN_ACCURACY, GRAD_NORM, GRAD_ZERO, IMAGES, accuracy_of, mean_of
 from snn_sparsity.measure.operations import INPUT, KINDS
 from snn_sparsity.measure.proportions import NAMES
 from snn_sparsity.measure.reachability import describe_reachability
@@ -99,16 +100,16 @@ def accuracy_table(values: Mapping[str, float], probes: Sequence[Probe]) -> list
         values: By logged name.
         probes: Of which those that attack have a row.
     """
-    stage = "val" if "val/accuracy" in values else "test"
+    stage = "val" if accuracy_of("val") in values else "test"
     attacks = [probe for probe in probes if isinstance(probe, AdversarialAccuracy)]
-    rows = [("clean", stage, "", ""), *((str(probe.name), str(probe.name), "clean_accuracy", probe.describe()) for probe in attacks)]
+    rows = [("clean", stage, "", ""), *((str(probe.name), str(probe.name), CLEAN_ACCURACY, probe.describe()) for probe in attacks)]
     lines = [f"{'accuracy':<16} {'%':>5} {'95 % interval':>14} {'clean %':>8} {'images':>7}  protocol"]
     for name, logged, same, how in rows:
-        ends = [_percent(values.get(f"{logged}/accuracy_{end}")) for end in NAMES]
+        ends = [_percent(values.get(f"{logged}/{ACCURACY}_{end}")) for end in NAMES]
         clean = _percent(values.get(f"{logged}/{same}")) if same else ""
-        images = values.get(f"{logged}/images")
+        images = values.get(f"{logged}/{IMAGES}")
         lines.append(
-            f"{name:<16} {_percent(values.get(f'{logged}/accuracy')):>5} {' - '.join(ends):>14} {clean:>8} "
+            f"{name:<16} {_percent(values.get(accuracy_of(logged))):>5} {' - '.join(ends):>14} {clean:>8} "
             f"{'-' if images is None else f'{images:.0f}':>7}  {how}".rstrip()
         )
     return lines
@@ -116,11 +117,12 @@ def accuracy_table(values: Mapping[str, float], probes: Sequence[Probe]) -> list
 
 def gradient_table(values: Mapping[str, float]) -> list[str]:
     """Return a table of the share of zeros and the norm of the gradient, by kind of operation."""
-    kinds = [kind for kind in (INPUT, *KINDS, SURROGATE) if f"grad_zero_mean/{kind}" in values]
-    rows = [(kind, values[f"grad_zero_mean/{kind}"], values[f"grad_norm_mean/{kind}"]) for kind in kinds]
+    zeros, norms = mean_of(GRAD_ZERO), mean_of(GRAD_NORM)
+    kinds = [kind for kind in (INPUT, *KINDS, SURROGATE) if f"{zeros}/{kind}" in values]
+    rows = [(kind, values[f"{zeros}/{kind}"], values[f"{norms}/{kind}"]) for kind in kinds]
     # One line each: zeros of the stem's pooling and of the final one make no mean.
-    pools = sorted(name for name in values if name.startswith("grad_zero/pool/"))
-    rows += [(f"pool {name.split('_', 2)[2]}", values[name], values[name.replace("_zero", "_norm", 1)]) for name in pools]
+    pools = sorted(name.removeprefix(prefix) for name in values if name.startswith(prefix := f"{GRAD_ZERO}/pool/"))
+    rows += [(f"pool {pool.partition('_')[2]}", values[f"{GRAD_ZERO}/pool/{pool}"], values[f"{GRAD_NORM}/pool/{pool}"]) for pool in pools]
     if not rows:
         return []
     return [f"{'input gradient of':<18} {'zeros %':>8} {'L2 norm':>10}"] + [

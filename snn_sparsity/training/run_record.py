@@ -24,6 +24,7 @@ from snn_sparsity.data import SpikeDataModule
 from snn_sparsity.distributed import first_alone
 from snn_sparsity.networks.gpu import settle_kernels
 from snn_sparsity.numerics import numerics
+from snn_sparsity.probes.adversarial_accuracy import AdversarialAccuracy
 from snn_sparsity.probes.base import probes_of
 from snn_sparsity.runs.directory import LOCK, live
 from snn_sparsity.runs.files import hold, write_whole
@@ -124,6 +125,7 @@ class RunRecord(Callback):
             "data": images_of(data),
             **_objective(pl_module),
             "probes": {probe.name: probe.describe() for probe in probes_of(trainer)},
+            "eot_draws": {probe.name: probe.eot_draws for probe in probes_of(trainer) if isinstance(probe, AdversarialAccuracy)},
             "earlier": earlier,
         }
         for name in ("effective_batch_size", "data") if earlier else ():

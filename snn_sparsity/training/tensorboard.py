@@ -12,11 +12,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard.summary import hparams
 
+from snn_sparsity.measure.names import ACCURACY, CLEAN_ACCURACY, GRAD_NORM, GRAD_ZERO, accuracy_of, mean_of
 from snn_sparsity.measure.operations import INPUT, KINDS
 from snn_sparsity.probes.adversarial_accuracy import AdversarialAccuracy
 from snn_sparsity.probes.base import probes_of
 
-ACCURACY, ZEROS, NORM = "1 accuracy", "2 gradient zeros by kind", "3 gradient norm by kind"
+ACCURACIES, ZEROS, NORM = "1 accuracy", "2 gradient zeros by kind", "3 gradient norm by kind"
 """The groups to read first: TensorBoard sorts groups by name."""
 
 
@@ -42,9 +43,9 @@ def read_first(name: str) -> str | None:
         ('1 accuracy/clean', '1 accuracy/pgd', '2 gradient zeros by kind/conv', None)
     """
     group, _, rest = name.partition("/")
-    if rest == "accuracy":
-        return f"{ACCURACY}/{'clean' if group == 'val' else group}"
-    title = {"grad_zero_mean": ZEROS, "grad_norm_mean": NORM}.get(group)
+    if rest == ACCURACY:
+        return f"{ACCURACIES}/{'clean' if group == 'val' else group}"
+    title = {mean_of(GRAD_ZERO): ZEROS, mean_of(GRAD_NORM): NORM}.get(group)
     return f"{title}/{rest}" if title else None
 
 
@@ -55,7 +56,7 @@ class TensorBoardLayout(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write layout and settings."""
         probes = [probe for probe in probes_of(trainer) if isinstance(probe, AdversarialAccuracy)]
-        names = ["val/accuracy", *(f"{probe.name}/accuracy" for probe in probes)]
+        names = [accuracy_of("val"), *(accuracy_of(str(probe.name)) for probe in probes)]
         # Values go to these names as they are measured; here only the names are told.
         entries = hparams(columns(trainer, pl_module), dict.fromkeys(names, 0.0))
         for logger in tensorboards(trainer):
@@ -93,14 +94,14 @@ def layout(probes: list[AdversarialAccuracy]) -> dict[str, dict[str, list[Any]]]
 
     A chart of attacks has one space and protocol, and the clean accuracy of the images attacked.
     """
-    charts: dict[str, dict[str, list[Any]]] = {ACCURACY: {"clean, all images": ["Multiline", [r"(val|test)/accuracy$"]]}}
+    charts: dict[str, dict[str, list[Any]]] = {ACCURACIES: {"clean, all images": ["Multiline", [f"(val|test)/{ACCURACY}$"]]}}
     for probe in probes:
         title = f"{probe.space}, BatchNorm {probe.batch_norm}"
-        chart = charts[ACCURACY].setdefault(title, ["Multiline", []])
-        chart[1] += [f"{probe.name}/clean_accuracy", f"{probe.name}/accuracy$"]
-    for statistic, title, single in (("zero", ZEROS, "zeros of each operation"), ("norm", NORM, "norm of each operation")):
-        charts[title] = {"mean of each kind": ["Multiline", [f"grad_{statistic}_mean/.*"]]}
-        charts[single] = {kind: ["Multiline", [f"grad_{statistic}/{kind}/.*"]] for kind in (INPUT, *KINDS)}
+        chart = charts[ACCURACIES].setdefault(title, ["Multiline", []])
+        chart[1] += [f"{probe.name}/{CLEAN_ACCURACY}", f"{probe.name}/{ACCURACY}$"]
+    for statistic, title, single in ((GRAD_ZERO, ZEROS, "zeros of each operation"), (GRAD_NORM, NORM, "norm of each operation")):
+        charts[title] = {"mean of each kind": ["Multiline", [f"{mean_of(statistic)}/.*"]]}
+        charts[single] = {kind: ["Multiline", [f"{statistic}/{kind}/.*"]] for kind in (INPUT, *KINDS)}
     return dict(sorted(charts.items()))
 
 
