@@ -49,7 +49,9 @@ class MetricsCSV(Logger):
             InputError: If the file cannot be written.
         """
         epoch = metrics.get("epoch", "")
-        rows = [(epoch, step, name, repr(float(value))) for name, value in metrics.items() if name != "epoch"]
+        # By name: Lightning's order is that in which names were first logged, which is another in a run that goes on at an epoch with
+        # a probe that is not made at each.
+        rows = [(epoch, step, name, repr(float(value))) for name, value in sorted(metrics.items()) if name != "epoch"]
         append(self.path, rows)
 
     @rank_zero_only
