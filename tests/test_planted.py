@@ -12,7 +12,8 @@ from snn_sparsity.audit.collect import planted as module
 from snn_sparsity.audit.collect.conduct import Audit
 from snn_sparsity.audit.collect.journal import Journal
 from snn_sparsity.audit.collect.planted import Features, Planted, ReadOut, planted, separate
-from snn_sparsity.audit.collect.subject import PROTOCOLS, Subject
+from snn_sparsity.audit.collect.protocols import PROTOCOLS
+from snn_sparsity.audit.collect.subject import Subject
 from snn_sparsity.validation import InputError
 from tests.test_audit import EPS, SMALL, needle, trained
 

@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from spikingjelly.activation_based import neuron
 from torch import Tensor
 
-from snn_sparsity.attacks import Noise
 from snn_sparsity.attacks.base import Target, input_gradient, project, uniform_noise, whole_levels
 from snn_sparsity.audit.collect.attacking import attack_batch
 from snn_sparsity.audit.collect.fidelity import group_fidelity, move_fidelity
-from snn_sparsity.audit.collect.subject import PROTOCOLS, Protocol, Subject
+from snn_sparsity.audit.collect.protocols import PIXELS, SPIKES, Protocol
+from snn_sparsity.audit.collect.subject import Subject
 from snn_sparsity.gradient_rules import SurrogateShape
 from snn_sparsity.measure.operations import operations
 from snn_sparsity.measure.saturation import membrane_distance, vanishing_degree
@@ -51,9 +51,9 @@ def fidelity(subject: Subject, protocol: Protocol, places: list[int], eps: float
     return {"signs_agree": found.sign_agreement, "rank_correlation": found.spearman}
 
 
-def surrogate_cosine(subject: Subject, protocol: Protocol, places: list[int]) -> Evidence:
+def surrogate_cosine(subject: Subject, places: list[int]) -> Evidence:
     """V20: mean cosine of an image's spike gradients under ATan with alpha 1 and 8."""
-    target, x, labels = _aim(subject, protocol._replace(space="spikes"), places)
+    target, x, labels = _aim(subject, SPIKES, places)
     gradients = []
     for alpha in (1.0, 8.0):
         with SurrogateShape("atan", alpha).applied(subject.classifier):
@@ -61,9 +61,9 @@ def surrogate_cosine(subject: Subject, protocol: Protocol, places: list[int]) ->
     return {"surrogate_cosine": F.cosine_similarity(gradients[0], gradients[1], dim=1).mean().item()}
 
 
-def vanishing(subject: Subject, protocol: Protocol, places: list[int]) -> Evidence:
+def vanishing(subject: Subject, places: list[int]) -> Evidence:
     """V21: mean vanishing degree of each layer of integrate-and-fire neurons (arXiv 2512.22522)."""
-    target, x, _ = _aim(subject, protocol._replace(space="spikes", batch_norm="eval"), places)
+    target, x, _ = _aim(subject, SPIKES, places)
     degrees: dict[str, float] = {}
     handles = []
     for operation in operations(subject.classifier, ["neuron"]):
@@ -98,7 +98,7 @@ def pixel_noise(subject: Subject, places: list[int], eps: float) -> Evidence:
     for levels in sorted({1, whole_levels(eps)}):
         right = 0
         for number, batch in enumerate(subject.batches(places)):
-            record = attack_batch(subject, PROTOCOLS["image"], Noise(eps=levels / 255, kind="levels"), batch, (25, levels, number))
+            record = attack_batch(subject, PIXELS, PIXELS.noise(levels / 255, 1), batch, (25, levels, number))
             right += record["fooled"].count(False)
         found[str(levels)] = right / max(len(places), 1)
     return {"noise": found}
@@ -106,7 +106,7 @@ def pixel_noise(subject: Subject, places: list[int], eps: float) -> Evidence:
 
 def _aim(subject: Subject, protocol: Protocol, places: list[int]) -> tuple[Any, Tensor, Tensor]:
     generator = subject.generator(7)
-    return subject.target(protocol, generator), *subject.inputs(protocol, places, generator)
+    return protocol.target(subject, generator), *protocol.inputs(subject, places, generator)
 
 
 def _loss(target: Target, x: Tensor, labels: Tensor) -> Tensor:
