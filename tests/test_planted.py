@@ -11,7 +11,7 @@ from snn_sparsity.attacks import PGD, CodeBookAscent, Noise
 from snn_sparsity.audit.collect import planted as module
 from snn_sparsity.audit.collect.conduct import Audit
 from snn_sparsity.audit.collect.journal import Journal
-from snn_sparsity.audit.collect.planted import Features, Planted, ReadOut, planted, separate
+from snn_sparsity.audit.collect.planted import Features, PlantedNetwork, ReadOut, planted, separate
 from snn_sparsity.audit.collect.subject import PROTOCOLS, Subject
 from snn_sparsity.validation import InputError
 from tests.test_audit import EPS, SMALL, needle, trained
@@ -80,7 +80,7 @@ def test_features_are_what_the_last_layer_sees(subject):
     network = subject.classifier.network
     features = Features(subject.classifier)(spikes)
     torch.testing.assert_close(network.fc(features), subject.classifier(spikes))
-    logits = Planted(subject.classifier, ReadOut(torch.ones(features.shape[1]), 2.0))(spikes)
+    logits = PlantedNetwork(subject.classifier, ReadOut(torch.ones(features.shape[1]), 2.0))(spikes)
     torch.testing.assert_close(logits[:, 1], features.sum(1) - 2)
     assert torch.equal(logits[:, 0], -logits[:, 1])
     assert not network.fc._forward_pre_hooks

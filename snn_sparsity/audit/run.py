@@ -83,7 +83,7 @@ class AuditSettings:
 
 
 @dataclass(frozen=True)
-class Result:
+class AuditResult:
     """What an audit has seen, and what to take away from it; ``print`` shows it.
 
     Attributes:
@@ -130,7 +130,7 @@ def audit(
     batch_size: int = 32,
     seed: int = 3407,
     progress: bool = False,
-) -> Result:
+) -> AuditResult:
     """Attack a network of any library and say how far its accuracy under attack can be believed.
 
     Args:
@@ -181,7 +181,7 @@ def conduct(
     training: tuple[Tensor, Tensor] | None = None,
     source: nn.Module | None = None,
     progress: bool = False,
-) -> Result:
+) -> AuditResult:
     """Audit a subject.
 
     Args:
@@ -203,7 +203,7 @@ def conduct(
         ).run()  # fmt: skip
     seconds = journal.once("seconds", lambda: round(time.perf_counter() - began, 1))
     record = settings_of(subject, settings) | (described or {}) | environment
-    return Result(replace(evidence, settings=record, seconds=seconds))
+    return AuditResult(replace(evidence, settings=record, seconds=seconds))
 
 
 def settings_of(subject: Subject, settings: AuditSettings) -> dict[str, Any]:

@@ -11,10 +11,11 @@ from torch import Tensor
 from snn_sparsity.attacks.base import Attack
 from snn_sparsity.attacks.metering import Meter, Metered
 from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
-from snn_sparsity.audit.collect.subject import Protocol, Subject
+from snn_sparsity.audit.collect.subject import Subject
+from snn_sparsity.protocols import Protocol
 from snn_sparsity.validation import InputError
 
-Record = dict[str, Any]
+BatchResult = dict[str, Any]
 LAST_STEPS = 10
 """Steps over which V11 asks whether the loss still rises (Pintor et al., arXiv 2106.09947)."""
 
@@ -26,7 +27,7 @@ def attack_batch(
     places: list[int],
     key: Sequence[int],
     target: SpikeTarget | ImageTarget | None = None,
-) -> Record:
+) -> BatchResult:
     """Attack the images at these places and return what happened, as JSON.
 
     Args:
@@ -78,7 +79,7 @@ def attack_batch(
     }
 
 
-def facts_of(subject: Subject, protocol: Protocol, target: SpikeTarget | ImageTarget, x_adv: Tensor, labels: Tensor) -> Record:
+def facts_of(subject: Subject, protocol: Protocol, target: SpikeTarget | ImageTarget, x_adv: Tensor, labels: Tensor) -> BatchResult:
     """Return whether the attacked inputs are ones that could occur, and what is left of spikes after rounding."""
     in_bounds = bool(x_adv.min() >= target.bounds[0] and x_adv.max() <= target.bounds[1])
     if protocol.space == "image":

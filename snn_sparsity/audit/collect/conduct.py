@@ -14,19 +14,20 @@ from snn_sparsity.attacks import Noise, Swap, Transfer
 from snn_sparsity.attacks.base import Attack, input_gradient
 from snn_sparsity.attacks.metering import Meter, Metered
 from snn_sparsity.audit.collect import diagnostics
-from snn_sparsity.audit.collect.attacking import Record, attack_batch
+from snn_sparsity.audit.collect.attacking import BatchResult, attack_batch
 from snn_sparsity.audit.collect.battery import ANYWHERE, MAIN, POOLS, RULES, UNBOUNDED, Battery, Budget, Facts, Job, cost, quoted
 from snn_sparsity.audit.collect.control import control, trained_reference
 from snn_sparsity.audit.collect.harness import SAME, harness
 from snn_sparsity.audit.collect.journal import Journal
 from snn_sparsity.audit.collect.outcomes import legality, outcome_of, rounded
 from snn_sparsity.audit.collect.planted import POINTS, planted
-from snn_sparsity.audit.collect.subject import PROTOCOLS, Protocol, Subject
+from snn_sparsity.audit.collect.subject import CHANGED, PROTOCOLS, Subject
 from snn_sparsity.audit.evidence import AttackEvidence, Control, Diagnostics, Evidence, Harness, NotRun, Planted, ProtocolEvidence
 from snn_sparsity.gradient_rules.base import spiking_neurons
 from snn_sparsity.gradient_rules.straight_through import blocked_modules
 from snn_sparsity.measure.operations import MODULE_TYPES
 from snn_sparsity.networks.rate_twin import MeanOverTime, rate_twin
+from snn_sparsity.protocols import Protocol
 from snn_sparsity.validation import InputError
 
 Tell = Callable[[str, float, float], None]
@@ -78,7 +79,7 @@ class Audit:
         clean = self.journal.once("clean", self._clean)
         self._total = planned(self.protocols, self.budget, self.eps, facts) * sum(clean)
         self.foresee(self._total)
-        protocols = {name: _Conduct(self, PROTOCOLS[name], facts, clean).evidence() for name in self.protocols}
+        protocols = {name: _Conduct(self, name, facts, clean).evidence() for name in self.protocols}
         return Evidence(
             eps=self.eps, num_classes=self.subject.num_classes, labels=self.subject.labels.tolist(), clean=clean,
             protocols=protocols, not_run=self._not_run,
@@ -167,17 +168,22 @@ class _Conduct:
 
     Args:
         audit: What all protocols share.
-        protocol: Which one.
+        name: Its name.
         facts: What the network is.
         clean: By image, whether it is right without an attack.
     """
 
     audit: Audit
-    protocol: Protocol
+    name: str
     facts: Facts
     clean: list[bool]
     attacks: list[AttackEvidence] = field(default_factory=list, init=False)
-    records: list[Record] = field(default_factory=list, init=False)
+    records: list[BatchResult] = field(default_factory=list, init=False)
+
+    @property
+    def protocol(self) -> Protocol:
+        """What may be changed, and what BatchNorm does."""
+        return PROTOCOLS[self.name]
 
     @property
     def subject(self) -> Subject:
@@ -198,7 +204,7 @@ class _Conduct:
         measured = self._harness()
         found = self._diagnostics(right) | rounded(quoted_records, len(self.clean))
         return ProtocolEvidence(
-            space=self.protocol.space, batch_norm=self.protocol.batch_norm, what=self.protocol.what, attacks=self.attacks,
+            space=self.protocol.space, batch_norm=self.protocol.batch_norm, what=CHANGED[self.name], attacks=self.attacks,
             harness=Harness(**measured | legality(self.records)), diagnostics=Diagnostics(**found),
         )  # fmt: skip
 
@@ -285,10 +291,10 @@ class _Conduct:
                 left = [place for place in left if place in survivors]
             left = _left(left, self._attack(Job(f"eps {radius}/255", "radius", self.battery.host(eps=eps)), left))
 
-    def _attack(self, job: Job, places: list[int], planned: bool = True) -> list[Record]:
+    def _attack(self, job: Job, places: list[int], planned: bool = True) -> list[BatchResult]:
         """Attack the images at these places, keep the evidence, and return the records."""
-        audit, key = self.audit, (zlib.crc32(self.protocol.name.encode()), zlib.crc32(f"{job.role} {job.name}".encode()))
-        name, units = f"{self.protocol.name}: {job.role}: {job.name}", cost(job.attack)
+        audit, key = self.audit, (zlib.crc32(self.name.encode()), zlib.crc32(f"{job.role} {job.name}".encode()))
+        name, units = f"{self.name}: {job.role}: {job.name}", cost(job.attack)
         # The plan counted on every right image.
         audit.replan(units * (len(places) - planned * sum(self.clean)))
         if self.protocol.batch_norm == "batch":
@@ -306,7 +312,7 @@ class _Conduct:
         self.records += [record for record in records if record["status"] == "done"]
         return list(records)
 
-    def _drifting(self, attack: Attack, places: list[int], key: tuple[int, ...]) -> list[Record]:
+    def _drifting(self, attack: Attack, places: list[int], key: tuple[int, ...]) -> list[BatchResult]:
         target = self.subject.target(self.protocol, self.subject.generator(*key))
         batches = self.subject.batches(places)
         return [attack_batch(self.subject, self.protocol, attack, batch, (*key, index), target) for index, batch in enumerate(batches)]
@@ -322,9 +328,9 @@ class _Conduct:
             except Exception as error:  # noqa: BLE001  # whatever breaks in one measurement is reported
                 return {"failed": str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"}
 
-        result: dict[str, Any] = self.audit.once(f"{self.protocol.name}: {name}", 0.0, safely)
+        result: dict[str, Any] = self.audit.once(f"{self.name}: {name}", 0.0, safely)
         if "failed" in result:
-            self.audit.missing(f"{self.protocol.name}: {name}", result["failed"])
+            self.audit.missing(f"{self.name}: {name}", result["failed"])
         return {key: value for key, value in result.items() if key != "failed"}
 
     def _harness(self) -> dict[str, Any]:
@@ -340,7 +346,7 @@ class _Conduct:
         found |= self._measure("zero entries", lambda: diagnostics.zero_entries(subject, self.protocol, few))
         found |= self._measure("loss under noise", lambda: diagnostics.loss_under_noise(subject, self.protocol, few, budget.noise, eps))
         found |= self._measure("landscape", lambda: diagnostics.landscape(subject, self.protocol, few, eps))
-        found |= self._measure("fidelity", lambda: diagnostics.fidelity(subject, self.protocol, few, eps))
+        found |= self._measure("fidelity", lambda: diagnostics.gradient_fidelity(subject, self.protocol, few, eps))
         found["vanishing"] = {}
         if self.facts.spiking:
             found |= self._measure("surrogate cosine", lambda: diagnostics.surrogate_cosine(subject, self.protocol, few))
@@ -362,7 +368,7 @@ class _Conduct:
         for place in right:
             self.audit.replan(units)
             plant = partial(planted, self.subject, self.protocol, place, attacks)
-            result = self.audit.once(f"{self.protocol.name}: planted [{place}]", units, plant)
+            result = self.audit.once(f"{self.name}: planted [{place}]", units, plant)
             done += [result] if result else []
             if len(done) == self.audit.budget.planted:
                 break
@@ -388,7 +394,7 @@ def planned(protocols: Sequence[str], budget: Budget, eps: float, facts: Facts) 
     return total
 
 
-def _left(places: list[int], records: list[Record]) -> list[int]:
+def _left(places: list[int], records: list[BatchResult]) -> list[int]:
     """Return which of the places no record has broken."""
     broken = {
         place
@@ -400,7 +406,7 @@ def _left(places: list[int], records: list[Record]) -> list[int]:
     return [place for place in places if place not in broken]
 
 
-def _without_gradient(records: list[Record]) -> set[int]:
+def _without_gradient(records: list[BatchResult]) -> set[int]:
     """Return the places whose gradient was exactly 0 at the start."""
     done = [record for record in records if record["status"] == "done"]
     return {place for record in done for place, zero in zip(record["places"], record["zero_start"], strict=True) if zero}

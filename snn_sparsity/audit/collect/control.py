@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from snn_sparsity.attacks.base import Attack
 from snn_sparsity.audit.collect.attacking import attack_batch
-from snn_sparsity.audit.collect.subject import Protocol, Subject
+from snn_sparsity.audit.collect.subject import Subject
 from snn_sparsity.encoders.base import Encoder
+from snn_sparsity.protocols import Protocol
 
 STEPS, BATCH = 200, 64
 

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from snn_sparsity.attacks import PGD
 from snn_sparsity.attacks.metering import Meter, Metered
-from snn_sparsity.audit.collect.subject import Protocol, Subject
+from snn_sparsity.audit.collect.subject import Subject
 from snn_sparsity.gradient_rules import GradientRule
+from snn_sparsity.protocols import Protocol
 
 REPEATS = 5
 SAME = 1e-4

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from snn_sparsity.attacks.base import Attack, project, random_corners, random_levels, uniform_noise
 from snn_sparsity.audit.collect.attacking import attack_batch
-from snn_sparsity.audit.collect.subject import Protocol, Subject
+from snn_sparsity.audit.collect.subject import Subject
 from snn_sparsity.measure.operations import operations
+from snn_sparsity.protocols import Protocol
 
 INNER = 999
 POINTS = INNER + 1
@@ -56,7 +57,7 @@ class Features(nn.Module):
         return seen[-1].mean(0) if seen[-1].ndim == 3 else seen[-1]
 
 
-class Planted(Features):
+class PlantedNetwork(Features):
     """A classifier whose last linear layer is replaced by a read-out of two classes; all before it stays as it is."""
 
     def __init__(self, classifier: nn.Module, read_out: ReadOut) -> None:
@@ -95,7 +96,7 @@ def planted(subject: Subject, protocol: Protocol, place: int, attacks: dict[str,
         return None
     twin = replace(
         subject,
-        classifier=Planted(subject.classifier, read_out),
+        classifier=PlantedNetwork(subject.classifier, read_out),
         images=subject.images[place : place + 1],
         labels=torch.zeros(1, dtype=torch.long),
         num_classes=2,

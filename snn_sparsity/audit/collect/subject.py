@@ -1,34 +1,26 @@
 """What is audited: a trained classifier, its code, and a fixed set of images."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from snn_sparsity.attacks.base import Space
-from snn_sparsity.attacks.targets import BatchNormMode, ImageTarget, SpikeTarget
+from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
 from snn_sparsity.encoders.base import Encoder
+from snn_sparsity.protocols import PAPER, STRICT, Protocol
 from snn_sparsity.randomness import mix
 
 JUDGE_DRAWS = 10
 """Passes whose mean decides about an image of a random network."""
 
 
-class Protocol(NamedTuple):
-    """What the attacker changes, and how BatchNorm behaves meanwhile."""
-
-    name: str
-    space: Space
-    batch_norm: BatchNormMode
-    what: str
-
-
-PROTOCOLS = {
-    "image": Protocol("image", "image", "eval", "pixels, the same change at every time step; BatchNorm in eval mode"),
-    "spikes": Protocol("spikes", "spikes", "eval", "encoded spikes, by real numbers, each time step by itself; BatchNorm in eval mode"),
-    "paper": Protocol("paper", "spikes", "batch", "encoded spikes; BatchNorm takes the batch's statistics while the attack is crafted"),
+PROTOCOLS = {"image": STRICT, "spikes": Protocol("spikes", "eval"), "paper": PAPER}
+CHANGED = {
+    "image": "pixels, the same change at every time step; BatchNorm in eval mode",
+    "spikes": "encoded spikes, by real numbers, each time step by itself; BatchNorm in eval mode",
+    "paper": "encoded spikes; BatchNorm takes the batch's statistics while the attack is crafted",
 }
+"""What is changed under each protocol, in words."""
 
 
 @dataclass(frozen=True)
