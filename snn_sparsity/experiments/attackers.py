@@ -26,6 +26,8 @@ Mode = Literal["spikes_eval", "spikes_batch", "pixels"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 STEPS = (1, 7, 20)
 EPS, ALPHA, CODEBOOK_STEPS = 8 / 255, 0.01, 10
+RESULTS = 1 + 2 * len(MODES) * len(ATTACKERS)
+"""How often :func:`measure` asks for a result."""
 ZEROS_ON = 64
 """Images on which zeros at the pool are counted."""
 
@@ -72,14 +74,16 @@ class ModelUnderTest:
         encoder: Its spike code.
         images: [n,C,H,W] uint8.
         labels: [n] int64.
-        batch_size: Images attacked at a time; BatchNorm's batch in ``spikes_batch``.
+        batch_size: Images attacked at a time in ``spikes_batch``: BatchNorm's batch.
+        eval_batch_size: Images attacked at a time where BatchNorm is in eval mode.
     """
 
     classifier: nn.Module
     encoder: Encoder
     images: Tensor
     labels: Tensor
-    batch_size: int
+    batch_size: int = 16
+    eval_batch_size: int = 128
 
     @property
     def _device(self) -> torch.device:
@@ -87,7 +91,8 @@ class ModelUnderTest:
 
     def clean(self) -> list[bool]:
         """Return which images are classified right."""
-        return [hit for _, spikes, _, labels in self._batches() for hit in self._right(SpikeTarget(self.classifier).judge(spikes), labels)]
+        batches = self._batches(self.eval_batch_size)
+        return [hit for _, spikes, _, labels in batches for hit in self._right(SpikeTarget(self.classifier).judge(spikes), labels)]
 
     def attacked(self, mode: Mode, attacker: Attacker) -> dict[str, list[bool]]:
         """Return which images are still classified right, for each attack of a mode.
@@ -103,7 +108,7 @@ class ModelUnderTest:
         right: dict[str, list[bool]] = {name: [] for name in attacks_in(mode)}
         drifted: dict[str, Statistics] = {name: running_statistics(self.classifier) for name in right}
         with PoolGradient(same_as(attacker, pooling_of(self.classifier))).applied(self.classifier):
-            for place, spikes, images, labels in self._batches():
+            for place, spikes, images, labels in self._batches(self.batch_size if mode == "spikes_batch" else self.eval_batch_size):
                 if mode == "pixels":
                     target = ImageTarget(self.classifier, self.encoder, generator=stream(place))
                     attack = CodeBookAscent(eps=EPS, steps=CODEBOOK_STEPS)
@@ -142,10 +147,10 @@ class ModelUnderTest:
             done = steps
             yield f"pgd_{steps}", x_adv, target
 
-    def _batches(self) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-        for start in range(0, len(self.labels), self.batch_size):
-            images = self.images[start : start + self.batch_size].to(self._device)
-            yield start, self._encoded(images), images, self.labels[start : start + self.batch_size].to(self._device)
+    def _batches(self, size: int) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+        for start in range(0, len(self.labels), size):
+            images = self.images[start : start + size].to(self._device)
+            yield start, self._encoded(images), images, self.labels[start : start + size].to(self._device)
 
     def _encoded(self, images: Tensor) -> Tensor:
         return self.encoder(images.to(self._device), stream(0)).transpose(0, 1).contiguous()
