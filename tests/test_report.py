@@ -20,11 +20,11 @@ from matplotlib.figure import Figure
 
 from snn_sparsity.commands.main import main
 from snn_sparsity.protocols import PAPER, STRICT
+from snn_sparsity.reproduction.attack_settings import AttackSettings, attacks_of
 from snn_sparsity.reproduction.claim import claim_table, series_of, varying_zeros
 from snn_sparsity.reproduction.conditions import conditions
 from snn_sparsity.reproduction.paper import COLUMNS, max_pooled, paper_rows
 from snn_sparsity.reproduction.paper_rows import arrows, paper_table
-from snn_sparsity.reproduction.protocols import AttackSettings, attacks_of
 from snn_sparsity.reproduction.report import Report
 from snn_sparsity.reproduction.results import groups_of, pairs_of, protocols_of, results_of
 from snn_sparsity.reproduction.run_tables import protocol_table, record_table, verdict_table

@@ -17,10 +17,12 @@ from tqdm import tqdm
 from snn_sparsity.attacks.base import Attack, whole_levels
 from snn_sparsity.audit.collect.adapter import Adapted, classes_of
 from snn_sparsity.audit.collect.battery import BUDGETS, BudgetName, quoted
-from snn_sparsity.audit.collect.conduct import Audit, Tell
+from snn_sparsity.audit.collect.conduct import Audit
 from snn_sparsity.audit.collect.harness import fingerprint
 from snn_sparsity.audit.collect.journal import Journal
-from snn_sparsity.audit.collect.subject import PROTOCOLS, Subject
+from snn_sparsity.audit.collect.ledger import Tell
+from snn_sparsity.audit.collect.subject import Subject
+from snn_sparsity.audit.collect.threat_models import THREAT_MODELS
 from snn_sparsity.audit.evidence import Evidence
 from snn_sparsity.audit.judge.answers import Answers, judge
 from snn_sparsity.encoders.base import Encoder, grey_levels
@@ -223,10 +225,10 @@ def settings_of(subject: Subject, settings: AuditSettings) -> dict[str, Any]:
 
 def say_time(subject: Subject, settings: AuditSettings, units: float) -> None:
     """Say on stderr how long the attacks take if none breaks an image, by the time of one pass: a unit is a forward pass of an image."""
-    protocol = PROTOCOLS[SPACES[settings.space][0]]
+    protocol = THREAT_MODELS[SPACES[settings.space][0]]
     places = list(range(min(settings.batch_size, len(subject.labels))))
-    x, _ = subject.inputs(protocol, places, subject.generator(0))
-    target = subject.target(protocol, subject.generator(0))
+    x, _ = protocol.inputs(subject, places, subject.generator(0))
+    target = protocol.target(subject, subject.generator(0))
     with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
         # The first pass also does what is done once.
         target.judge(x)

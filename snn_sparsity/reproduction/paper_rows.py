@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from snn_sparsity.documents.blocks import MISSING, Cell, Link, Table, accuracy_cell, words
 from snn_sparsity.protocols import PAPER
+from snn_sparsity.reproduction.attack_settings import AttackSettings
 from snn_sparsity.reproduction.conditions import conditions
 from snn_sparsity.reproduction.paper import COLUMNS, DATASETS, PaperRow, max_pooled, network_name, paper, paper_rows
-from snn_sparsity.reproduction.protocols import AttackSettings
 from snn_sparsity.reproduction.results import Result, SeedGroup, pairs_of
 from snn_sparsity.runs.metrics import Accuracy, arrow, signed
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from snn_sparsity.documents.blocks import Cell, Table, words
 from snn_sparsity.protocols import Protocol
+from snn_sparsity.reproduction.attack_settings import AttackSettings
 from snn_sparsity.reproduction.paper import DATASETS, network_name
 from snn_sparsity.reproduction.paper_rows import HOW, WHICH, attacked, how, marked, which
-from snn_sparsity.reproduction.protocols import AttackSettings
 from snn_sparsity.reproduction.results import Result, SeedGroup, pairs_of
 
 AUDITED = ("clean", "quoted", "native", "worst")
