@@ -355,7 +355,7 @@ def attacks(place: Place) -> Iterator[Claim]:
     for kind in _classes(Attack) if place.gpu else [FGSM, PGD]:
         try:
             attack = kind(**_short(kind))
-        except TypeError as error:
+        except (TypeError, InputError) as error:
             yield not_run(f"attack {kind.__name__}", f"not made from settings alone: {error}", excused=True)
             continue
         told, holds = [], True
