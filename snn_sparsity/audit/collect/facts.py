@@ -10,8 +10,8 @@ from snn_sparsity.attacks.base import input_gradient
 from snn_sparsity.attacks.metering import Meter, Metered
 from snn_sparsity.audit.collect.battery import Facts
 from snn_sparsity.audit.collect.harness import SAME, harness
-from snn_sparsity.audit.collect.protocols import SPIKES
 from snn_sparsity.audit.collect.subject import Subject
+from snn_sparsity.audit.collect.threat_models import SPIKES
 from snn_sparsity.gradient_rules import GradientRule
 from snn_sparsity.gradient_rules.base import spiking_neurons
 from snn_sparsity.gradient_rules.straight_through import blocked_modules

@@ -48,7 +48,7 @@ class Measurements:
         found |= self._measure("zero entries", lambda: diagnostics.zero_entries(subject, protocol, few))
         found |= self._measure("loss under noise", lambda: diagnostics.loss_under_noise(subject, protocol, few, work.budget.noise, eps))
         found |= self._measure("landscape", lambda: diagnostics.landscape(subject, protocol, few, eps))
-        found |= self._measure("fidelity", lambda: diagnostics.fidelity(subject, protocol, few, eps))
+        found |= self._measure("fidelity", lambda: diagnostics.gradient_fidelity(subject, protocol, few, eps))
         found["vanishing"] = {}
         if work.facts.spiking:
             found |= self._measure("surrogate cosine", lambda: diagnostics.surrogate_cosine(subject, few))
