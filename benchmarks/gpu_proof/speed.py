@@ -101,7 +101,9 @@ def _launches(place: Place, step: Callable[[], object], repetitions: int = 3) ->
     if not place.gpu:
         return sum(event.count for event in events) / repetitions, 0.0
     count = sum(event.count for event in events if "LaunchKernel" in event.key)
-    busy = sum(float(event.self_device_time_total) for event in events if not event.key.startswith("cu"))
+    # An operation of the host and the kernels that it launches both have the kernels' time.
+    kernels = [event for event in events if event.device_type == torch.autograd.DeviceType.CUDA]
+    busy = sum(float(event.self_device_time_total) for event in kernels)
     return count / repetitions, busy / repetitions / 1e3
 
 
