@@ -171,7 +171,7 @@ GRAPH_STEPS = 20
 
 def graphs(place: Place) -> Iterator[Claim]:
     """Train twenty steps eagerly and through a captured graph: equal losses, and the time of a step of each."""
-    name = "CUDA graph (the callback CUDAGraphs)"
+    name = "CUDA graph of the network"
     if not place.gpu:
         yield not_run(name, "there is no GPU", excused=True)
         return
@@ -186,9 +186,7 @@ def graphs(place: Place) -> Iterator[Claim]:
             eager, eager_times = _train(project, batches, graphed=False)
             graphed, graphed_times = _train(project, batches, graphed=True)
         except Exception as error:  # noqa: BLE001  # whatever cannot be captured, with its reason
-            yield judged(
-                name, "can be captured", f"{type(error).__name__}: {error}"[:600], False, "train eagerly: nothing depends on graphs"
-            )
+            yield judged(name, "can be captured", f"{type(error).__name__}: {error}"[:600], False, "train without the callback CUDAGraphs")
             return
         apart = max(abs(a - b) for a, b in zip(eager, graphed, strict=True))
         faster = statistics.median(eager_times) / statistics.median(graphed_times)
@@ -198,14 +196,7 @@ def graphs(place: Place) -> Iterator[Claim]:
         )
         numbers = {"eager": eager, "graphed": graphed, "eager_s": eager_times, "graphed_s": graphed_times, "faster": faster}
         if deterministic:
-            yield judged(
-                f"{name}, deterministic",
-                "equal losses",
-                found,
-                apart == 0,
-                "leave the callback CUDAGraphs out: nothing else depends on it",
-                **numbers,
-            )
+            yield judged(f"{name}, deterministic", "equal losses", found, apart == 0, "train without the callback CUDAGraphs", **numbers)
         else:
             yield measured(f"{name}, by default", found, **numbers)
 
@@ -214,7 +205,8 @@ def _train(project: Project, batches: list[Any], graphed: bool) -> tuple[list[fl
     """Return the losses of twenty steps, and the seconds of each."""
     classifier = copy.deepcopy(project.classifier).train()
     optimizer: Any = classifier.configure_optimizers()
-    classifier.replayed = Replayed(classifier.network) if graphed else None
+    if graphed:
+        classifier.replayed = Replayed(classifier.network)
     losses, times = [], []
     for step in range(GRAPH_STEPS):
         batch = batches[step % len(batches)]
@@ -251,10 +243,9 @@ def epoch(place: Place) -> Iterator[Claim]:
     settle_numerics()
     settle_kernels(torch.device(place.device))
     batch, warm, steps = (PAPER_BATCH, 10, 60) if place.gpu else (2, 1, 2)
-    torch.manual_seed(0)
-    classifier = SpikingClassifier(SEWResNet(depth=18, num_classes=10)).to(place.device)
     data = NoiseImages(images=batch * (warm + steps + 1), batch_size=batch, validation="test")
-    within = _fit(place, classifier, data, warm, steps, [])
+    classifier = SpikingClassifier(SEWResNet(depth=18, num_classes=10))
+    within = _within_fit(place, classifier, data, warm, steps, [])
     bare = _bare(place, classifier.to(place.device), data, batch, warm, steps)
     hours = PAPER_EPOCHS * PAPER_STEPS * within / 3600
     found = (
@@ -270,17 +261,18 @@ def epoch(place: Place) -> Iterator[Claim]:
     yield judged(
         "an epoch of SEW-ResNet18, times 100", "Lightning and the checks add at most 30 %", found, within <= 1.3 * bare, remedy, **numbers
     )
-    graphed = _fit(place, classifier.to(place.device), data, warm, steps, [CUDAGraphs()])
-    hours = PAPER_EPOCHS * PAPER_STEPS * graphed / 3600
-    found = f"{1e3 * graphed:.2f} ms a step within fit, {within / graphed:.2f} times as fast as without; 100 epochs: {hours:.2f} h"
-    yield measured("the same with the callback CUDAGraphs", found, graphed_s=graphed, hours_of_100_epochs=hours)
+    # Last: what cannot be captured must not hide the numbers above.
+    replayed = _within_fit(place, classifier, data, warm, steps, [CUDAGraphs()])
+    hours = PAPER_EPOCHS * PAPER_STEPS * replayed / 3600
+    found = f"{1e3 * replayed:.2f} ms a step within fit, {within / replayed:.2f} times as fast as without; 100 epochs: {hours:.2f} h"
+    yield measured("the same with the callback CUDAGraphs", found, fit_s=replayed, hours_of_100_epochs=hours)
 
 
-def _fit(place: Place, classifier: SpikingClassifier, data: NoiseImages, warm: int, steps: int, more: list[Callback]) -> float:
+def _within_fit(place: Place, classifier: SpikingClassifier, data: NoiseImages, warm: int, steps: int, callbacks: list[Callback]) -> float:
     """Return the seconds of a step within ``fit``."""
     beats = Beats(place, warm, warm + steps)
     trainer = Trainer(
-        max_epochs=1, accelerator="gpu" if place.gpu else "cpu", devices=1, callbacks=[FiniteCheck(), *more, beats], logger=False,
+        max_epochs=1, accelerator="gpu" if place.gpu else "cpu", devices=1, callbacks=[FiniteCheck(), beats, *callbacks], logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
     )  # fmt: skip
     trainer.fit(classifier, datamodule=data)
