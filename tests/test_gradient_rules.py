@@ -264,15 +264,23 @@ def test_every_kind_of_neuron_fires_as_before(rule, node):
 def test_networks_a_rule_cannot_handle_are_refused():
     for rule in RULES:
         if not isinstance(rule, PoolGradient):
-            with pytest.raises(InputError, match="match no operation"), rule.applied(nn.Linear(1, 1)):
+            with pytest.raises(InputError, match="there is no spiking neuron that rules know"), rule.applied(nn.Linear(1, 1)):
                 pass
-            unknown = neuron.SimpleIFNode(step_mode="m"), neuron.ILIFNode(step_mode="m"), neuron.KLIFNode(step_mode="m")
-            for node in (neuron.IFNode(step_mode="s"), *unknown):
+            for node in (neuron.SimpleIFNode(step_mode="m"), neuron.ILIFNode(step_mode="m"), neuron.KLIFNode(step_mode="m")):
                 network = nn.Sequential(neuron.IFNode(step_mode="m"), node)
                 before = pieces(network)
-                with pytest.raises(InputError, match=f"neuron '1' is {type(node).__name__} in mode"), rule.applied(network):
+                with pytest.raises(InputError, match=f"neuron '1' is {type(node).__name__}: rules know"), rule.applied(network):
                     pass
                 assert pieces(network) == before
+
+
+@pytest.mark.parametrize("rule", [RGA(), BPTR(), HART()], ids=repr)
+def test_rates_need_all_time_steps_in_one_call(rule):
+    with (
+        pytest.raises(InputError, match="neuron '1' takes one time step a call"),
+        rule.applied(nn.Sequential(nn.Flatten(), neuron.IFNode())),
+    ):
+        pass
 
 
 def test_a_network_without_a_window_stays_as_it_is():
@@ -291,6 +299,7 @@ def test_a_network_without_a_window_stays_as_it_is():
     [
         lambda: SurrogateShape("step"),
         lambda: SurrogateShape(alpha=0),
+        lambda: ASSG("step"),
         lambda: ASSG(vanishing_degree=1),
         lambda: ASSG(decay=1.5),
         lambda: ASSG(gamma=-1),

@@ -15,7 +15,7 @@ from snn_sparsity.attacks.base import Attack, input_gradient
 from snn_sparsity.attacks.metering import Meter, Metered
 from snn_sparsity.audit.collect import diagnostics
 from snn_sparsity.audit.collect.attacking import Record, attack_batch
-from snn_sparsity.audit.collect.battery import ANYWHERE, MAIN, POOLS, RULES, UNBOUNDED, Battery, Budget, Facts, Job, cost, quoted
+from snn_sparsity.audit.collect.battery import ANYWHERE, MAIN, UNBOUNDED, Battery, Budget, Facts, Job, cost, quoted
 from snn_sparsity.audit.collect.control import control, trained_reference
 from snn_sparsity.audit.collect.harness import SAME, harness
 from snn_sparsity.audit.collect.journal import Journal
@@ -23,9 +23,8 @@ from snn_sparsity.audit.collect.outcomes import legality, outcome_of, rounded
 from snn_sparsity.audit.collect.planted import POINTS, planted
 from snn_sparsity.audit.collect.subject import PROTOCOLS, Protocol, Subject
 from snn_sparsity.audit.evidence import AttackEvidence, Control, Diagnostics, Evidence, Harness, NotRun, Planted, ProtocolEvidence
-from snn_sparsity.gradient_rules.base import spiking_neurons
+from snn_sparsity.gradient_rules.base import own_functions, spiking_neurons
 from snn_sparsity.gradient_rules.straight_through import blocked_modules
-from snn_sparsity.measure.operations import MODULE_TYPES
 from snn_sparsity.networks.rate_twin import MeanOverTime, rate_twin
 from snn_sparsity.validation import InputError
 
@@ -106,7 +105,7 @@ class Audit:
 
     def _facts(self) -> dict[str, Any]:
         subject, modules = self.subject, list(self.subject.classifier.modules())
-        why = _why_no_rules(subject.classifier)
+        why = self._why_no_rules()
         blocked, stuck = self._blocked()
         return {
             "random": subject.encoder.stochastic or not self._repeats(),
@@ -128,19 +127,33 @@ class Audit:
             self.subject.classifier, lambda: target.logits(x).logsumexp(1) - target.logits(x).gather(1, labels[:, None])[:, 0]
         )
 
+    def _why_no_rules(self) -> str:
+        """Return why surrogate rules cannot be applied; empty where they can."""
+        try:
+            spiking_neurons(self.subject.classifier)
+        except InputError as error:
+            x, _ = self.subject.inputs(PROTOCOLS["spikes"], self.first(1), self.subject.generator(0))
+            with torch.enable_grad():
+                logits = self.subject.target(PROTOCOLS["spikes"], self.subject.generator(0)).logits(x.clone().requires_grad_())
+            own = own_functions(logits)
+            return f"{error}; its derivatives are autograd functions of its own: {', '.join(own)}" if own else str(error)
+        return ""
+
     def _idle(self, facts: Facts) -> dict[str, str]:
-        """Return why rules are not tried: they refuse this network, or change no gradient of it; of a random one every gradient differs."""
+        """Return why rules are not tried: they refuse this network, or change no gradient of it, of a random one with the same draws."""
         x, labels = self.subject.inputs(PROTOCOLS["spikes"], self.first(HARNESS_IMAGES), self.subject.generator(0))
         target = Metered(self.subject.target(PROTOCOLS["spikes"], self.subject.generator(0)), Meter(labels))
 
         def gradient() -> Tensor:
-            return input_gradient(target.logits, x, labels, "margin")[0]
+            with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
+                torch.manual_seed(self.subject.seed)
+                return input_gradient(target.logits, x, labels, "margin")[0]
 
         plain, idle = gradient(), {}
         for name, rule in Battery(False, self.budget, self.eps, facts).rules().items():
             try:
                 with rule.applied(self.subject.classifier):
-                    if not facts.random and torch.equal(gradient(), plain):
+                    if torch.equal(gradient(), plain):
                         idle[name] = "it changes no gradient of this network"
             except InputError as error:
                 idle[name] = str(error)
@@ -328,9 +341,8 @@ class _Conduct:
         return {key: value for key, value in result.items() if key != "failed"}
 
     def _harness(self) -> dict[str, Any]:
-        rules = (RULES if self.facts.spiking else {}) | (POOLS if self.facts.max_pooling else {})
-        rules = {name: rule for name, rule in rules.items() if name not in self.facts.idle}
-        return self._measure("harness", lambda: harness(self.subject, self.protocol, self.audit.first(HARNESS_IMAGES), rules))
+        few, rules = self.audit.first(HARNESS_IMAGES), self.battery.rules()
+        return self._measure("harness", lambda: harness(self.subject, self.protocol, few, rules))
 
     def _diagnostics(self, right: list[int]) -> dict[str, Any]:
         subject, budget, eps, few = self.subject, self.audit.budget, self.audit.eps, right[: self.audit.budget.probes]
@@ -421,14 +433,3 @@ def _straight(code_book: Tensor | None) -> bool:
         return True
     steps = code_book.diff(dim=0)
     return bool(torch.allclose(steps, steps[:1].expand_as(steps), atol=1e-6))
-
-
-def _why_no_rules(classifier: nn.Module) -> str:
-    """Return why surrogate rules cannot be applied; empty where they can."""
-    if not any(isinstance(module, MODULE_TYPES["neuron"]) for module in classifier.modules()):
-        return "there is no spiking neuron that rules know"
-    try:
-        spiking_neurons(classifier)
-    except InputError as error:
-        return str(error)
-    return ""
