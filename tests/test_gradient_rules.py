@@ -33,6 +33,7 @@ from snn_sparsity.gradient_rules import (
     SurrogateShape,
     Unblocked,
 )
+from snn_sparsity.gradient_rules.adaptive import SHARPNESS
 from snn_sparsity.gradient_rules.rates import rate_slope
 from snn_sparsity.gradient_rules.surrogates import SHAPES
 from snn_sparsity.measure.gradients import record_gradients
@@ -372,6 +373,18 @@ def test_adaptive_sharpness_against_a_scalar_loop():
                 state[tuple(place)] = mean, deviation
                 alpha = omega / (mean + 2.0 * deviation + 1e-4)
                 assert found[tuple(place)].item() == pytest.approx(alpha / 2 / (1 + (math.pi / 2 * alpha * u) ** 2), rel=1e-9)
+
+
+@pytest.mark.parametrize("lost", [0.3, 0.87])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_each_shape_s_sharpness_puts_the_share_within_distance_one(shape, lost):
+    u = torch.linspace(-1, 1, 200_001, dtype=torch.float64)
+    assert torch.trapezoid(SHAPES[shape](u, SHARPNESS[shape](lost)), u).item() == pytest.approx(lost, abs=1e-4)
+    # In use: at distance 1 from the threshold M stays 1 and D 0.
+    node, x = neuron.IFNode(step_mode="m"), torch.zeros(1, 1, dtype=torch.float64)
+    with ASSG(shape, vanishing_degree=lost).applied(node):
+        expected = SHAPES[shape](torch.tensor([[-1.0]], dtype=torch.float64), SHARPNESS[shape](lost) / (1 + 1e-4))
+        torch.testing.assert_close(slopes(node, x), expected)
 
 
 def test_adaptive_sharpness_forgets_between_blocks_and_at_another_shape():

@@ -8,7 +8,7 @@ from snn_sparsity.audit.judge.case import Case, Mask
 from snn_sparsity.audit.judge.checks import CHECKS
 from snn_sparsity.audit.judge.checks.base import Check, CheckStatus, Finding, level, significant
 from snn_sparsity.audit.judge.comparisons import Comparison, comparisons
-from snn_sparsity.audit.judge.statistics import Share
+from snn_sparsity.audit.judge.statistics import Proportion
 from snn_sparsity.audit.judge.thresholds import BROKEN, FEW
 
 Belief = Literal["NOT VALID", "MASKED", "WEAK ATTACK", "NO SIGN OF MASKING", "TOO FEW IMAGES"]
@@ -49,10 +49,10 @@ class Answers:
     under_attack: str
     belief: Belief
     because: str
-    clean: Share
-    quoted: Share | None
-    native: Share | None
-    worst: Share | None
+    clean: Proportion
+    quoted: Proportion | None
+    native: Proportion | None
+    worst: Proportion | None
     comparisons: list[Comparison]
     checks: list[Checked]
     beside: list[str]
@@ -113,17 +113,17 @@ def _judge(case: Case) -> Answers:
     )
 
 
-def _share(case: Case, mask: Mask | None) -> Share | None:
+def _share(case: Case, mask: Mask | None) -> Proportion | None:
     return None if mask is None else case.share(mask)
 
 
-def _under_attack(worst: Share | None) -> str:
+def _under_attack(worst: Proportion | None) -> str:
     if worst is None:
         return "not measured"
     return f"BROKEN: {counted(worst)}" if worst.high <= BROKEN else f"at most {counted(worst)}"
 
 
-def counted(share: Share) -> str:
+def counted(share: Proportion) -> str:
     """Return a share with its count and interval.
 
     Example:
