@@ -62,7 +62,8 @@ def recognise(splits: Splits) -> Recognised | None:
         counts.append((len(part.labels), versions, len(part.labels) - known - versions))
     if any(unknown > (1 - ENOUGH) * images for images, _, unknown in counts):
         return None
-    recognised = Recognised("cifar10", *(sum(column) for column in zip(*counts, strict=True)), test=sum(counts[1][1:]))
+    images, jpeg_versions, unknown = (sum(column) for column in zip(*counts, strict=True))
+    recognised = Recognised("cifar10", images, jpeg_versions, unknown, test=sum(counts[1][1:]))
     _tell(recognised)
     return recognised
 

@@ -70,7 +70,7 @@ class Audit:
             ledger.missing(f"straight through {path}", "it blocks the gradient, and its input and output differ in shape")
         facts = Facts(**known | {"blocked": tuple(known["blocked"])})
         rules = Battery(False, self.budget, self.eps, facts).rules()
-        return facts._replace(idle=self.journal.once("idle rules", lambda: idle_rules(subject, few, facts, rules)))
+        return facts._replace(idle=self.journal.once("idle rules", lambda: idle_rules(subject, few, rules)))
 
 
 def evidence_of(work: Work, protocol: ThreatModel) -> ProtocolEvidence:
