@@ -14,7 +14,7 @@ from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.commands.main import main
 from snn_sparsity.distributed import Meeting
 from snn_sparsity.experiments import attackers, causal
-from snn_sparsity.experiments.attackers import ATTACKERS, MODES, RESULTS, Case, attacks_of, measure
+from snn_sparsity.experiments.attackers import ATTACKERS, MODES, RESULTS, ModelUnderTest, attacks_in, measure
 from snn_sparsity.probes import AdversarialAccuracy
 from snn_sparsity.probes.base import ProbeContext
 from snn_sparsity.randomness import stream
@@ -32,7 +32,7 @@ def case(request):
     with torch.no_grad():
         for _ in range(4):
             classifier(spikes)
-    return Case(classifier.eval(), data.spike_encoder, test.images, test.labels, 5, 7)
+    return ModelUnderTest(classifier.eval(), data.spike_encoder, test.images, test.labels, 5, 7)
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def trained(pooling, backward, decay=0.001, seed=1, lost=0):
         "zeros": {mode: {"own": 0.8 if pooling == "max" else 0.0, "first": 0.8, "random": 0.8, "ties": 0.2, "uniform": 0.0}
                   for mode in MODES},
         "attacked": {mode: {attacker: {attack: "0" * fallen(attacker, pooling, lost) + "1" * (20 - fallen(attacker, pooling, lost))
-                                       for attack in attacks_of(mode)} for attacker in ATTACKERS} for mode in MODES},
+                                       for attack in attacks_in(mode)} for attacker in ATTACKERS} for mode in MODES},
     }  # fmt: skip
     return causal.Trained.read(content)
 

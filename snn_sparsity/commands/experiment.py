@@ -13,12 +13,14 @@ from snn_sparsity.audit.collect.journal import Journal
 from snn_sparsity.commands.plot import save
 from snn_sparsity.commands.train import network_of
 from snn_sparsity.data.images import ImageSet
+from snn_sparsity.data.recognition import originals
 from snn_sparsity.documents import page
 from snn_sparsity.documents.blocks import Block, Picture
 from snn_sparsity.experiments import causal, trail
-from snn_sparsity.experiments.attackers import ALPHA, ATTACKERS, CODEBOOK_STEPS, EPS, RESULTS, STEPS, Case, Once, measure
+from snn_sparsity.experiments.attackers import ALPHA, ATTACKERS, CODEBOOK_STEPS, EPS, RESULTS, STEPS, ModelUnderTest, Once, measure
 from snn_sparsity.gradient_rules import PoolGradient
 from snn_sparsity.probes.base import undisturbed
+from snn_sparsity.reproduction.paper import network_name
 from snn_sparsity.runs.files import write_whole
 from snn_sparsity.runs.records import Record, find_records
 from snn_sparsity.validation import InputError, require_number
@@ -98,6 +100,11 @@ def _network(record: Record, given: Namespace, once: Once) -> dict[str, Any]:
     worst = {name: answers["accuracy"].get("worst") for name, answers in judged.items()}
     return {
         "name": record.name,
+        "dataset": record.dataset,
+        "network": network_name(*record.setting[1:3]),
+        "epochs": record.epochs,
+        "train_images": record.images("train"),
+        "original_images": originals(ImageSet(case.images, case.labels), test=True),
         "backward": share,
         "weight_decay": float(model["weight_decay"]),
         "seed": record.seed,
@@ -108,7 +115,7 @@ def _network(record: Record, given: Namespace, once: Once) -> dict[str, Any]:
     }
 
 
-def _case(record: Record, given: Namespace) -> Case:
+def _case(record: Record, given: Namespace) -> ModelUnderTest:
     """Return the network of a run's best checkpoint with its first test images."""
     checkpoint = record.path / "best.ckpt"
     if not checkpoint.is_file():
@@ -124,7 +131,9 @@ def _case(record: Record, given: Namespace) -> Case:
     if len(test.labels) < given.samples:
         raise InputError(f"--samples {given.samples}: the test set of {record.path} has {len(test.labels)} images")
     encoder = made.datamodule.spike_encoder.to(made.model.device)
-    return Case(made.model, encoder, test.images[: given.samples], test.labels[: given.samples], given.batch_size, given.eval_batch_size)
+    return ModelUnderTest(
+        made.model, encoder, test.images[: given.samples], test.labels[: given.samples], given.batch_size, given.eval_batch_size
+    )
 
 
 def _share(rule: Mapping[str, Any] | None, path: Path) -> str:

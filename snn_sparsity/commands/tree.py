@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from snn_sparsity import __version__
-from snn_sparsity.sweep.grid import names as grid_names
+from snn_sparsity.sweep.grid import grid_names
 from snn_sparsity.units import Levels
 from snn_sparsity.validation import InputError, did_you_mean
 

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from snn_sparsity.attacks import PGD, CodeBookAscent
 from snn_sparsity.attacks.base import input_gradient, project, uniform_noise
 from snn_sparsity.attacks.drift import Statistics, running_statistics
-from snn_sparsity.attacks.targets import BatchNormMode, ImageTarget, SpikeTarget
+from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
 from snn_sparsity.encoders.base import Encoder
 from snn_sparsity.gradient_rules import PoolGradient
 from snn_sparsity.measure.gradients import record_gradients
+from snn_sparsity.protocols import BatchNormMode
 from snn_sparsity.randomness import stream
 from snn_sparsity.validation import InputError
 
@@ -31,11 +32,11 @@ ZEROS_ON = 64
 """Images on which zeros at the pool are counted."""
 
 
-def attacks_of(mode: Mode) -> tuple[str, ...]:
+def attacks_in(mode: Mode) -> tuple[str, ...]:
     """Return the names of the attacks made in a mode, the weakest first.
 
     Example:
-        >>> attacks_of("pixels"), attacks_of("spikes_eval")
+        >>> attacks_in("pixels"), attacks_in("spikes_eval")
         (('codebook_10',), ('pgd_1', 'pgd_7', 'pgd_20'))
     """
     return (f"codebook_{CODEBOOK_STEPS}",) if mode == "pixels" else tuple(f"pgd_{steps}" for steps in STEPS)
@@ -65,7 +66,7 @@ def same_as(attacker: Attacker, pooling: str) -> Attacker:
 
 
 @dataclass(frozen=True)
-class Case:
+class ModelUnderTest:
     """A trained network and the images it is judged on.
 
     Args:
@@ -104,7 +105,7 @@ class Case:
             mode: ``spikes_eval``, ``spikes_batch`` or ``pixels`` (code-book ascent, BatchNorm in eval mode).
             attacker: Whose gradient a window of the pooling has.
         """
-        right: dict[str, list[bool]] = {name: [] for name in attacks_of(mode)}
+        right: dict[str, list[bool]] = {name: [] for name in attacks_in(mode)}
         drifted: dict[str, Statistics] = {name: running_statistics(self.classifier) for name in right}
         with PoolGradient(same_as(attacker, pooling_of(self.classifier))).applied(self.classifier):
             for place, spikes, images, labels in self._batches(self.batch_size if mode == "spikes_batch" else self.eval_batch_size):
@@ -163,7 +164,7 @@ Once = Callable[[str, Callable[[], Any]], Any]
 """From a name and how to compute a result to the result, which is computed only the first time."""
 
 
-def measure(case: Case, once: Once) -> dict[str, Any]:
+def measure(case: ModelUnderTest, once: Once) -> dict[str, Any]:
     """Return clean and attacked outcomes of a network, and zeros at its pooling, under every attacker; each is asked for once.
 
     Args:
@@ -185,7 +186,7 @@ def measure(case: Case, once: Once) -> dict[str, Any]:
     return {"pooling": pooling, "clean": clean, "attacked": attacked, "zeros": zeros}
 
 
-def _outcomes(case: Case, mode: Mode, attacker: Attacker) -> dict[str, str]:
+def _outcomes(case: ModelUnderTest, mode: Mode, attacker: Attacker) -> dict[str, str]:
     return {name: bits(right) for name, right in case.attacked(mode, attacker).items()}
 
 

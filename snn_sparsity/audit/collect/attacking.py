@@ -10,23 +10,23 @@ from torch import Tensor
 
 from snn_sparsity.attacks.base import Attack
 from snn_sparsity.attacks.metering import Meter, Metered
-from snn_sparsity.audit.collect.protocols import AttackTarget, Protocol
 from snn_sparsity.audit.collect.subject import Subject
+from snn_sparsity.audit.collect.threat_models import AttackTarget, ThreatModel
 from snn_sparsity.validation import InputError
 
-Record = dict[str, Any]
+BatchResult = dict[str, Any]
 LAST_STEPS = 10
 """Steps over which V11 asks whether the loss still rises (Pintor et al., arXiv 2106.09947)."""
 
 
 def attack_batch(
     subject: Subject,
-    protocol: Protocol,
+    protocol: ThreatModel,
     attack: Attack,
     places: list[int],
     key: Sequence[int],
     target: AttackTarget | None = None,
-) -> Record:
+) -> BatchResult:
     """Attack the images at these places and return what happened, as JSON.
 
     Args:

@@ -12,9 +12,9 @@ from snn_sparsity.audit.collect.facts import facts_of, idle_rules
 from snn_sparsity.audit.collect.journal import Journal
 from snn_sparsity.audit.collect.ledger import Ledger, Tell
 from snn_sparsity.audit.collect.measurements import HARNESS_IMAGES, Measurements
-from snn_sparsity.audit.collect.protocols import PROTOCOLS, SPIKES, Protocol
 from snn_sparsity.audit.collect.sequence import AttackSequence
 from snn_sparsity.audit.collect.subject import Subject
+from snn_sparsity.audit.collect.threat_models import SPIKES, THREAT_MODELS, ThreatModel
 from snn_sparsity.audit.collect.work import Work
 from snn_sparsity.audit.evidence import Evidence, ProtocolEvidence
 
@@ -54,7 +54,7 @@ class Audit:
         subject, claim = replace(self.subject, random=facts.random), self.claim or quoted(self.eps)
         clean = self.journal.once("clean", lambda: clean_hits(subject))
         work = Work(subject, self.budget, self.eps, claim, facts, clean, ledger, self.training, self.source)
-        chosen = [PROTOCOLS[name] for name in self.protocols]
+        chosen = [THREAT_MODELS[name] for name in self.protocols]
         ledger.plan(foreseen(work, chosen) * len(work.right))
         self.foresee(ledger.planned)
         return Evidence(
@@ -70,10 +70,10 @@ class Audit:
             ledger.missing(f"straight through {path}", "it blocks the gradient, and its input and output differ in shape")
         facts = Facts(**known | {"blocked": tuple(known["blocked"])})
         rules = Battery(False, self.budget, self.eps, facts).rules()
-        return facts._replace(idle=self.journal.once("idle rules", lambda: idle_rules(subject, few, facts, rules)))
+        return facts._replace(idle=self.journal.once("idle rules", lambda: idle_rules(subject, few, rules)))
 
 
-def evidence_of(work: Work, protocol: Protocol) -> ProtocolEvidence:
+def evidence_of(work: Work, protocol: ThreatModel) -> ProtocolEvidence:
     """Run one protocol: its attacks, then its measurements."""
     attacks = AttackSequence(work, protocol)
     attacks.run()
@@ -96,7 +96,7 @@ def clean_hits(subject: Subject) -> list[bool]:
     return right
 
 
-def foreseen(work: Work, protocols: Sequence[Protocol]) -> float:
+def foreseen(work: Work, protocols: Sequence[ThreatModel]) -> float:
     """Return the units that an image costs if no attack breaks it: what an audit costs at most."""
     total = 0.0
     for protocol in protocols:

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from snn_sparsity.attacks.base import Attack
 from snn_sparsity.audit.collect.attacking import attack_batch
-from snn_sparsity.audit.collect.protocols import Protocol
 from snn_sparsity.audit.collect.subject import Subject
+from snn_sparsity.audit.collect.threat_models import ThreatModel
 from snn_sparsity.encoders.base import Encoder
 
 STEPS, BATCH = 200, 64
@@ -32,7 +32,7 @@ class PlainConvNet(nn.Module):
         return logits
 
 
-def control(subject: Subject, protocol: Protocol, attacks: list[Attack], reference: nn.Module) -> dict[str, Any]:
+def control(subject: Subject, protocol: ThreatModel, attacks: list[Attack], reference: nn.Module) -> dict[str, Any]:
     """Return what the attacks leave of a plain convolutional network behind the same code: it should be nothing.
 
     Args:

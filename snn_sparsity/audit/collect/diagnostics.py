@@ -4,30 +4,29 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from spikingjelly.activation_based import neuron
 from torch import Tensor
 
 from snn_sparsity.attacks.base import Target, input_gradient, project, uniform_noise, whole_levels
 from snn_sparsity.audit.collect.attacking import attack_batch
 from snn_sparsity.audit.collect.fidelity import group_fidelity, move_fidelity
-from snn_sparsity.audit.collect.protocols import PIXELS, SPIKES, Protocol
 from snn_sparsity.audit.collect.subject import Subject
+from snn_sparsity.audit.collect.threat_models import PIXELS, SPIKES, ThreatModel
 from snn_sparsity.gradient_rules import SurrogateShape
-from snn_sparsity.measure.operations import operations
+from snn_sparsity.gradient_rules.base import spiking_neurons, takes_all_steps
 from snn_sparsity.measure.saturation import membrane_distance, vanishing_degree
 
-Evidence = dict[str, Any]
+Measured = dict[str, Any]
 LANDSCAPE_POINTS = 9
 
 
-def zero_entries(subject: Subject, protocol: Protocol, places: list[int]) -> Evidence:
+def zero_entries(subject: Subject, protocol: ThreatModel, places: list[int]) -> Measured:
     """V7: share of zero entries of the loss gradient at the clean input."""
     target, x, labels = _aim(subject, protocol, places)
     gradient, _ = input_gradient(target.logits, x, labels)
     return {"zero_entries": (gradient == 0).float().mean().item()}
 
 
-def loss_under_noise(subject: Subject, protocol: Protocol, places: list[int], draws: int, eps: float) -> Evidence:
+def loss_under_noise(subject: Subject, protocol: ThreatModel, places: list[int], draws: int, eps: float) -> Measured:
     """V9: mean of min(1, |change of loss| / |loss|) under noise of half the radius (Pintor et al., arXiv 2106.09947)."""
     target, x, labels = _aim(subject, protocol, places)
     generator = subject.generator(9)
@@ -40,7 +39,7 @@ def loss_under_noise(subject: Subject, protocol: Protocol, places: list[int], dr
     return {"loss_change": torch.stack(changes).mean().item()}
 
 
-def fidelity(subject: Subject, protocol: Protocol, places: list[int], eps: float) -> Evidence:
+def gradient_fidelity(subject: Subject, protocol: ThreatModel, places: list[int], eps: float) -> Measured:
     """V20: predicted against true changes of the loss over random moves at the scale of eps."""
     target, x, labels = _aim(subject, protocol, places)
     generator = subject.generator(20)
@@ -51,7 +50,7 @@ def fidelity(subject: Subject, protocol: Protocol, places: list[int], eps: float
     return {"signs_agree": found.sign_agreement, "rank_correlation": found.spearman}
 
 
-def surrogate_cosine(subject: Subject, places: list[int]) -> Evidence:
+def surrogate_cosine(subject: Subject, places: list[int]) -> Measured:
     """V20: mean cosine of an image's spike gradients under ATan with alpha 1 and 8."""
     target, x, labels = _aim(subject, SPIKES, places)
     gradients = []
@@ -61,19 +60,18 @@ def surrogate_cosine(subject: Subject, places: list[int]) -> Evidence:
     return {"surrogate_cosine": F.cosine_similarity(gradients[0], gradients[1], dim=1).mean().item()}
 
 
-def vanishing(subject: Subject, places: list[int]) -> Evidence:
-    """V21: mean vanishing degree of each layer of integrate-and-fire neurons (arXiv 2512.22522)."""
+def vanishing(subject: Subject, places: list[int]) -> Measured:
+    """V21: mean vanishing degree of each layer of SpikingJelly's neurons in multi-step mode (arXiv 2512.22522)."""
+    layers = [one for one in spiking_neurons(subject.classifier).items() if takes_all_steps(one[1])]
     target, x, _ = _aim(subject, SPIKES, places)
     degrees: dict[str, float] = {}
     handles = []
-    for operation in operations(subject.classifier, ["neuron"]):
-        if not isinstance(operation.module, neuron.IFNode) or not hasattr(operation.module.surrogate_function, "primitive_function"):
-            continue
+    for path, layer in layers:
 
-        def note(module: Any, inputs: tuple[Tensor, ...], output: Tensor, path: str = operation.path) -> None:
+        def note(module: Any, inputs: tuple[Tensor, ...], output: Tensor, path: str = path) -> None:
             degrees[path] = vanishing_degree(module.surrogate_function, membrane_distance(module, inputs[0])).mean().item()
 
-        handles.append(operation.module.register_forward_hook(note))
+        handles.append(layer.register_forward_hook(note))
     try:
         with torch.no_grad():
             target.logits(x)
@@ -83,7 +81,7 @@ def vanishing(subject: Subject, places: list[int]) -> Evidence:
     return {"vanishing": degrees}
 
 
-def landscape(subject: Subject, protocol: Protocol, places: list[int], eps: float) -> Evidence:
+def landscape(subject: Subject, protocol: ThreatModel, places: list[int], eps: float) -> Measured:
     """V22: share of images whose loss rises more than twice as far along the gradient's signs as along random ones."""
     target, x, labels = _aim(subject, protocol, places)
     gradient, _ = input_gradient(target.logits, x, labels)
@@ -92,7 +90,7 @@ def landscape(subject: Subject, protocol: Protocol, places: list[int], eps: floa
     return {"landscape": (along > 2 * aside).float().mean().item()}
 
 
-def pixel_noise(subject: Subject, places: list[int], eps: float) -> Evidence:
+def pixel_noise(subject: Subject, places: list[int], eps: float) -> Measured:
     """V25: accuracy under one draw of whole-number noise of 1 grey level and of the ball's."""
     found = {}
     for levels in sorted({1, whole_levels(eps)}):
@@ -104,7 +102,7 @@ def pixel_noise(subject: Subject, places: list[int], eps: float) -> Evidence:
     return {"noise": found}
 
 
-def _aim(subject: Subject, protocol: Protocol, places: list[int]) -> tuple[Any, Tensor, Tensor]:
+def _aim(subject: Subject, protocol: ThreatModel, places: list[int]) -> tuple[Any, Tensor, Tensor]:
     generator = subject.generator(7)
     return protocol.target(subject, generator), *protocol.inputs(subject, places, generator)
 

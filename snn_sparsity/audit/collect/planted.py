@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from snn_sparsity.attacks.base import Attack, project, random_corners
 from snn_sparsity.audit.collect.attacking import attack_batch
-from snn_sparsity.audit.collect.protocols import Protocol
 from snn_sparsity.audit.collect.subject import Subject
+from snn_sparsity.audit.collect.threat_models import ThreatModel
 from snn_sparsity.measure.operations import operations
 
 INNER = 999
@@ -57,7 +57,7 @@ class Features(nn.Module):
         return seen[-1].mean(0) if seen[-1].ndim == 3 else seen[-1]
 
 
-class Planted(Features):
+class PlantedNetwork(Features):
     """A classifier whose last linear layer is replaced by a read-out of two classes; all before it stays as it is."""
 
     def __init__(self, classifier: nn.Module, read_out: ReadOut) -> None:
@@ -70,7 +70,7 @@ class Planted(Features):
         return torch.stack([-score, score], 1)
 
 
-def planted(subject: Subject, protocol: Protocol, place: int, attacks: dict[str, Attack]) -> dict[str, bool] | None:
+def planted(subject: Subject, protocol: ThreatModel, place: int, attacks: dict[str, Attack]) -> dict[str, bool] | None:
     """Plant one adversarial example at the rim of an image's ball, and let attacks look for it.
 
     999 points inside 0.95 eps (the image among them) are class 0, one corner of the ball is class 1: a linear read-out of the frozen
@@ -96,7 +96,7 @@ def planted(subject: Subject, protocol: Protocol, place: int, attacks: dict[str,
         return None
     twin = replace(
         subject,
-        classifier=Planted(subject.classifier, read_out),
+        classifier=PlantedNetwork(subject.classifier, read_out),
         images=subject.images[place : place + 1],
         labels=torch.zeros(1, dtype=torch.long),
         num_classes=2,
@@ -139,7 +139,7 @@ def separate(inner: Tensor, corner: Tensor) -> ReadOut | None:
     return ReadOut(weights, largest + CLOSENESS * (planted_at - largest))
 
 
-def _features_at(subject: Subject, protocol: Protocol, x: Tensor) -> Tensor:
+def _features_at(subject: Subject, protocol: ThreatModel, x: Tensor) -> Tensor:
     """Return the features [n,F] of inputs [n,...] of a protocol's target."""
     target = protocol.target(replace(subject, classifier=Features(subject.classifier)), subject.generator(15))
     return torch.cat([target.judge(part) for part in x.split(subject.batch_size)])

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from snn_sparsity.attacks import Swap, Transfer
 from snn_sparsity.attacks.base import Attack
-from snn_sparsity.audit.collect.attacking import Record, attack_batch
+from snn_sparsity.audit.collect.attacking import BatchResult, attack_batch
 from snn_sparsity.audit.collect.battery import ANYWHERE, MAIN, UNBOUNDED, Battery, Job, cost
 from snn_sparsity.audit.collect.outcomes import outcome_of
-from snn_sparsity.audit.collect.protocols import Protocol
+from snn_sparsity.audit.collect.threat_models import ThreatModel
 from snn_sparsity.audit.collect.work import Work
 from snn_sparsity.audit.evidence import AttackEvidence
 from snn_sparsity.networks.rate_twin import MeanOverTime, rate_twin
@@ -38,10 +38,10 @@ class AttackSequence:
     """
 
     work: Work
-    protocol: Protocol
+    protocol: ThreatModel
     evidence: list[AttackEvidence] = field(default_factory=list, init=False)
-    records: list[Record] = field(default_factory=list, init=False)
-    quoted: list[Record] = field(default_factory=list, init=False)
+    records: list[BatchResult] = field(default_factory=list, init=False)
+    quoted: list[BatchResult] = field(default_factory=list, init=False)
 
     @cached_property
     def battery(self) -> Battery:
@@ -138,7 +138,7 @@ class AttackSequence:
     def _survives(self, place: int) -> bool:
         return not any(one.fooled[place] or one.seen[place] for one in self.evidence if one.seen and one.eps <= self.work.eps)
 
-    def _attack(self, job: Job, places: list[int], planned: bool = True) -> list[Record]:
+    def _attack(self, job: Job, places: list[int], planned: bool = True) -> list[BatchResult]:
         """Attack the images at these places, keep the evidence, and return the records."""
         work, protocol = self.work, self.protocol
         name, units = f"{protocol.name}: {job.role}: {job.name}", cost(job.attack)
@@ -147,7 +147,7 @@ class AttackSequence:
         work.ledger.plan(units * (len(places) - planned * len(work.right)))
         if protocol.drifts:
             # It is all or nothing: a batch depends on those before it.
-            records: list[Record] = work.ledger.once(name, units * len(places), lambda: self._drifting(job.attack, places, key))
+            records: list[BatchResult] = work.ledger.once(name, units * len(places), lambda: self._drifting(job.attack, places, key))
         else:
             records = [
                 work.ledger.once(
@@ -159,7 +159,7 @@ class AttackSequence:
         self.records += [record for record in records if record["status"] == "done"]
         return records
 
-    def _drifting(self, attack: Attack, places: list[int], key: tuple[int, ...]) -> list[Record]:
+    def _drifting(self, attack: Attack, places: list[int], key: tuple[int, ...]) -> list[BatchResult]:
         subject = self.work.subject
         target = self.protocol.target(subject, subject.generator(*key))
         return [
@@ -168,7 +168,7 @@ class AttackSequence:
         ]
 
 
-def _left(places: list[int], records: list[Record]) -> list[int]:
+def _left(places: list[int], records: list[BatchResult]) -> list[int]:
     """Return which of the places no record has broken."""
     broken = {
         place
@@ -180,7 +180,7 @@ def _left(places: list[int], records: list[Record]) -> list[int]:
     return [place for place in places if place not in broken]
 
 
-def _without_gradient(records: list[Record]) -> set[int]:
+def _without_gradient(records: list[BatchResult]) -> set[int]:
     """Return the places whose gradient was exactly 0 at the start."""
     done = [record for record in records if record["status"] == "done"]
     return {place for record in done for place, zero in zip(record["places"], record["zero_start"], strict=True) if zero}

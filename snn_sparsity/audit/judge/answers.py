@@ -8,7 +8,7 @@ from snn_sparsity.audit.judge.case import Case, Mask
 from snn_sparsity.audit.judge.checks import CHECKS
 from snn_sparsity.audit.judge.checks.base import Check, CheckStatus, Finding, level, significant
 from snn_sparsity.audit.judge.comparisons import Comparison, comparisons
-from snn_sparsity.audit.judge.statistics import Share
+from snn_sparsity.audit.judge.statistics import Proportion
 from snn_sparsity.audit.judge.thresholds import BROKEN, FEW
 from snn_sparsity.units import Levels
 
@@ -50,10 +50,10 @@ class Answers:
     under_attack: str
     belief: Belief
     because: str
-    clean: Share
-    quoted: Share | None
-    native: Share | None
-    worst: Share | None
+    clean: Proportion
+    quoted: Proportion | None
+    native: Proportion | None
+    worst: Proportion | None
     comparisons: list[Comparison]
     checks: list[Checked]
     beside: list[str]
@@ -114,17 +114,17 @@ def _judge(case: Case) -> Answers:
     )
 
 
-def _share(case: Case, mask: Mask | None) -> Share | None:
+def _share(case: Case, mask: Mask | None) -> Proportion | None:
     return None if mask is None else case.share(mask)
 
 
-def _under_attack(worst: Share | None) -> str:
+def _under_attack(worst: Proportion | None) -> str:
     if worst is None:
         return "not measured"
     return f"BROKEN: {counted(worst)}" if worst.high <= BROKEN else f"at most {counted(worst)}"
 
 
-def counted(share: Share) -> str:
+def counted(share: Proportion) -> str:
     """Return a share with its count and interval.
 
     Example:
@@ -188,7 +188,7 @@ def _what_to_do(case: Case, belief: Belief, because: str) -> str:
     return f"At eps {Levels(case.evidence.eps)}: {sentence[0].lower()}{sentence[1:]} To judge the quoted {number}, audit that ball."
 
 
-def _sentence(belief: Belief, worst: Share, quoted: Share | None) -> str:
+def _sentence(belief: Belief, worst: Proportion, quoted: Proportion | None) -> str:
     if belief in ("MASKED", "WEAK ATTACK"):
         number = f"{100 * quoted.value:.1f} %" if quoted and quoted.value > worst.value else "an accuracy under this attack"
         return f"Do not quote {number}: at most {_left(worst)} survive."
@@ -199,7 +199,7 @@ def _sentence(belief: Belief, worst: Share, quoted: Share | None) -> str:
     return f"Quote at most {_left(worst)}, as an upper bound: no sign of masking was found."
 
 
-def _left(share: Share) -> str:
+def _left(share: Proportion) -> str:
     return f"{100 * share.value:.1f} % ({round(share.value * share.samples)} of {share.samples})"
 
 

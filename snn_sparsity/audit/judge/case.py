@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_sparsity.audit.evidence import AttackEvidence, Diagnostics, Evidence, Harness, ProtocolEvidence, Role
-from snn_sparsity.audit.judge.statistics import Share, wilson
+from snn_sparsity.audit.judge.statistics import Proportion, wilson
 
 Mask = NDArray[np.bool_]
 SLACK = 1e-6
@@ -97,7 +97,7 @@ class Case:
     def _claims(self) -> list[AttackEvidence]:
         return [one for one in self.attacks("claim") if one.status == "done"]
 
-    def share(self, mask: Mask) -> Share:
+    def share(self, mask: Mask) -> Proportion:
         """Return how many are right, with the 95 % interval."""
         return wilson(int(mask.sum()), self.samples)
 

@@ -10,7 +10,7 @@ from snn_sparsity.audit.judge.comparisons import Comparison, comparisons
 from snn_sparsity.audit.judge.thresholds import BEYOND_DOUBT, FEW, LEVEL
 
 CheckStatus = Literal["fail", "warn", "not run", "pass", "does not apply"]
-Kind = Literal["valid", "masked", "weak", "worked", "symptom"]
+FailureKind = Literal["valid", "masked", "weak", "worked", "symptom"]
 """``valid``: a failure makes the answer NOT VALID; ``masked`` and ``weak``: it makes it MASKED or WEAK ATTACK; the others stand beside."""
 
 
@@ -42,7 +42,7 @@ class Check:
     """
 
     id: str
-    kind: Kind
+    kind: FailureKind
     question: str
     threshold: str
     source: str

@@ -1,4 +1,4 @@
-"""What an attacker may change, an object a protocol: what is attacked, what counts as a legal input, and which attacks make sense."""
+"""What an attacker may change, an object a threat model: what is attacked, what counts as a legal input, and which attacks make sense."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -8,17 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from snn_sparsity.attacks import Noise
-from snn_sparsity.attacks.base import Space, project, random_levels, uniform_noise
-from snn_sparsity.attacks.targets import BatchNormMode, ImageTarget, SpikeTarget
+from snn_sparsity.attacks.base import project, random_levels, uniform_noise
+from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
 from snn_sparsity.audit.collect.battery import Battery, Budget, Facts
 from snn_sparsity.audit.collect.subject import Subject
+from snn_sparsity.protocols import BatchNormMode, Space
 
 AttackTarget = SpikeTarget | ImageTarget
 
 
 @dataclass(frozen=True)
-class Protocol(ABC):
-    """One threat model.
+class ThreatModel(ABC):
+    """What an attacker may change, and how BatchNorm behaves meanwhile.
 
     Args:
         name: Which; it keys the random numbers.
@@ -69,7 +70,7 @@ class Protocol(ABC):
         """Return whether attacked inputs could occur."""
 
 
-class Pixels(Protocol):
+class Pixels(ThreatModel):
     """Pixels are changed, the same change at every time step; what is judged is an 8-bit image."""
 
     space = "image"
@@ -109,7 +110,7 @@ class Pixels(Protocol):
         return {"in_bounds": _in_bounds(target, x_adv), "on_lattice": bool(torch.equal(self.settled(x_adv), x_adv))}
 
 
-class Spikes(Protocol):
+class Spikes(ThreatModel):
     """Encoded spikes are changed by real numbers, each time step by itself."""
 
     space = "spikes"
@@ -166,4 +167,4 @@ def _in_bounds(target: AttackTarget, x_adv: Tensor) -> bool:
 PIXELS = Pixels("image", "pixels, the same change at every time step; BatchNorm in eval mode")
 SPIKES = Spikes("spikes", "encoded spikes, by real numbers, each time step by itself; BatchNorm in eval mode")
 PAPER = Spikes("paper", "encoded spikes; BatchNorm takes the batch's statistics while the attack is crafted", "batch")
-PROTOCOLS: dict[str, Protocol] = {one.name: one for one in (PIXELS, SPIKES, PAPER)}
+THREAT_MODELS: dict[str, ThreatModel] = {one.name: one for one in (PIXELS, SPIKES, PAPER)}
