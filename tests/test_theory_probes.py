@@ -304,8 +304,8 @@ def test_weight_shares_by_hand():
     reachable = torch.tensor([[True, True], [False, True]])
     shares = {name: share.item() for name, share in weight_shares(weight, gradient, reachable)}
     assert shares == pytest.approx({
-        "weight_gradient_zero": 3 / 4, "weight_gradient_zero_reachable": 2 / 3, "weight_zero": 1 / 4, "weight_zero_reachable": 1 / 3,
-        "weight_denormal": 1 / 4, "weight_denormal_reachable": 0, "weight_small": 3 / 4, "weight_small_reachable": 2 / 3,
+        "trail_weight_gradient_zero": 3 / 4, "trail_weight_gradient_zero_reachable": 2 / 3, "trail_weight_zero": 1 / 4, "trail_weight_zero_reachable": 1 / 3,
+        "trail_weight_denormal": 1 / 4, "trail_weight_denormal_reachable": 0, "trail_weight_small": 3 / 4, "trail_weight_small_reachable": 2 / 3,
     })  # fmt: skip
 
 

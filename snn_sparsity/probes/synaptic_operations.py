@@ -9,6 +9,7 @@ from spikingjelly.activation_based.op_counter import DispatchCounterMode, FlopCo
 from torch import Tensor
 
 from snn_sparsity.batch import SpikeBatch
+from snn_sparsity.measure.names import ENERGY, FIRING_RATE, FLOPS, SYNOPS
 from snn_sparsity.measure.operations import kind_of
 from snn_sparsity.probes.base import Probe, ProbeContext
 
@@ -48,5 +49,5 @@ class SynapticOperations(Probe):
             with DispatchCounterMode([flops, synops]):
                 classifier(spikes)
             report = estimate_simple_energy(classifier, spikes)
-        rate = {"firing_rate": float(torch.cat(fired).mean())} if fired else {}
-        return {"flops": flops.get_total(), "synops": synops.get_total(), "energy": report.energy_total_pj} | rate
+        rate = {FIRING_RATE: float(torch.cat(fired).mean())} if fired else {}
+        return {FLOPS: flops.get_total(), SYNOPS: synops.get_total(), ENERGY: report.energy_total_pj} | rate
