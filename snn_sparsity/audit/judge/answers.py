@@ -10,6 +10,7 @@ from snn_sparsity.audit.judge.checks.base import Check, CheckStatus, Finding, le
 from snn_sparsity.audit.judge.comparisons import Comparison, comparisons
 from snn_sparsity.audit.judge.statistics import Proportion
 from snn_sparsity.audit.judge.thresholds import BROKEN, FEW
+from snn_sparsity.units import Levels
 
 Belief = Literal["NOT VALID", "MASKED", "WEAK ATTACK", "NO SIGN OF MASKING", "TOO FEW IMAGES"]
 
@@ -177,15 +178,29 @@ def _what_to_do(case: Case, belief: Belief, because: str) -> str:
         return "Quote nothing: no attack ran."
     if belief == "NOT VALID":
         return f"Quote no accuracy under attack of this protocol: the measurement is not valid ({because})."
-    left = f"{100 * worst.value:.1f} % ({round(worst.value * worst.samples)} of {worst.samples})"
+    if quoted is None or case.same_ball:
+        return _sentence(belief, worst, quoted)
+    # What holds in one ball need not hold in the other.
+    number, bound = f"{100 * quoted.value:.1f} % at eps {Levels(case.quoted_eps)}", _share(case, case.within(case.quoted_eps))
+    if belief in ("MASKED", "WEAK ATTACK") and bound is not None and bound.value < quoted.value:
+        return f"Do not quote {number}: at most {_left(bound)} survive there."
+    sentence = _sentence(belief, worst, None)
+    return f"At eps {Levels(case.evidence.eps)}: {sentence[0].lower()}{sentence[1:]} To judge the quoted {number}, audit that ball."
+
+
+def _sentence(belief: Belief, worst: Proportion, quoted: Proportion | None) -> str:
     if belief in ("MASKED", "WEAK ATTACK"):
         number = f"{100 * quoted.value:.1f} %" if quoted and quoted.value > worst.value else "an accuracy under this attack"
-        return f"Do not quote {number}: at most {left} survive."
+        return f"Do not quote {number}: at most {_left(worst)} survive."
     if belief == "TOO FEW IMAGES":
-        return f"Quote nothing yet: audit {FEW} images or more; at most {left} survive so far."
+        return f"Quote nothing yet: audit {FEW} images or more; at most {_left(worst)} survive so far."
     if worst.high <= BROKEN:
-        return f"Call it broken: {left} survive."
-    return f"Quote at most {left}, as an upper bound: no sign of masking was found."
+        return f"Call it broken: {_left(worst)} survive."
+    return f"Quote at most {_left(worst)}, as an upper bound: no sign of masking was found."
+
+
+def _left(share: Proportion) -> str:
+    return f"{100 * share.value:.1f} % ({round(share.value * share.samples)} of {share.samples})"
 
 
 def _failed(checked: list[Checked], kind: str) -> list[Checked]:
@@ -198,5 +213,8 @@ def _beside(case: Case, checked: list[Checked]) -> list[str]:
     found = [
         f"{one.check.id} {one.finding.status}: {one.check.question} {one.finding.found}" for one in checked if one.finding.status in shown
     ]
+    if not case.same_ball:
+        balls = f"the quoted attack's eps is {Levels(case.quoted_eps)}, the audited one {Levels(case.evidence.eps)}"
+        found.insert(0, f"{balls}: V27 compares inside the first, all else is of the second")
     found += [f"did not run: {one.name}: {one.why}" for one in case.protocol.attacks if one.status in ("failed", "skipped")]
     return [*found, *([] if case.evidence.complete else ["the audit was stopped before its end"])]

@@ -9,11 +9,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from snn_sparsity.audit.evidence import Evidence, ProtocolEvidence
 from snn_sparsity.audit.judge.answers import Answers, Checked, counted, judge
-from snn_sparsity.audit.judge.case import Case
+from snn_sparsity.audit.judge.case import SLACK, Case
 from snn_sparsity.audit.judge.checks.v12_radius import by_radius
 from snn_sparsity.audit.judge.statistics import Proportion
 from snn_sparsity.documents.page import markdown_text
 from snn_sparsity.runs.files import write_whole
+from snn_sparsity.units import Levels
 
 SEVERITY = {"NOT VALID": "bad", "MASKED": "bad", "WEAK ATTACK": "bad", "TOO FEW IMAGES": "doubt", "NO SIGN OF MASKING": "good"}
 ORDER = ("fail", "warn", "not run", "pass", "does not apply")
@@ -99,7 +100,10 @@ def shown(audits: Sequence[Evidence]) -> list[Shown]:
         for name, protocol in evidence.protocols.items():
             case = Case(evidence, protocol)
             levels = [("no attack", case.clean)]
-            for label, mask in (("quoted attack", case.quoted), ("and native attacks", case.native), ("and all others", case.worst)):
+            # An attack in a larger ball is no part of what is left in this one.
+            quoted = case.quoted if case.quoted_eps <= evidence.eps + SLACK else None
+            quoted_at = "quoted attack" if case.same_ball else f"quoted attack, eps {Levels(case.quoted_eps)}"
+            for label, mask in ((quoted_at, quoted), ("and native attacks", case.native), ("and all others", case.worst)):
                 if mask is not None:
                     levels.append((label, levels[-1][1] & mask))
             found.append(
