@@ -35,7 +35,7 @@ PACKAGES = ("torch", "torchvision", "lightning", "spikingjelly", "torchmetrics",
 
 
 class RunRecord(Callback):
-    """Write ``run.json``: command, status, git commit, versions, device, precision, SpikingJelly's kernel, data checksums, wall time, time in training steps.
+    """Write ``run.json``: command, status, git commit, versions, device, precision, SpikingJelly's kernel, data checksums, times.
 
     ``status`` is ``running`` until the run ends, then ``finished``, ``interrupted`` (Ctrl-C, SIGTERM) or ``failed``: a killed run
     never counts as finished. The resolved configuration lies beside it as ``config.yaml``. Of a run that went on in its directory,
