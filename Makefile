@@ -39,8 +39,9 @@ gpu-proof: setup ## Show or refute on this GPU what is claimed of one (3 minutes
 docs: setup ## Build the documentation as a site: build/docs/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
-report: setup ## Put the kept runs beside the paper: results/report/report.html
-	$(BIN)/snn-sparsity report results --out results/report
+report: setup ## Put the kept runs beside the paper: results/report/report.html, and the parts of README and docs made of it
+	$(BIN)/snn-sparsity report results --out results/report --into README.md docs/findings.md docs/defences.md
+	for figure in causal defences; do test ! -f results/report/figures/$$figure.png || cp results/report/figures/$$figure.png docs/images/findings; done
 
 lint: setup ## Check style
 	$(BIN)/ruff check .

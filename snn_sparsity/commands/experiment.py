@@ -22,12 +22,11 @@ from snn_sparsity.gradient_rules import PoolGradient
 from snn_sparsity.probes.base import undisturbed
 from snn_sparsity.reproduction import causal
 from snn_sparsity.reproduction.attackers import ALPHA, ATTACKERS, CODEBOOK_STEPS, EPS, STEPS
+from snn_sparsity.reproduction.causal import MEASURED
 from snn_sparsity.reproduction.paper import network_name
 from snn_sparsity.runs.files import write_whole
 from snn_sparsity.runs.records import Record, find_records
 from snn_sparsity.validation import InputError, require_number
-
-MEASURED = "causal.json"
 
 
 def run(given: Namespace) -> int:
@@ -39,14 +38,14 @@ def run(given: Namespace) -> int:
     require_number("--eval_batch_size", given.eval_batch_size, at_least=1, whole=True)
     if given.name == "trail":
         return _trail(given)
-    content = _measured(given) if given.runs else _read(given.out / MEASURED)
-    networks = [causal.Trained.read(each) for each in content["networks"]]
-    return _write(given.out, "Do zeros make a network robust?", list(causal.blocks(networks)))
+    if given.runs:
+        _measured(given)
+    return _write(given.out, "Do zeros make a network robust?", list(causal.blocks(causal.networks_of(given.out / MEASURED))))
 
 
-def _measured(given: Namespace) -> dict[str, Any]:
-    """Return what the runs' networks did, and what earlier experiments among the folders say of theirs."""
-    parts = {path: _read(path / MEASURED) for path in given.runs if (path / MEASURED).is_file()}
+def _measured(given: Namespace) -> None:
+    """Write what the runs' networks did, and what earlier experiments among the folders say of theirs."""
+    parts = {path: causal.read(path / MEASURED) for path in given.runs if (path / MEASURED).is_file()}
     settings = {
         "samples": given.samples,
         "batch_size": given.batch_size,
@@ -71,7 +70,6 @@ def _measured(given: Namespace) -> dict[str, Any]:
         raise InputError("the same network is given twice: in two runs or experiments its weights are equal; give one of them")
     content = {"schema": 1, "settings": settings, "networks": networks}
     write_whole(given.out / MEASURED, json.dumps(content, indent=1) + "\n")
-    return content
 
 
 def _measure(records: Sequence[Record], given: Namespace, journal: Journal) -> list[dict[str, Any]]:
@@ -144,18 +142,6 @@ def _share(rule: Mapping[str, Any] | None, path: Path) -> str:
     if not str(rule["class_path"]).endswith(f".{PoolGradient.__name__}"):
         raise InputError(f"{path} was trained under {rule['class_path']}: the experiment knows PoolGradient")
     return str((rule.get("init_args") or {}).get("share", PoolGradient().share))
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{file} cannot be read ({type(error).__name__}): give runs to measure, or --out with a {file.name} in it"
-        ) from error
-    if not isinstance(content, dict) or content.get("schema") != 1 or not content.get("networks"):
-        raise InputError(f"{file} holds no such experiment")
-    return content
 
 
 def _trail(given: Namespace) -> int:

@@ -1,19 +1,35 @@
 """``snn-sparsity report``: finished runs beside the paper, as a page, Markdown and CSV."""
 
 from argparse import Namespace
+from pathlib import Path
 
 from snn_sparsity.commands.plot import save
+from snn_sparsity.reproduction.causal import MEASURED, networks_of
+from snn_sparsity.reproduction.inserts import filled
 from snn_sparsity.reproduction.report import Report
 from snn_sparsity.runs.files import write_whole
 from snn_sparsity.runs.records import find_records
+from snn_sparsity.validation import InputError
 
 
 def run(given: Namespace) -> int:
     """Run the command."""
-    report = Report(find_records(given.runs), given.out)
+    experiments = [file for folder in given.runs for file in sorted(folder.rglob(MEASURED))]
+    report = Report(find_records(given.runs), given.out, {file: networks_of(file) for file in experiments})
+    into = {path: filled(_read(path), report.parts, path) for path in given.into}
     contents = {"report.html": report.html(), "report.md": report.markdown(), "report.csv": report.csv()}
     save(report.figures(), given.out / "figures")
     for name, content in contents.items():
         write_whole(given.out / name, content)
         print(given.out / name)
+    for path, content in into.items():
+        write_whole(path, content)
+        print(path)
     return 0
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"--into {path} cannot be read: {error}") from error

@@ -291,6 +291,14 @@ def _report(tree: Tree) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("report"), metavar="DIR", help="folder for report.html, .md, .csv and figures/ (default: report)"
     )
+    parser.add_argument(
+        "--into",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="Markdown documents whose marked parts are made anew",
+    )
 
 
 def _keep(tree: Tree) -> None:

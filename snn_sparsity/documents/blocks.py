@@ -1,6 +1,6 @@
 """What pages and their twins in Markdown are made of. Text is plain; how each part looks is said in ``templates/`` alone."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -34,6 +34,28 @@ class Bullets:
 
     kind: ClassVar[str] = "bullets"
     items: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A table of contents: links to what follows."""
+
+    kind: ClassVar[str] = "contents"
+    links: "Sequence[Link]"
+
+
+@dataclass(frozen=True)
+class Folded:
+    """What is shown once it is asked for.
+
+    Attributes:
+        summary: What it holds, in a line.
+        blocks: All of it.
+    """
+
+    kind: ClassVar[str] = "folded"
+    summary: str
+    blocks: "Sequence[Block]"
 
 
 @dataclass(frozen=True)
@@ -134,10 +156,19 @@ class Table:
         return [[cell.text for cell in row] for row in self.rows]
 
 
-Block = str | Heading | Bullets | Card | Link | Picture | Table
+Block = str | Heading | Bullets | Contents | Folded | Card | Link | Picture | Table
 """A str is a paragraph."""
 
 MISSING = Cell("-")
+
+
+def flat(blocks: Iterable[Block]) -> Iterator[Block]:
+    """Yield blocks, and those that are folded away in their place."""
+    for block in blocks:
+        if isinstance(block, Folded):
+            yield from flat(block.blocks)
+        else:
+            yield block
 
 
 def words(texts: Iterable[object]) -> list[Cell]:

@@ -43,6 +43,19 @@ def markdown(title: str, blocks: Iterable[Block], figures: str = "") -> str:
     return _encodable("\n".join(line.rstrip() for line in lines) + "\n")
 
 
+def fragment(blocks: Iterable[Block]) -> str:
+    """Return blocks in Markdown without a heading or pictures, to stand in another document.
+
+    Example:
+        >>> print(fragment(["One sentence.", "Another."]))
+        One sentence.
+        <BLANKLINE>
+        Another.
+        <BLANKLINE>
+    """
+    return markdown("", blocks).partition("\n")[2].strip("\n") + "\n"
+
+
 def markdown_text(text: str) -> str:
     r"""Return plain text so that Markdown shows it as it is, on one line.
 

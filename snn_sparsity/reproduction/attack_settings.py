@@ -26,9 +26,14 @@ class AttackSettings(NamedTuple):
 
     @property
     def label(self) -> str:
-        """Short name, with what is attacked: a column's title."""
+        """Short name, with what is attacked."""
+        return f"{self.short} ({self.protocol.space}, BN {self.protocol.batch_norm})"
+
+    @property
+    def short(self) -> str:
+        """Name and number of steps, where all else is said beside it."""
         steps = dict(self.settings).get("steps")
-        return f"{self.name}{f'-{steps}' if steps else ''} ({self.protocol.space}, BN {self.protocol.batch_norm})"
+        return f"{self.name}{f'-{steps}' if steps else ''}"
 
     @property
     def details(self) -> str:

@@ -1,9 +1,11 @@
 """Do zeros make a network robust? Networks x attackers, compared in pairs on the same images, and one figure that answers."""
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,11 +17,13 @@ from snn_sparsity.documents.blocks import Block, Heading, Picture, Table, words
 from snn_sparsity.figures.drawing import BLUE, VERMILLION, canvas, labelled, legend
 from snn_sparsity.reproduction.attackers import ATTACKERS, MODES, TITLES, Attacker, Mode, attacks_in, same_as
 from snn_sparsity.reproduction.paired import Difference, Pooled, Slope, difference, pooled, slope, smallest_effect
+from snn_sparsity.validation import InputError
 
 COLOURS = {"max": BLUE, "avg": VERMILLION}
 LEVEL = 0.05
 SPARSE, DENSE = "sparse", "dense"
 WORST = "worst of all attackers"
+CAPTION = "Accuracy under the strongest attack of each protocol against zeros at the pooling's input; a point is a network and an attacker."
 PURE: tuple[Attacker, Attacker] = ("first", "uniform")
 """The sparsest attacker and the densest."""
 
@@ -99,6 +103,38 @@ class Trained:
         """Return which images withstand every attacker and attack of a mode, and are classified right without one."""
         every = [self.clean, *(outcome for attacks in self.outcomes[mode].values() for outcome in attacks.values())]
         return [all(each) for each in zip(*every, strict=True)]
+
+
+MEASURED = "causal.json"
+
+
+def read(file: Path) -> dict[str, Any]:
+    """Return what an experiment measured, as its file holds it.
+
+    Raises:
+        InputError: If there is no such file, or it holds something else.
+    """
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{file} cannot be read ({type(error).__name__}): give runs to measure, or --out with a {file.name} in it"
+        ) from error
+    if not isinstance(content, dict) or content.get("schema") != 1 or not content.get("networks"):
+        raise InputError(f"{file} holds no such experiment")
+    return content
+
+
+def networks_of(file: Path) -> list[Trained]:
+    """Return the networks of an experiment.
+
+    Raises:
+        InputError: If the file cannot be read, or holds something else.
+    """
+    try:
+        return [Trained.read(each) for each in read(file)["networks"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file} is of another version ({type(error).__name__}: {error}): measure again") from error
 
 
 class Contrast(NamedTuple):
@@ -294,10 +330,7 @@ def blocks(networks: Sequence[Trained]) -> Iterator[Block]:
         "with either pooling were trained with either gradient. A horizontal cloud refutes the claim, a slope upwards supports it."
     )
     yield from answer(networks)
-    caption = (
-        "Accuracy under the strongest attack of each protocol against zeros at the pooling's input; a point is a network and an attacker."
-    )
-    yield Picture("causal", lambda: figure(networks), caption)
+    yield Picture("causal", lambda: figure(networks), CAPTION)
     if found := effects(networks):
         yield Heading(EFFECTS)
         yield ABOUT_EFFECTS
@@ -335,7 +368,7 @@ def figure(networks: Sequence[Trained]) -> Figure:
                     "markerfacecolor": COLOURS[each.pooling] if each.training == SPARSE else "white",
                 }  # fmt: skip
                 panel.errorbar(100 * each.zeros[mode][attacker], 100 * share.value, errors, linewidth=0.6, **look)
-                label = f"{each.pooling} forward, trained {each.training}{'' if each.weight_decay else ', no decay'}"
+                label = f"{each.pooling}, trained {each.training}{'' if each.weight_decay else ', no decay'}"
                 panel.plot([], [], linestyle="none", label=label, **look)
         found = slopes(networks, mode, attack)
         panel.set_title(

@@ -49,6 +49,25 @@ def _images(result: Result) -> Iterator[str]:
     for what, words in (("jpeg", "JPEG versions"), ("unknown", "not known")):
         if found.get(what):
             yield f"SOME IMAGES: {found[what]:,} of {found['images']:,} are {words}"
+    if found.get("test") and result.clean is not None and result.clean_images:
+        low, high = on_originals(round(result.clean.value * result.clean_images), result.clean_images, int(found["test"]))
+        yield f"clean on original pixels alone: {100 * low:.2f} to {100 * high:.2f} %, as up to {found['test']} test images are others"
+
+
+def on_originals(right: int, images: int, others: int) -> tuple[float, float]:
+    """Return between what the accuracy on the original images lies, whichever of the others were classified right.
+
+    Args:
+        right: Images that were classified right, of all.
+        images: All images.
+        others: At most so many of them are not original.
+
+    Example:
+        >>> on_originals(75, 102, 2)
+        (0.73, 0.75)
+    """
+    originals = max(images - others, 1)
+    return max(right - others, 0) / originals, min(right, originals) / originals
 
 
 def _other_settings(result: Result) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """The paper's own numbers, from ``paper_tables.yaml`` and nowhere else."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -21,6 +21,7 @@ class PaperRow:
         table: 1, 2 or 3.
         dataset: ``cifar10`` or ``cifar100``.
         quoted: The row's name where the paper quotes it from others; else empty.
+        like: Of quoted rows, the defence and how the network's name begins of runs that are put beside it.
         network: Class of the network; empty for quoted rows.
         depth: Its depth; 0 for quoted rows.
         pool: ``max`` or ``avg``; empty for quoted rows.
@@ -31,6 +32,7 @@ class PaperRow:
     table: int
     dataset: str
     quoted: str
+    like: Sequence[str]
     network: str
     depth: int
     pool: str
@@ -59,7 +61,8 @@ def paper_rows(table: int) -> list[PaperRow]:
     """
     return [
         PaperRow(
-            table, row["dataset"], row.get("quoted", ""), row.get("network", ""), row.get("depth", 0), row.get("pool", ""),
+            table, row["dataset"], row.get("quoted", ""), row.get("like", ()),
+            row.get("network", ""), row.get("depth", 0), row.get("pool", ""),
             {column: float(row[column]) for column in COLUMNS}, row.get("printed", {}),
         )
         for row in paper()["tables"][table]["rows"]

@@ -1,6 +1,7 @@
 """The paper's Tables 1 to 3, with the runs beside them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from snn_sparsity.documents.blocks import MISSING, Cell, Link, Table, accuracy_cell, words
 from snn_sparsity.protocols import PAPER
@@ -11,9 +12,8 @@ from snn_sparsity.reproduction.results import Result, SeedGroup, pairs_of
 from snn_sparsity.runs.metrics import Accuracy, arrow, signed
 
 TITLES = {"fgsm": "FGSM", "pgd": "PGD-7", "clean": "clean"}
-QUOTED = "quoted: the image is attacked"
 WHICH = ("dataset", "network", "runs", "not as in the paper")
-HOW = ("seeds", "epochs", "images", "attacked")
+HOW = "seeds, epochs, images (attacked)"
 SIGN = "the paper prints {}, its own numbers give {}"
 
 
@@ -31,9 +31,21 @@ def paper_table(number: int, groups: Sequence[SeedGroup]) -> Table:
     twins = {average.results[0].number: maximum for maximum, average in pairs_of(groups)}
     lines = []
     for place, row in enumerate(paper_rows(number), 1):
-        matching = [group for group in groups if not row.quoted and group.first.setting == row.setting]
+        if row.quoted:
+            continue
+        matching = [group for group in groups if group.first.setting == row.setting]
         lines += [_line(row, place, group, twins) for group in matching] or [_line(row, place, None, twins)]
-    return Table(f"Table {number}, {PAPER.title}", [*WHICH, *columns, *HOW], lines, numbers=(*columns, *HOW))
+    return Table(f"Table {number}, {PAPER.title}", [*WHICH, *columns, HOW], lines, numbers=columns)
+
+
+def split(table: Table) -> tuple[Table, Table]:
+    """Return the rows that runs stand beside, and the others without the columns that are empty there."""
+    runs = table.header.index("runs")
+    here, missing = ([row for row in table.rows if (row[runs].text != MISSING.text) is found] for found in (True, False))
+    kept = [place for place, column in enumerate(table.header) if any(row[place].text != MISSING.text for row in missing)]
+    header = [table.header[place] for place in kept]
+    numbers = [column for column in header if column in table.numbers]
+    return replace(table, rows=here), Table(table.name, header, [[row[place] for place in kept] for row in missing], numbers)
 
 
 def title(number: int) -> str:
@@ -54,11 +66,17 @@ def marked(results: Sequence[Result]) -> Cell:
     return Cell(" ".join(result.mark for result in results), links=links)
 
 
-def how(group: SeedGroup) -> list[Cell]:
-    """Return the cells that say how a line's numbers came to be."""
+def how(group: SeedGroup) -> Cell:
+    """Return the cell that says how a line's numbers came to be.
+
+    Example:
+        ``3 seeds, 100 epochs, 10,000 (1,000)``
+    """
     epochs = sorted({result.record.epochs for result in group.results})
-    images = (group.results[0].clean_images, group.results[0].attacked_images)
-    return words([len(group.sound), ", ".join(map(str, epochs)), *("?" if count is None else f"{count:,}" for count in images)])
+    images = [group.results[0].clean_images, group.results[0].attacked_images]
+    judged, under_attack = ("?" if count is None else f"{count:,}" for count in images)
+    seeds = f"{len(group.sound)} seed{'s' * (len(group.sound) != 1)}"
+    return Cell(f"{seeds}, {', '.join(map(str, epochs))} epochs, {judged} ({under_attack})")
 
 
 def attacked(attack: AttackSettings | None, group: SeedGroup, twin: SeedGroup | None) -> Cell:
@@ -90,8 +108,8 @@ def arrows(groups: Sequence[SeedGroup]) -> tuple[int, int]:
 
 
 def _line(row: PaperRow, place: int, group: SeedGroup | None, twins: dict[int, SeedGroup]) -> list[Cell]:
-    name = row.quoted or f"{network_name(row.network, row.depth)} {row.pool}"
-    cells = which(group) if group is not None else words([DATASETS[row.dataset], name, "-", QUOTED if row.quoted else "no run"])
+    name = f"{network_name(row.network, row.depth)} {row.pool}"
+    cells = which(group) if group is not None else words([DATASETS[row.dataset], name, "-", "no run"])
     for column in COLUMNS:
         cells.append(Cell(_printed(row, column), (f"paper_tables.yaml, table {row.table}, row {place}",)))
         attack = _attack(group, column) if group is not None else None
@@ -101,7 +119,7 @@ def _line(row: PaperRow, place: int, group: SeedGroup | None, twins: dict[int, S
         accuracy = group.accuracy(attack)
         cells.append(attacked(attack, group, twins.get(group.results[0].number)))
         cells.append(Cell(signed(accuracy.mean - row.accuracy[column]), tuple(accuracy.numbers)) if accuracy else MISSING)
-    return [*cells, *(how(group) if group is not None else words("-" * len(HOW)))]
+    return [*cells, how(group) if group is not None else MISSING]
 
 
 def _attack(group: SeedGroup, column: str) -> AttackSettings | None:

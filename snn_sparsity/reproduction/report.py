@@ -4,31 +4,35 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from snn_sparsity.documents import page
-from snn_sparsity.documents.blocks import Block, Heading, Link, Picture, Table
+from snn_sparsity.documents.blocks import Block, Bullets, Contents, Folded, Heading, Link, Picture, Table, flat
 from snn_sparsity.figures.catalogue import available, figure_of
 from snn_sparsity.protocols import PAPER
+from snn_sparsity.reproduction import causal, defences
+from snn_sparsity.reproduction.answer import sentences
+from snn_sparsity.reproduction.causal import Trained
 from snn_sparsity.reproduction.claim import claim, claim_table, series_of
+from snn_sparsity.reproduction.defences import COLOURS, accuracy_table, audited, cost_table, defence_runs, quoted_table, survival, told
 from snn_sparsity.reproduction.paper import DATASETS, network_name, paper
 from snn_sparsity.reproduction.paper_figures import figure_numbers, zero_table, zeros_at_poolings
-from snn_sparsity.reproduction.paper_rows import arrows, paper_table, title
+from snn_sparsity.reproduction.paper_rows import arrows, paper_table, split, title
 from snn_sparsity.reproduction.results import Result, groups_of, pairs_of, protocols_of, results_of
 from snn_sparsity.reproduction.run_tables import protocol_table, record_table, source_table, verdict_table
 from snn_sparsity.reproduction.tradeoff import curves, tradeoff
 from snn_sparsity.runs.metrics import Number
 from snn_sparsity.runs.records import Record
 
-TITLE = "Runs beside the paper"
+TITLE = "Do sparse gradients make spiking networks robust?"
 COLUMNS = ("table", "row", "column", "value", "sources")
 INTRODUCTION = (
     f"The paper is {paper()['source']}; its numbers are those of its Tables 1 to 3. All others are read from the runs below: each stands "
     "in a line of a metrics.csv, which the section of its run and report.csv name. Accuracies are shares of images in percent; over "
-    "several seeds their mean ± standard deviation. A run's numbers are those of its best epoch by clean accuracy, or of a test of its "
-    "best checkpoint on all test images."
+    "several seeds their mean ± standard deviation. A run's numbers are those of the epoch of its best checkpoint, or of a test of that "
+    "checkpoint on all test images."
 )
 BOUND = (
     "Accuracy under attack is an upper bound: a stronger attack may lower it. What was done to encoded spikes and what was done to pixels "
@@ -49,6 +53,15 @@ FIGURES = (
     "neurons appear as their surrogates, once per time step. There BatchNorm hands the sums of its batch to every position and fills the "
     "zeros that arrive from the pooling; in eval mode it does not. A mean over poolings of different kinds is no operation's share."
 )
+DEFENCES = (
+    "Attacks change the pixels by at most 8/255, the same change at every time step, BatchNorm in eval mode: as the papers have it that "
+    "propose these defences, not the one whose tables quote them. 'Quoted attack' and 'worst case' are the audit's, on the same images: "
+    "the attack whose number would be quoted, and everything that was tried."
+)
+COSTS = (
+    "What they cost: passes are forward + backward passes of all time steps for each batch of training, as the objective states them; "
+    "seconds are measured, a batch and its loading. Zeros are those of the loss's gradient at the network's input and at its first pooling."
+)
 NO_AUDIT = "None of these runs was audited (snn-sparsity audit)."
 
 
@@ -58,14 +71,18 @@ class Report:
     Args:
         records: The runs.
         folder: Where the report will lie: links lead from there.
+        experiments: Networks of the causal experiment by the file they were read from; the largest one answers.
     """
 
-    def __init__(self, records: Sequence[Record], folder: Path) -> None:
+    def __init__(self, records: Sequence[Record], folder: Path, experiments: Mapping[Path, Sequence[Trained]] | None = None) -> None:
         self.folder = folder
         self.results = results_of(records)
         self.groups = groups_of(self.results)
         self.protocols = protocols_of(self.groups)
         self.series = {protocol: series_of(self.results, attacks) for protocol, attacks in self.protocols.items()}
+        self.experiments = dict(sorted((experiments or {}).items(), key=lambda each: -len(each[1]) * len(each[1][0].clean)))
+        self.networks = next(iter(self.experiments.values()), [])
+        self.defences = defence_runs(self.results)
         self.blocks = list(self._blocks())
 
     def html(self) -> str:
@@ -81,7 +98,7 @@ class Report:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for table in (block for block in self.blocks if isinstance(block, Table)):
+        for table in (block for block in flat(self.blocks) if isinstance(block, Table)):
             for row in table.rows:
                 label = ", ".join(cell.text for cell in row if not cell.sources and cell.text != "-")
                 for column, cell in zip(table.header, row, strict=True):
@@ -91,23 +108,87 @@ class Report:
 
     def figures(self) -> dict[str, bytes]:
         """Return the figures by name, as PNG files."""
-        return {block.name: block.png for block in self.blocks if isinstance(block, Picture)}
+        return {block.name: block.png for block in flat(self.blocks) if isinstance(block, Picture)}
+
+    @property
+    def answer(self) -> list[str]:
+        """What the paper claims, what the runs found, how sure."""
+        return sentences(self.networks, self.groups)
+
+    @property
+    def parts(self) -> dict[str, Callable[[], str]]:
+        """What other documents may take over, in Markdown, by name."""
+        found = causal.effects(self.networks)
+        made: dict[str, list[Block]] = {
+            "answer": [Bullets(self.answer)],
+            "effects": [causal.effect_table(found)] if found else [],
+            "networks": [causal.network_table(self.networks)] if self.networks else [],
+            "rows": [split(paper_table(number, self.groups))[0] for number in (2, 3)],
+            "zeros": [zero_table(self.results)],
+            "defences": [accuracy_table(self.defences)],
+            "costs": [cost_table(self.defences)],
+            "quoted": [Bullets(survival(self.defences))],
+            **{f"audit of {name}": [Bullets(told(name, self.defences))] for name in COLOURS},
+        }
+        return {name: partial(page.fragment, blocks) for name, blocks in made.items()}
 
     def _blocks(self) -> Iterator[Block]:
+        body = list(self._body())
+        yield Bullets(self.answer)
+        if self.networks:
+            yield Picture("causal", partial(causal.figure, self.networks), causal.CAPTION)
+        yield Contents([Link(each.text, f"#{each.anchor}") for each in body if isinstance(each, Heading) and each.level == 2])
+        yield from body
+
+    def _body(self) -> Iterator[Block]:
+        yield _section("How to read it")
         yield INTRODUCTION
         yield BOUND
-        yield from self._paper_tables()
+        yield from self._experiments()
         yield from self._protocols()
+        yield from self._defences()
         yield from self._audits()
         yield from self._claims()
         yield from self._gradients()
+        yield from self._paper_tables()
         yield from self._runs()
+
+    def _experiments(self) -> Iterator[Block]:
+        for file, networks in self.experiments.items():
+            yield _section(f"The causal experiment: {len(networks)} networks, {len(networks[0].clean)} images")
+            if found := causal.effects(networks):
+                yield causal.ABOUT_EFFECTS
+                yield causal.effect_table(found)
+            yield causal.network_table(networks)
+            yield Link("All of it: every comparison in pairs", self._from_here(file.with_name("index.html")))
+
+    def _defences(self) -> Iterator[Block]:
+        if not self.defences:
+            return
+        yield _section("Defences, attacked on pixels")
+        yield DEFENCES
+        yield accuracy_table(self.defences)
+        if judged := [result for result in self.defences if audited(result)]:
+            caption = (
+                "Clean accuracy against accuracy under attacks on pixels: from what is quoted (hollow) to the audit's worst case (filled)."
+            )
+            yield Picture("defences", partial(defences.figure, judged), caption)
+        yield COSTS
+        yield cost_table(self.defences)
 
     def _paper_tables(self) -> Iterator[Block]:
         for number in paper()["tables"]:
-            yield Heading(f"{title(number)}. {PAPER.title[0].upper()}{PAPER.title[1:]}")
-            yield paper_table(number, self.groups)
+            yield _section(f"{title(number)}. {PAPER.title[0].upper()}{PAPER.title[1:]}")
+            table = paper_table(number, self.groups)
+            measured, missing = split(table)
+            if measured.rows:
+                yield measured
+            if missing.rows:
+                yield Folded(f"{len(missing.rows)} rows of Table {number} without a run", [missing])
+        yield _section("The rows that the paper quotes")
         yield QUOTED_ROWS
+        yield quoted_table(self.defences)
+        yield Bullets(survival(self.defences))
         yield TWO_SIGNS
         count, agreeing = arrows(self.groups)
         yield f"Of Table 3's 18 arrows, these runs have measured {count}; {agreeing} of them point as the paper's own numbers do."
@@ -116,7 +197,7 @@ class Report:
         for protocol, attacks in self.protocols.items():
             groups = [group for group in self.groups if any(attack in group.attacks for attack in attacks)]
             name = f"{protocol.space}_{protocol.batch_norm}"
-            yield Heading(f"All runs, {protocol.title}")
+            yield _section(f"All runs, {protocol.title}")
             yield "; ".join(f"{attack.label} is {attack.details}" for attack in attacks) + "."
             yield protocol_table(protocol, attacks, self.groups)
             caption = f"Clean accuracy against accuracy under attack; arrows lead from max to average pooling; {protocol.title}"
@@ -125,7 +206,7 @@ class Report:
             yield Picture(f"curves_{name}", partial(curves, protocol, attacks, groups), caption)
 
     def _audits(self) -> Iterator[Block]:
-        yield Heading("Audits")
+        yield _section("Audits")
         table = verdict_table(self.results)
         if table.rows:
             yield "Each accuracy with its 95 % interval, from the audit.json of its run; what the words mean is in docs/audit.md."
@@ -134,7 +215,7 @@ class Report:
             yield NO_AUDIT
 
     def _claims(self) -> Iterator[Block]:
-        yield Heading("Do zeros in the gradient make robust?")
+        yield _section("Do zeros and accuracy go together, over runs and epochs?")
         yield DEPENDENT
         for protocol, series in self.series.items():
             if series:
@@ -148,7 +229,7 @@ class Report:
 
     def _gradients(self) -> Iterator[Block]:
         """Yield the paper's Figures 1 and 3 of each pair of groups, else of each group, by its first run."""
-        yield Heading("Figures 1 and 3: zeros and norms of the gradient at every operation")
+        yield _section("Figures 1 and 3: zeros and norms of the gradient at every operation")
         yield FIGURES
         yield figure_numbers()
         if any(zeros_at_poolings(result) for result in self.results):
@@ -165,7 +246,7 @@ class Report:
             yield "No run has such metrics (the probe GradientSparsity)."
 
     def _runs(self) -> Iterator[Block]:
-        yield Heading("Runs")
+        yield _section("Runs")
         yield record_table(self.results)
         attacks = [attack for same in self.protocols.values() for attack in same]
         for result in self.results:
@@ -178,6 +259,10 @@ class Report:
 
     def _source(self, source: Number | str) -> str:
         return source if isinstance(source, str) else f"{self._from_here(source.file)}:{source.line}"
+
+
+def _section(text: str) -> Heading:
+    return Heading(text, 2, re.sub(r"\W+", "-", text.lower()).strip("-"))
 
 
 def _gradients(results: Sequence[Result]) -> Picture:

@@ -23,14 +23,14 @@ def protocol_table(protocol: Protocol, attacks: Sequence[AttackSettings], groups
     """
     twins = {average.results[0].number: maximum for maximum, average in pairs_of(groups)}
     lines = [
-        [*which(group), *(attacked(attack, group, twins.get(group.results[0].number)) for attack in (None, *attacks)), *how(group)]
+        [*which(group), *(attacked(attack, group, twins.get(group.results[0].number)) for attack in (None, *attacks)), how(group)]
         for group in groups
         if any(attack in group.attacks for attack in attacks)
     ]
-    titles = ["clean, %", *(f"{attack.label}, %" for attack in attacks)]
+    titles = ["clean, %", *(f"{attack.short}, %" for attack in attacks)]
     # Attacks may differ in a setting that the title does not show.
     distinct = [each if titles.count(each) == 1 else f"{each} #{titles[: place + 1].count(each)}" for place, each in enumerate(titles)]
-    return Table(protocol.title, [*WHICH, *distinct, *HOW], lines, numbers=(*distinct, *HOW))
+    return Table(protocol.title, [*WHICH, *distinct, HOW], lines, numbers=distinct)
 
 
 def verdict_table(results: Sequence[Result]) -> Table:

@@ -1,0 +1,277 @@
+"""The answer on the first page: effects by hand, verdicts from intervals, sentences from numbers, and documents that say the same."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from snn_sparsity.commands.main import main
+from snn_sparsity.reproduction import causal
+from snn_sparsity.reproduction.answer import sentences, verdict
+from snn_sparsity.reproduction.attackers import ATTACKERS, MODES, attacks_in, same_as
+from snn_sparsity.reproduction.causal import MEASURED, WORST, networks_of
+from snn_sparsity.reproduction.defences import Defence, accuracy_table, cost_table, defence_runs, quoted_table, survival
+from snn_sparsity.reproduction.inserts import filled
+from snn_sparsity.reproduction.paired import Pooled, pooled
+from snn_sparsity.reproduction.report import Report
+from snn_sparsity.reproduction.results import results_of
+from snn_sparsity.runs.records import find_records
+from tests.browser import Browser, executable
+from tests.test_report import ATTACKS, FULL, config, probe, write
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / name for name in ("README.md", "docs/findings.md", "docs/defences.md")]
+IMAGES = 400
+
+
+def bits(right):
+    return "1" * right + "0" * (IMAGES - right)
+
+
+def network(pooling, backward, seed, right):
+    """A network of which ``right(sparse attacker?)`` of 400 images withstand any attack."""
+    attacked = {mode: {attacker: dict.fromkeys(attacks_in(mode), bits(right(same_as(attacker, pooling) in ("first", "random"))))
+                       for attacker in ATTACKERS} for mode in MODES}  # fmt: skip
+    zeros = {
+        mode: {attacker: 0.8 if same_as(attacker, pooling) in ("first", "random") else 0.0 for attacker in ATTACKERS} for mode in MODES
+    }
+    return {
+        "name": f"{pooling}_{backward}/seed_{seed}/0", "pooling": pooling, "backward": backward, "weight_decay": 0.001, "seed": seed,
+        "clean": bits(320), "audit": {}, "network": "SEW-ResNet18", "dataset": "cifar10", "epochs": 8, "train_images": 5000,
+        "original_images": IMAGES, "attacked": attacked, "zeros": zeros,
+    }  # fmt: skip
+
+
+def grid(training=0, attacker=0, forward=0, wobble=0):
+    """Two sets of four networks: what sparse training, sparse attackers and max pooling add to 100 images; seed 2 adds a wobble."""
+    made = []
+    for seed in (1, 2):
+        for pooling in ("max", "avg"):
+            for backward in ("first", "uniform"):
+                base = 100 + training * (backward == "first") + forward * (pooling == "max") + wobble * (seed == 2) * (backward == "first")
+                made.append(network(pooling, backward, seed, lambda sparse, base=base: base + attacker * sparse))
+    return made
+
+
+def trained(content):
+    return [causal.Trained.read(each) for each in content]
+
+
+def test_max_poolings_advantage_is_taken_apart_by_hand():
+    found = {(each.mode, each.attack): each for each in causal.effects(trained(grid(training=8, attacker=4, forward=20)))}
+    each = found["spikes_batch", "pgd_7"]
+    parts = [getattr(each, name).value for name in ("both", "training", "attacker", "zeros", "forward")]
+    assert parts == pytest.approx([32 / 400, 8 / 400, 4 / 400, 12 / 400, 20 / 400])
+    assert found[None, "clean"].both.value == 0
+    # Whoever may take any gradient takes the dense one.
+    worst = found["pixels", WORST]
+    assert [worst.training.value, worst.attacker.value, worst.forward.value] == pytest.approx([8 / 400, 0, 20 / 400])
+    assert all(one.both.value == pytest.approx(one.training.value + one.attacker.value + one.forward.value) for one in found.values())
+
+
+def test_a_set_that_lacks_a_network_says_nothing():
+    networks = trained(grid(training=8))
+    assert [each.zeros.sets for each in causal.effects(networks[:7])[:1]] == [1]
+    assert causal.effects(networks[:3]) == []
+    assert "cannot tell" in sentences(networks[:3])[1]
+    assert len(sentences([])) == 3
+
+
+@pytest.mark.parametrize(
+    ("effects", "says"),
+    [
+        ({}, "refute that the zeros"),
+        ({"forward": 34}, "refute that the zeros"),
+        ({"training": 6, "attacker": 2}, "though they do something"),
+        ({"training": 34}, "support that the zeros"),
+        ({"training": 20, "wobble": 60}, "too small to tell"),
+    ],
+)
+def test_the_sentences_follow_from_the_numbers(effects, says):
+    claim, found, sure = sentences(trained(grid(**effects)))
+    assert says in found
+    assert "34.33 %" in claim
+    assert "25.72 %" in claim
+    assert "8 networks (SEW-ResNet18, 2 seeds, 2 complete sets of four) trained for 8 epochs on 5,000 images" in sure
+    assert "same 400 test images (all in their original pixels)" in sure
+
+
+def test_the_verdict_is_the_intervals():
+    assert verdict(Pooled(0.01, 0.005, 0.03, 0.02, 2, 500), 8.0) == "refuted"
+    assert verdict(Pooled(0.05, 0.01, 0.09, 0.05, 2, 500), 8.0) == "supported"
+    assert verdict(Pooled(0.03, -0.01, 0.07, 0.05, 2, 500), 8.0) == "undecided"
+
+
+@pytest.mark.parametrize("between", [0.0, 0.02])
+def test_the_pooled_interval_holds_the_truth_at_least_as_often_as_it_says(between):
+    random, held, sets, images, truth = np.random.default_rng(0), 0, 4, 100, 0.05
+    for _ in range(400):
+        own = truth + between * random.standard_normal(sets)[:, None] + 0.2 * random.standard_normal(images)[None]
+        found = pooled(own + 0.3 * random.standard_normal((sets, images)))
+        held += found.low <= truth <= found.high
+    assert held / 400 >= 0.94
+
+
+def test_pooled_by_hand():
+    one = pooled([[0.0, 1.0, 0.0, 1.0]])
+    assert one.value == 0.5
+    assert one.high - one.value == pytest.approx(3.1824463 * (1 / 3 / 4) ** 0.5), "t with 3 degrees of freedom"
+    assert pooled([[0.0, 0.0], [0.0, 0.0]])[:4] == (0, 0, 0, 0)
+    with pytest.raises(ValueError, match="no sets"):
+        pooled([[1.0]])
+
+
+# Defences ------------------------------------------------------------------------------------------------------------------
+
+
+def defended(kind=None, arguments=None, callbacks=(), steps=8, seed=3407, network=None):
+    settings = config(seed=seed)
+    settings["model"]["network"] = network or {"class_path": "n.VGG", "init_args": {"channels": [8, "A", *[16] * 7]}}
+    settings["model"]["objective"] = {"class_path": f"o.{kind}", "init_args": arguments or {}} if kind else None
+    settings["trainer"]["callbacks"] = [{"class_path": f"t.{each}", "init_args": {}} for each in callbacks]
+    settings["data"]["init_args"]["encoder"] = {"class_path": "e.DirectEncoder", "init_args": {"num_steps": steps}}
+    fgsm, pgd = ({"eps": 8 / 255, "loss": "ce"}, {**ATTACKS["pgd"][3]})
+    settings["probes"] |= {"fgsm": probe("image", "eval", "FGSM", fgsm), "pgd": probe("image", "eval", "PGD", pgd)}
+    return settings
+
+
+ANSWERS = {"belief": "MASKED", "do": "Do not quote it.", "under_attack": "at most 10 %", "accuracy": {
+    level: {"value": value, "low": value - 0.02, "high": value + 0.02, "samples": 256}
+    for level, value in (("clean", 0.6), ("quoted", 0.3), ("worst", 0.1))}}  # fmt: skip
+
+
+@pytest.fixture
+def results(elsewhere):
+    values = FULL | {99: FULL[99] | {"operations/synops": 2e6, "operations/firing_rate": 0.05, "grad_zero/pool/04_pool1": 0.25}}
+    parts = {"training_seconds": 312.5, "passes": {"forwards": 1, "backwards": 1}}
+    write("vgg11/seed_1/0", defended(), values, **parts)
+    write("rat/seed_1/0", defended("AdversarialTraining", callbacks=["OrthogonalRetraction"]), values,
+          training_seconds=625.0, passes={"forwards": 2, "backwards": 2})  # fmt: skip
+    write("plain/seed_1/0", config(), FULL)
+    audit = {"settings": {"samples": 256}, "answers": {"image": ANSWERS}, "protocols": {"image": {"space": "image", "batch_norm": "eval"}}}
+    Path("runs/rat/seed_1/0/audit").mkdir()
+    Path("runs/rat/seed_1/0/audit/audit.json").write_text(json.dumps(audit))
+    return results_of(find_records([Path("runs")]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "where"),
+    [
+        (defended(), "none", "VGG-11"),
+        (defended("AdversarialTraining"), "adversarial training", "VGG-11"),
+        (defended("AdversarialTraining", callbacks=["OrthogonalRetraction"]), "SNN-RAT", "VGG-11"),
+        (defended("SparseGradient", {"attack": None}), "SR", "VGG-11"),
+        (defended("SparseGradient", {"attack": {"class_path": "a.FGSM"}}), "SR + adversarial training", "VGG-11"),
+        (defended("SharedNoise"), "HIRE-SNN", "VGG-11"),
+        (defended(network={"class_path": "n.WideResNet", "init_args": {"depth": 16, "width": 4}}), "none", "WRN-16-4"),
+        (config(), "none", "SEW-ResNet18 max"),
+    ],
+)
+@pytest.mark.usefixtures("elsewhere")
+def test_a_defence_is_what_the_settings_say(settings, name, where):
+    write("a", settings, FULL)
+    assert Defence.of(find_records([Path("runs")])[0]) == (name, where)
+
+
+def test_defences_stand_with_their_audit_and_their_cost(results):
+    found = defence_runs(results)
+    assert [each.record.name.split("/")[0] for each in found] == ["rat", "vgg11"], "the plain SEW-ResNet was not audited"
+    rows = {row[0].text: [cell.text for cell in row] for row in accuracy_table(found).rows}
+    assert rows["SNN-RAT"][-4:] == ["256 images", "30.0 [28.0, 32.0]", "10.0 [8.0, 12.0]", "MASKED"]
+    assert rows["none"][-4:] == ["no", "-", "-", "-"]
+    costs = {row[0].text: [cell.text for cell in row] for row in cost_table(found).rows}
+    # 100 epochs of 3,125 batches of 16.
+    assert costs["none"][3:] == ["1 + 1", "0.001", "-", f"{100 * FULL[99]['grad_zero/input/00_input']:.2f}", "25.00", "5.0", "2.0"]
+    assert costs["SNN-RAT"][3:6] == ["2 + 2", "0.002", "2.0 x"]
+
+
+def test_quoted_rows_stand_beside_attacks_on_pixels_alone(results):
+    rows = [[cell.text for cell in row] for row in quoted_table(defence_runs(results)).rows]
+    assert len(rows) == 9
+    rat = next(row for row in rows if row[1:3] == ["CIFAR-10", "SNN-RAT VGG-11 (Ding et al., 2022)"])
+    assert rat[5:] == ["45.23", "20.90", "21.16", "16.72", "90.74", "41.80", "10.0 [8.0, 12.0]"]
+    assert [row[3] for row in rows].count("-") == 8, "nothing of CIFAR-100 was run, and nothing on spikes counts"
+    with_spikes = results_of(find_records([Path("runs/plain")]))
+    assert defence_runs(with_spikes) == []
+
+
+def test_what_would_survive_follows_from_the_audits(results):
+    said = survival(defence_runs(results))
+    assert sum("without a GPU it cannot be known" in each for each in said) == 4
+    (rat,) = [each for each in said if each.startswith("SNN-RAT VGG-11")]
+    assert "30.0 % under the attack that is quoted, at most 10.0 % survive: MASKED" in rat
+    assert "would not survive" in rat
+
+
+# The page, and the documents that take parts of it -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def answered(results):
+    Path("runs/causal").mkdir()
+    Path("runs/causal", MEASURED).write_text(json.dumps({"schema": 1, "settings": {}, "networks": grid(training=8)}))
+    Path("notes.md").write_text("a\n\n<!-- report: answer -->\nold\n<!-- end of report -->\n\nb\n")
+    assert main(["report", "runs", "--out", "out", "--into", "notes.md"]) == 0
+    return Path("out")
+
+
+def test_the_report_opens_with_the_answer_and_other_documents_say_the_same(answered):
+    first = sentences(networks_of(Path("runs/causal", MEASURED)))
+    page, markdown, notes = (answered / "report.html").read_text(), (answered / "report.md").read_text(), Path("notes.md").read_text()
+    assert page.index("<h1>") < page.index("The paper claims") < page.index("<img") < page.index("<nav>") < page.index("<h2")
+    assert page.index("The rows that the paper quotes") > page.index("The causal experiment")
+    assert "<details><summary>6 rows of Table 1 without a run</summary>" in page
+    lines = [line for line in notes.splitlines() if line.startswith("- ")]
+    assert lines == markdown.splitlines()[2:5]
+    assert [line.replace("\\", "") for line in lines] == [f"- {sentence}" for sentence in first]
+    assert notes.startswith("a\n\n<!-- report: answer -->\n- ")
+    assert notes.endswith("<!-- end of report -->\n\nb\n")
+    csv = (answered / "report.csv").read_text()
+    assert "Table 1" in csv, "what is folded away is in it too"
+
+
+def test_nothing_scrolls_sideways_on_a_screen_of_1280_pixels(answered):
+    if executable() is None:
+        return  # the columns are counted elsewhere
+    with Browser() as browser:
+        browser.open(answered / "report.html", 1280)
+        assert browser.complaints() == []
+        boxes = "Array.from(document.querySelectorAll('.table, figure div'))"
+        assert browser.evaluate(f"{boxes}.filter(each => each.scrollWidth > each.clientWidth).length") == 0
+        assert browser.evaluate(f"{boxes}.length") > 8
+
+
+@pytest.mark.usefixtures("results")
+def test_bad_documents_and_experiments_get_one_line(capsys):
+    Path("none.md").write_text("nothing\n")
+    Path("other.md").write_text("<!-- report: weather -->\n<!-- end of report -->\n")
+    for arguments, said in ((["none.md"], "has no part to fill"), (["other.md"], "asks for 'weather'"), (["gone.md"], "cannot be read")):
+        assert main(["report", "runs", "--out", "out", "--into", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
+        assert not Path("out").exists()
+    Path("runs/causal").mkdir()
+    for content in ("{", '{"schema": 1, "networks": [{"name": "a"}]}', "[]"):
+        Path("runs/causal", MEASURED).write_text(content)
+        assert main(["report", "runs", "--out", "out"]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_documents_say_what_the_results_say():
+    """Whoever adds results runs ``make report``, and commits what it wrote."""
+    experiments = {file: networks_of(file) for file in sorted((ROOT / "results").rglob(MEASURED))}
+    report = Report(find_records([ROOT / "results"]), ROOT / "results" / "report", experiments)
+    for path in DOCUMENTS:
+        text = path.read_text()
+        assert filled(text, report.parts, path) == text, f"{path.name}: run make report"
+    answers = [text[text.index("<!-- report: answer -->") :].split("<!-- end")[0] for text in (path.read_text() for path in DOCUMENTS[:2])]
+    assert answers[0] == answers[1]
+    assert len([line for line in answers[0].splitlines() if line.startswith("- ")]) == 3
+
+
+def test_every_quoted_row_knows_what_it_is_like():
+    rows = yaml.safe_load((ROOT / "snn_sparsity/reproduction/paper_tables.yaml").read_text())["tables"]
+    assert all(len(row["like"]) == 2 for table in rows.values() for row in table["rows"] if "quoted" in row)
