@@ -15,7 +15,7 @@ from snn_sparsity.audit.collect.weights import load_weights, read_weights
 from snn_sparsity.audit.evidence import read_audit
 from snn_sparsity.audit.pages.documents import write_documents
 from snn_sparsity.audit.run import AuditSettings
-from snn_sparsity.commands.train import NetworkCLI, network_of, quieten
+from snn_sparsity.commands.network import NetworkCLI, network_of, quieten
 from snn_sparsity.runs.directory import CONFIG
 from snn_sparsity.training.checkpoint_files import read_checkpoint
 from snn_sparsity.training.robustness_audit import audit_run

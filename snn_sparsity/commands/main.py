@@ -72,7 +72,8 @@ def _run(arguments: list[str]) -> int:
             parse(arguments)
         return 0
     given = parse(arguments)
-    _require_spikingjelly_2()
+    if int((found := version("spikingjelly")).split(".")[0]) < 2:
+        raise InputError(f"SpikingJelly {found} is not supported: its neurons have no gradient in eval mode; install spikingjelly>=2,<3")
     # A console script does not look for modules where it is started; a user's own probe lies there.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -91,12 +92,6 @@ def _one_line(message: str) -> str:
     """Return a message without line breaks and control characters, and without its middle where it is too long to read."""
     line = "".join(sign if sign.isprintable() else "?" for sign in " ".join(message.split()))
     return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
-
-
-def _require_spikingjelly_2() -> None:
-    found = version("spikingjelly")
-    if int(found.split(".")[0]) < 2:
-        raise InputError(f"SpikingJelly {found} is not supported: its neurons have no gradient in eval mode; install spikingjelly>=2,<3")
 
 
 def console() -> None:

@@ -79,7 +79,9 @@ class GradientTrail(Probe):
         """Average over images, and correlate over batches and over the epochs so far."""
         # Values of a whole batch stand once for each of its images.
         place = {float(first): index for index, first in reversed(list(enumerate(values.pop(BATCH).tolist())))}
-        owner = {name: self._per_batch(value, sorted(place.values())) for name, value in values.items()}
+        starts = sorted(place.values())
+        batches = list(zip(starts, [*starts[1:], None], strict=True))
+        owner = {name: [float(value[start:end].mean()) for start, end in batches] for name, value in values.items()}
         means = {name: float(value.mean()) for name, value in values.items()}
         self._epochs.append(means)
         series = {name: [epoch[name] for epoch in self._epochs if name in epoch] for name in means}
@@ -97,10 +99,6 @@ class GradientTrail(Probe):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the epochs of a checkpoint."""
         self._epochs = list(state_dict["epochs"])
-
-    def _per_batch(self, value: Tensor, starts: list[int]) -> list[float]:
-        ends = [*starts[1:], len(value)]
-        return [float(value[start:end].mean()) for start, end in zip(starts, ends, strict=True)]
 
     def _correlate(self, over: str, series: dict[str, list[float]]) -> Iterator[tuple[str, float]]:
         prefix = f"{TRAIL_INPUT_GRADIENT_ZERO}/"
