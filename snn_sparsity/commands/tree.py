@@ -48,20 +48,18 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     if arguments and not arguments[0].startswith("-") and arguments[0] not in tree.commands:
         known = ", ".join(tree.commands)
         raise InputError(f"unknown command {arguments[0]!r}{did_you_mean(arguments[0], tree.commands)}: choose one of {known}")
-    own, after = _split(arguments)
-    own = _with_negative_values(own)
-    given, more = tree.parser.parse_known_args([*own[:1], *_from_environment(own[0], environment), *own[1:]] if own else ["--help"])
+    # What stands after a lone -- is for the runs of a sweep.
+    place = arguments.index("--") if arguments[:1] == ["sweep"] and "--" in arguments else len(arguments)
+    own, after = _with_negative_values(arguments[:place]), arguments[place + 1 :]
+    prefix = f"{PREFIX}_{own[0].upper()}__" if own else PREFIX
+    names = sorted(name for name in environment if name.startswith(prefix))
+    said = [f"--{name.removeprefix(prefix).lower().replace('__', '.')}={environment[name]}" for name in names]
+    given, more = tree.parser.parse_known_args([own[0], *said, *own[1:]] if own else ["--help"])
     if more and not given.takes_more:
         options = [option for action in tree.commands[given.command]._actions for option in action.option_strings]
         tree.commands[given.command].error(f"unrecognized arguments: {' '.join(more)}{did_you_mean(more[0].partition('=')[0], options)}")
     given.more = [*more, *after]
     return given
-
-
-def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return what stands before and after ``--``; only a sweep has something to do with the second."""
-    place = arguments.index("--") if arguments[:1] == ["sweep"] and "--" in arguments else len(arguments)
-    return list(arguments[:place]), list(arguments[place + 1 :])
 
 
 def _with_negative_values(arguments: Sequence[str]) -> list[str]:
@@ -73,12 +71,6 @@ def _with_negative_values(arguments: Sequence[str]) -> list[str]:
         else:
             joined.append(word)
     return joined
-
-
-def _from_environment(command: str, environment: Mapping[str, str]) -> list[str]:
-    prefix = f"{PREFIX}_{command.upper()}__"
-    names = sorted(name for name in environment if name.startswith(prefix))
-    return [f"--{name.removeprefix(prefix).lower().replace('__', '.')}={environment[name]}" for name in names]
 
 
 class Tree:

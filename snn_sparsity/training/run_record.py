@@ -105,7 +105,11 @@ class RunRecord(Callback):
         self._end(trainer, "finished")
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule, goes_on: bool = False) -> None:
-        first_alone(trainer, lambda: self._write_first(trainer, pl_module, self._earlier() if goes_on else []))
+        def begin() -> None:
+            earlier = json.loads(self.path.read_text()) if goes_on and self.path.is_file() else None
+            self._write_first(trainer, pl_module, [*earlier.pop("earlier", []), earlier] if earlier else [])
+
+        first_alone(trainer, begin)
 
     def _write_first(self, trainer: Trainer, pl_module: LightningModule, earlier: list[dict[str, Any]]) -> None:
         spikingjelly_log.enable("spikingjelly._ops")
@@ -163,12 +167,6 @@ class RunRecord(Callback):
         if self.held is not None:
             os.close(self.held)
             self.held = None
-
-    def _earlier(self) -> list[dict[str, Any]]:
-        if not self.path.is_file():
-            return []
-        last: dict[str, Any] = json.loads(self.path.read_text())
-        return [*last.pop("earlier", []), last]
 
     def _write(self) -> None:
         write_whole(self.path, json.dumps(self.record, indent=2) + "\n")
