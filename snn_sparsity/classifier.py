@@ -19,6 +19,7 @@ from snn_sparsity.hyperparameters import objects_to_ignore
 from snn_sparsity.measure.names import ACCURACY, IMAGES
 from snn_sparsity.measure.proportions import NAMES, interval
 from snn_sparsity.networks.batch_norm import one_value_refused
+from snn_sparsity.networks.gpu import settle_kernels
 from snn_sparsity.networks.steps import each_step_seen
 from snn_sparsity.numerics import settle_numerics
 from snn_sparsity.objectives import CrossEntropy, Objective, TrainingStep
@@ -112,6 +113,7 @@ class SpikingClassifier(LightningModule):
         Raises:
             InputError: Naming it, if a neuron in single-step mode would take time steps for images.
         """
+        settle_kernels(spikes.device)
         functional.reset_net(self.network)
         with each_step_seen(self.network, len(spikes)):
             logits: Tensor = self.network(spikes).mean(0)
