@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snn_sparsity.batch import SpikeBatch
+from snn_sparsity.measure.names import ENERGY, FIRING_RATE, FLOPS, SYNOPS
 from snn_sparsity.measure.operations import kind_of
 from snn_sparsity.probes.base import Probe, ProbeContext
 
@@ -41,16 +42,16 @@ class SynapticOperations(Probe):
         return {name: torch.tensor([count[name] for count in counts], dtype=torch.float64) for name in counts[0]}
 
     def _count(self, classifier: nn.Module, spikes: Tensor) -> dict[str, float]:
-        count = {"flops": 0.0, "synops": 0.0, "energy": 0.0}
+        count = {FLOPS: 0.0, SYNOPS: 0.0, ENERGY: 0.0}
         fired: list[Tensor] = []
 
         def connected(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             x = inputs[0].detach()
             dense, used = fan_out(layer, torch.ones_like(x)), fan_out(layer, (x != 0).to(x.dtype))
             binary = bool(((x == 0) | (x == 1)).all())
-            count["flops"] += 2 * dense
-            count["synops"] += used
-            count["energy"] += ADDITION * used if binary else MULTIPLICATION * dense
+            count[FLOPS] += 2 * dense
+            count[SYNOPS] += used
+            count[ENERGY] += ADDITION * used if binary else MULTIPLICATION * dense
 
         with torch.no_grad(), ExitStack() as hooks:
             for module in classifier.modules():
@@ -62,7 +63,7 @@ class SynapticOperations(Probe):
                 if look:
                     hooks.callback(module.register_forward_hook(look).remove)
             classifier(spikes)
-        return count | ({"firing_rate": float(torch.cat(fired).mean())} if fired else {})
+        return count | ({FIRING_RATE: float(torch.cat(fired).mean())} if fired else {})
 
 
 def fan_out(layer: nn.Module, mask: Tensor) -> float:
