@@ -1,5 +1,6 @@
 """The LightningModule around a spiking network: forward, loss, accuracy. What it is trained for is an objective."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -16,8 +17,8 @@ from torchmetrics.classification import MulticlassAccuracy
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.gradient_rules.base import GradientRule
 from snn_sparsity.hyperparameters import objects_to_ignore
-from snn_sparsity.measure.names import ACCURACY, IMAGES
-from snn_sparsity.measure.proportions import NAMES, interval
+from snn_sparsity.measure.names import ACCURACY, ACCURACY_INTERVAL, IMAGES, LOSS, TRAIN_LOSS
+from snn_sparsity.measure.proportions import interval
 from snn_sparsity.networks.batch_norm import one_value_refused
 from snn_sparsity.networks.gpu import settle_kernels
 from snn_sparsity.networks.steps import each_step_seen
@@ -28,7 +29,7 @@ from snn_sparsity.validation import InputError, require_choice, require_number
 
 MOST_BETA = 1 - 2**-53
 """The largest float below 1: with 1 Adam would never forget."""
-COUNTED = (IMAGES, *(f"{ACCURACY}_{end}" for end in NAMES))
+COUNTED = (IMAGES, *ACCURACY_INTERVAL)
 """What is logged of every accuracy."""
 PLAIN_PASSES = 2
 """Forward and backward: the passes of plain training."""
@@ -97,6 +98,7 @@ class SpikingClassifier(LightningModule):
         self.make_optimizer, self.make_scheduler, self.lr_scheduler_interval = optimizer, lr_scheduler, lr_scheduler_interval
         self.optimisation: Optimisation | None = None
         self._loaded: dict[str, Any] = {}
+        self.replayed: Callable[[Tensor], Tensor] | None = None  # stands for the network's passes in a training step: CUDAGraphs
         # Lightning has a method of the other name.
         self.backward_rule = backward
         with self._training_derivative():
@@ -116,7 +118,7 @@ class SpikingClassifier(LightningModule):
         settle_kernels(spikes.device)
         functional.reset_net(self.network)
         with each_step_seen(self.network, len(spikes)):
-            logits: Tensor = self.network(spikes).mean(0)
+            logits: Tensor = (self.replayed or self.network)(spikes).mean(0)
         # The neurons would otherwise keep the whole graph alive until the next forward.
         functional.reset_net(self.network)
         return logits
@@ -129,7 +131,7 @@ class SpikingClassifier(LightningModule):
         """
         with one_value_refused(self.network) if len(batch.labels) == 1 else nullcontext():
             loss, logged = self.objective(self.training_state(batch, batch_idx))
-        self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch.labels), sync_dist=True)
+        self.log(TRAIN_LOSS, loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch.labels), sync_dist=True)
         passes = sum(self.objective.passes)
         if passes != PLAIN_PASSES:
             self.log("passes", passes, prog_bar=True, logger=False)
@@ -174,7 +176,7 @@ class SpikingClassifier(LightningModule):
             logits = self(batch.spikes)
             loss.update(F.cross_entropy(logits, batch.labels), size)
             accuracy.update(logits, batch.labels)
-        self.log(f"{stage}/loss", loss, batch_size=size)
+        self.log(f"{stage}/{LOSS}", loss, batch_size=size)
         self.log(f"{stage}/{ACCURACY}", accuracy, prog_bar=True, batch_size=size)
         for name in COUNTED:
             # Here and not at the end of the epoch: a run that goes on has its rows in the same order.
@@ -251,7 +253,7 @@ class Counted(Metric):
         if self.name == IMAGES:
             return self.images
         low, high = interval(int(self.right), int(self.images))
-        return torch.tensor(low if self.name == f"{ACCURACY}_low" else high, device=self.images.device)
+        return torch.tensor(low if self.name == ACCURACY_INTERVAL[0] else high, device=self.images.device)
 
 
 class MeanLoss(Metric):

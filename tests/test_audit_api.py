@@ -60,6 +60,52 @@ def test_a_network_of_another_library(make, tmp_path):
     assert json.loads((tmp_path / "audit.json").read_text())["answers"]["image"]["do"] == answers.do
 
 
+@pytest.mark.parametrize("make", [SingleStep, SnnTorch], ids=["spikingjelly", "snntorch"])
+def test_surrogate_rules_run_on_networks_of_other_libraries(make):
+    torch.manual_seed(0)
+    model, images = make(), torch.rand(3, 3, 8, 8)
+    result = audit(model, images, audit_labels(model, images), claim=PGD(steps=2))
+    rules = [one for one in result.evidence.protocols["image"].attacks if one.family == "rules"]
+    ran = {one.name for one in rules if one.status == "done"}
+    assert ran >= {"ATan, alpha 1", "ASSG", "ATan, alpha 8"}
+    assert "takes one time step a call" in next(one.why for one in rules if one.name == "RGA")
+    assert result.evidence.protocols["image"].harness.gap_rules == 0.0
+
+
+class SuperSpike(torch.autograd.Function):
+    """Somebody's own spike."""
+
+    @staticmethod
+    def forward(ctx, u):
+        ctx.save_for_backward(u)
+        return (u > 0).to(u)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient / (1 + ctx.saved_tensors[0].abs()) ** 2
+
+
+class OwnSpikes(nn.Module):
+    """Spikes by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers, self.read_out = nn.Sequential(nn.Flatten(), nn.Linear(192, 8)), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.read_out(SuperSpike.apply(self.layers(x)))
+
+
+def test_derivatives_written_by_hand_are_told():
+    torch.manual_seed(0)
+    model, images = OwnSpikes(), torch.rand(3, 3, 8, 8)
+    result = audit(model, images, audit_labels(model, images), claim=PGD(steps=2))
+    (told,) = [one for one in result.evidence.protocols["image"].attacks if one.name == "surrogates"]
+    assert told.status == "does not apply"
+    assert told.why.startswith("there is no spiking neuron that rules know")
+    assert told.why.endswith("its derivatives are autograd functions of its own: SuperSpike")
+
+
 def audit_labels(model, images):
     """The classes that the network gives in eval mode: every image is then right."""
     adapted = Adapted(model)
