@@ -17,6 +17,7 @@ from snn_sparsity.encoders import PhaseEncoder
 from snn_sparsity.measure.names import CAUSES
 from snn_sparsity.measure.saturation import membrane_distance
 from snn_sparsity.networks import VGG, LeakyNeuron, SEWResNet
+from snn_sparsity.networks.layers import use_spike_layers
 from snn_sparsity.networks.leaky import AREAS, SLOPES, LeakyNode
 from snn_sparsity.probes import (
     GradientSparsity,
@@ -346,10 +347,11 @@ def test_weight_shares_by_hand():
     gradient = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
     reachable = torch.tensor([[True, True], [False, True]])
     shares = {name: share.item() for name, share in weight_shares(weight, gradient, reachable)}
-    assert shares == pytest.approx({
-        "weight_gradient_zero": 3 / 4, "weight_gradient_zero_reachable": 2 / 3, "weight_zero": 1 / 4, "weight_zero_reachable": 1 / 3,
-        "weight_denormal": 1 / 4, "weight_denormal_reachable": 0, "weight_small": 3 / 4, "weight_small_reachable": 2 / 3,
-    })  # fmt: skip
+    expected = {"gradient_zero": (3 / 4, 2 / 3), "zero": (1 / 4, 1 / 3), "denormal": (1 / 4, 0), "small": (3 / 4, 2 / 3)}
+    assert shares == pytest.approx(
+        {f"trail_weight_{name}": every for name, (every, _) in expected.items()}
+        | {f"trail_weight_{name}_reachable": seeing for name, (_, seeing) in expected.items()}
+    )
 
 
 def test_trail_against_backward(trained):
@@ -418,8 +420,29 @@ def test_synaptic_operations_by_hand():
     values = measure(SynapticOperations(), classifier, SpikeBatch(spikes, torch.tensor([0]), torch.zeros(1)))
     # Five spikes with three connections each.
     assert values["synops"].tolist() == [15.0]
-    assert values["energy"].item() > 0
+    assert values["flops"].tolist() == [2 * 2 * 4 * 3]
+    assert values["energy"].item() == pytest.approx(15 * 0.9)
     assert "firing_rate" not in values, "there is no neuron"
+
+
+def test_synaptic_operations_do_not_depend_on_kernels_and_count_what_is_no_spike_too():
+    """Padding is no connection: the four corners of a 3x3 map lie in four windows each, the edges in six, the centre in nine."""
+    ones = {}
+    for spike_layers in (False, True):
+        network = nn.Sequential(layer.Conv2d(2, 5, 3, padding=1, bias=False, step_mode="m"), nn.Flatten(2))
+        if spike_layers:
+            use_spike_layers(network)
+        network.num_classes = 45
+        spikes = torch.zeros(2, 1, 2, 3, 3)
+        spikes[0, 0, 0, 0, 0] = spikes[0, 0, 1, 1, 1] = 1.0
+        spikes[1, 0, 1, 0, 1] = 0.25
+        ones[spike_layers] = measure(
+            SynapticOperations(), SpikingClassifier(network), SpikeBatch(spikes, torch.tensor([0]), torch.zeros(1))
+        )
+    assert ones[False] == ones[True]
+    assert ones[True]["synops"].tolist() == [5 * (4 + 9 + 6)]
+    assert ones[True]["energy"].item() == pytest.approx(4.6 * ones[True]["flops"].item() / 2), "a quarter is no spike"
+    assert ones[True]["flops"].tolist() == [2 * 2 * 2 * 5 * (4 * 4 + 4 * 6 + 9)]
 
 
 def test_the_firing_rate_is_of_all_neurons_and_steps():

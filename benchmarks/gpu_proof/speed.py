@@ -119,9 +119,9 @@ def bench(place: Place) -> Iterator[Claim]:
     work = _work(place)
     ours, plain = Project(work), Loop(work)
     precisions = ("float32", "TF32", "bf16") if place.gpu else ("float32",)
-    for size in work.batches:
-        batch = ours.batch(size)
-        for precision in precisions:
+    for precision in precisions:
+        for size in work.batches:
+            batch = ours.batch(size)
             pairs: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
                 "training step": (partial(ours.train_step, batch), partial(plain.train_step, batch.spikes, batch.labels)),
                 "clean evaluation": (partial(ours.evaluate, batch), partial(plain.evaluate, batch.spikes, batch.labels)),
@@ -246,15 +246,14 @@ def epoch(place: Place) -> Iterator[Claim]:
     data = NoiseImages(images=batch * (warm + steps + 1), batch_size=batch, validation="test")
     classifier = SpikingClassifier(SEWResNet(depth=18, num_classes=10))
     within = _within_fit(place, classifier, data, warm, steps, [])
-    replayed = _within_fit(place, classifier, data, warm, steps, [CUDAGraphs()]) if place.gpu else within
     bare = _bare(place, classifier.to(place.device), data, batch, warm, steps)
     hours = PAPER_EPOCHS * PAPER_STEPS * within / 3600
     found = (
         f"{1e3 * within:.2f} ms a step of {batch} images within fit, {1e3 * bare:.2f} ms in a bare loop (n={steps}): "
-        f"Lightning and the checks add {100 * (within / bare - 1):.0f} %; with the callback CUDAGraphs {1e3 * replayed:.2f} ms; "
+        f"Lightning and the checks add {100 * (within / bare - 1):.0f} %; "
         f"100 epochs of {PAPER_STEPS} steps: {hours:.2f} h without validation and probes"
     )
-    numbers = {"fit_s": within, "bare_s": bare, "graphs_s": replayed, "hours_of_100_epochs": hours}
+    numbers = {"fit_s": within, "bare_s": bare, "hours_of_100_epochs": hours}
     if not place.gpu:
         yield measured("an epoch of SEW-ResNet18, times 100", found, **numbers)
         return
@@ -262,6 +261,11 @@ def epoch(place: Place) -> Iterator[Claim]:
     yield judged(
         "an epoch of SEW-ResNet18, times 100", "Lightning and the checks add at most 30 %", found, within <= 1.3 * bare, remedy, **numbers
     )
+    # Last: what cannot be captured must not hide the numbers above.
+    replayed = _within_fit(place, classifier, data, warm, steps, [CUDAGraphs()])
+    hours = PAPER_EPOCHS * PAPER_STEPS * replayed / 3600
+    found = f"{1e3 * replayed:.2f} ms a step within fit, {within / replayed:.2f} times as fast as without; 100 epochs: {hours:.2f} h"
+    yield measured("the same with the callback CUDAGraphs", found, fit_s=replayed, hours_of_100_epochs=hours)
 
 
 def _within_fit(place: Place, classifier: SpikingClassifier, data: NoiseImages, warm: int, steps: int, callbacks: list[Callback]) -> float:

@@ -16,10 +16,12 @@ from snn_sparsity.data.images import ImageSet
 from snn_sparsity.data.recognition import originals
 from snn_sparsity.documents import page
 from snn_sparsity.documents.blocks import Block, Picture
-from snn_sparsity.experiments import causal, trail
-from snn_sparsity.experiments.attackers import ALPHA, ATTACKERS, CODEBOOK_STEPS, EPS, RESULTS, STEPS, ModelUnderTest, Once, measure
+from snn_sparsity.experiments import trail
+from snn_sparsity.experiments.attackers import RESULTS, ModelUnderTest, Once, measure
 from snn_sparsity.gradient_rules import PoolGradient
 from snn_sparsity.probes.base import undisturbed
+from snn_sparsity.reproduction import causal
+from snn_sparsity.reproduction.attackers import ALPHA, ATTACKERS, CODEBOOK_STEPS, EPS, STEPS
 from snn_sparsity.reproduction.paper import network_name
 from snn_sparsity.runs.files import write_whole
 from snn_sparsity.runs.records import Record, find_records

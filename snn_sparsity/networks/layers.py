@@ -1,16 +1,19 @@
 """Which classes the layers of a network are made of."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import torch
 from spikingjelly.activation_based import layer
 from torch import nn
 
+from snn_sparsity.networks import normalisation, sparse
 from snn_sparsity.networks.convolution import SpikeConv2d
 from snn_sparsity.networks.normalisation import SpikeBatchNorm2d
 
 Made = TypeVar("Made", bound=nn.Module)
+BatchNorm = TypeVar("BatchNorm", bound=layer.BatchNorm2d)
 
 
 def use_spike_layers(network: nn.Module) -> None:
@@ -25,6 +28,9 @@ def use_spike_layers(network: nn.Module) -> None:
         >>> type(network[0]).__name__
         'SpikeConv2d'
     """
+    # Compiled here, where that was not done before: the first forward pass would wait for it.
+    sparse.compiled(torch.float32)
+    normalisation.compiled()
     for path, module in list(network.named_modules()):
         if type(module) in MADE_FOR_SPIKES:
             network.set_submodule(path, MADE_FOR_SPIKES[type(module)](module))
@@ -38,10 +44,17 @@ def _convolution(module: layer.Conv2d) -> SpikeConv2d:
     return _with_state(made, module)
 
 
-def _batch_norm(module: layer.BatchNorm2d) -> SpikeBatchNorm2d:
+def batch_norm_as(kind: type[BatchNorm], module: layer.BatchNorm2d) -> BatchNorm:
+    """Return a BatchNorm of another class with the settings, parameters and buffers of this one.
+
+    Example:
+        >>> plain = layer.BatchNorm2d(3)
+        >>> batch_norm_as(SpikeBatchNorm2d, plain).weight is plain.weight
+        True
+    """
     settings = module.eps, module.momentum, module.affine, module.track_running_stats, module.step_mode
     with torch.device("meta"):
-        made = SpikeBatchNorm2d(module.num_features, *settings)
+        made = kind(module.num_features, *settings)
     return _with_state(made, module)
 
 
@@ -51,4 +64,7 @@ def _with_state(made: Made, module: nn.Module) -> Made:
     return made.train(module.training)
 
 
-MADE_FOR_SPIKES: dict[type[nn.Module], Callable[..., nn.Module]] = {layer.Conv2d: _convolution, layer.BatchNorm2d: _batch_norm}
+MADE_FOR_SPIKES: dict[type[nn.Module], Callable[..., nn.Module]] = {
+    layer.Conv2d: _convolution,
+    layer.BatchNorm2d: partial(batch_norm_as, SpikeBatchNorm2d),
+}

@@ -56,11 +56,9 @@ class SurrogateSaturation(PassProbe):
 
 
 def _look(operation: Operation, layout: Layout, values: Values) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-    name = f"{operation.depth:02d}_{operation.path}"
-
     def note(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         layout.time_first(operation, inputs[0])
-        if f"{SURROGATE_SILENT}/{name}" in values:
+        if f"{SURROGATE_SILENT}/{operation.place}" in values:
             raise InputError(f"neuron {operation.path!r} ran more than once in one forward pass: it must run all time steps together")
         with torch.no_grad():
             distance = membrane_distance(module, inputs[0].detach())
@@ -74,6 +72,6 @@ def _look(operation: Operation, layout: Layout, values: Values) -> Callable[[nn.
                 SURROGATE_ALWAYS: (spikes > 0).all(0, keepdim=True).float(),
             }
         for what, statistic in statistics.items():
-            values[f"{what}/{name}"] = statistic.transpose(0, 1).flatten(1).mean(1)
+            values[f"{what}/{operation.place}"] = statistic.transpose(0, 1).flatten(1).mean(1)
 
     return note

@@ -104,5 +104,5 @@ def foreseen(work: Work, protocols: Sequence[ThreatModel]) -> float:
         if not protocol.drifts:
             battery = protocol.battery(work.budget, work.eps, work.facts)
             jobs = [*battery.cross_entropy(), *battery.scale_free(), *battery.references(), *battery.arms()]
-            total += sum(cost(job.attack) for job in jobs) + len(work.budget.radii) * cost(battery.host())
+            total += sum(cost(job.attack) for job in jobs) + len(work.radii) * cost(battery.host())
     return total

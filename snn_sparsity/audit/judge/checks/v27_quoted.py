@@ -6,10 +6,11 @@ from snn_sparsity.audit.judge.statistics import mcnemar, paired_difference
 
 
 def look(case: Case) -> Finding:
-    """The two sets are not nested: the quoted attack is no part of the native battery."""
-    if case.quoted is None or case.native is None:
+    """Inside the quoted attack's own ball; the two sets are not nested: the quoted attack is no part of the native battery."""
+    native = case.native_in_quoted_ball
+    if case.quoted is None or native is None:
         return NOT_MEASURED
-    gained, lost = int((case.quoted & ~case.native).sum()), int((case.native & ~case.quoted).sum())
+    gained, lost = int((case.quoted & ~native).sum()), int((native & ~case.quoted).sum())
     p = mcnemar(gained, lost)
     low, high = paired_difference(gained, lost, case.samples)
     found = f"native attacks break {gained} of {case.samples} that the quoted one does not, and {lost} the other way round"
