@@ -25,7 +25,7 @@ from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.distributed import Meeting, StoppedElsewhereError, everyone
 from snn_sparsity.encoders import Encoder
 from snn_sparsity.measure.names import ACCURACY, seconds_of
-from snn_sparsity.networks.batch_norm import OneValueError, each_by_itself, one_value_refused
+from snn_sparsity.networks.sync_batch_norm import OneValueError, each_by_itself, one_value_refused
 from snn_sparsity.protocols import BatchNormMode
 from snn_sparsity.randomness import mix
 from snn_sparsity.validation import InputError, require_number
