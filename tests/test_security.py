@@ -232,7 +232,7 @@ def test_the_report_escapes_names_from_configurations_records_and_paths():
     markdown = (Path(name) / "report.md").read_text()
     safe(markdown)
     for target in re.findall(r"\]\(<(.*?)>\)", markdown):
-        assert (Path(name) / unquote(target)).is_file()
+        assert target.startswith("#") or (Path(name) / unquote(target)).is_file()
 
 
 def test_the_card_of_a_kept_run_escapes_too():

@@ -62,6 +62,8 @@ class Attack(ABC):
 
     def __post_init__(self) -> None:
         require_number("eps", self.eps, at_least=0, at_most=1)
+        # Written in grey levels, however it was given.
+        object.__setattr__(self, "eps", Levels(self.eps))
 
     @abstractmethod
     def __call__(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -179,6 +181,11 @@ def input_gradient(function: Callable[[Tensor], Tensor], x: Tensor, labels: Tens
 def project(x_adv: Tensor, x: Tensor, eps: float, bounds: tuple[float, float]) -> Tensor:
     """Return the nearest point within ``eps`` of x and inside the bounds, element by element."""
     return torch.minimum(torch.maximum(x_adv, x - eps), x + eps).clamp(*bounds)
+
+
+def beside(values: Tensor, x: Tensor) -> Tensor:
+    """Return values [N] as [N,1,...], to go with x [N,...]."""
+    return values.view(-1, *[1] * (x.ndim - 1))
 
 
 def uniform_noise(x: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:

@@ -162,8 +162,8 @@ def survival(results: Sequence[Result]) -> list[str]:
 def told(name: str, results: Sequence[Result]) -> list[str]:
     """Return what the audits here say of a defence, a sentence a run; that there is none, where there is none."""
     said = [
-        f"Audit here, {Defence.of(each.record).network}, {_scale(each.record)}: {audited(each)['under_attack']}; {audited(each)['belief']}. "
-        f"{audited(each)['do']}"
+        f"Audit here, {Defence.of(each.record).network}, {_scale(each.record)}: {audited(each)['under_attack']}; "
+        f"{audited(each)['belief']}. {audited(each)['do']}"
         for each in results
         if Defence.of(each.record).name == name and audited(each)
     ]

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from snn_sparsity.audit.evidence import Evidence
 from snn_sparsity.audit.judge.case import Case, Mask
 from snn_sparsity.audit.judge.checks import CHECKS
-from snn_sparsity.audit.judge.checks.base import Check, CheckStatus, Finding, level, significant
+from snn_sparsity.audit.judge.checks.base import Check, Finding, level, significant
 from snn_sparsity.audit.judge.comparisons import Comparison, comparisons
 from snn_sparsity.audit.judge.statistics import Proportion
 from snn_sparsity.audit.judge.thresholds import BROKEN, FEW
@@ -142,7 +142,8 @@ def _belief(case: Case, checked: list[Checked]) -> tuple[Belief, str]:
     """Return the second answer, and the test behind it."""
     invalid = _failed(checked, "valid")
     if invalid:
-        return "NOT VALID", "; ".join(f"{one.check.id}: {one.finding.found}" for one in invalid)
+        found = "; ".join(f"{one.check.id}: {one.finding.found}" for one in invalid)
+        return "NOT VALID", found if case.protocol.batch_norm == "eval" else f"{_about_batch_statistics(case)} ({found})"
     few = "" if case.samples >= FEW else f"; {case.samples} images are enough for that, the level is p < {level(case)}"
     if _failed(checked, "masked"):
         won = significant(case)[0]
@@ -155,6 +156,18 @@ def _belief(case: Case, checked: list[Checked]) -> tuple[Belief, str]:
     if weak:
         return "WEAK ATTACK", f"{weak[0].finding.found}{few}"
     return _not_accused(case)
+
+
+def _about_batch_statistics(case: Case) -> str:
+    """Return in two sentences why the protocol of the paper's published code measures something else."""
+    sentence = (
+        "The network that is attacked, whose BatchNorm takes the batch's statistics, is not the one that is judged, with the stored ones."
+    )
+    right = case.diagnostics.rounded
+    if right is None:
+        return sentence
+    shares = f"{100 * right:.1f} % right again, of {100 * case.clean.mean():.1f} % without an attack"
+    return f"{sentence} Rounding the attacked spikes to 0 and 1 makes {shares}: no image could have caused what rounding undoes"
 
 
 def _not_accused(case: Case) -> tuple[Belief, str]:
@@ -177,7 +190,8 @@ def _what_to_do(case: Case, belief: Belief, because: str) -> str:
     if worst is None:
         return "Quote nothing: no attack ran."
     if belief == "NOT VALID":
-        return f"Quote no accuracy under attack of this protocol: the measurement is not valid ({because})."
+        why = because if case.protocol.batch_norm == "eval" else "BatchNorm takes the batch's statistics while the attack is crafted"
+        return f"Quote no accuracy under attack of this protocol: the measurement is not valid ({why})."
     if quoted is None or case.same_ball:
         return _sentence(belief, worst, quoted)
     # What holds in one ball need not hold in the other.
@@ -209,12 +223,16 @@ def _failed(checked: list[Checked], kind: str) -> list[Checked]:
 
 def _beside(case: Case, checked: list[Checked]) -> list[str]:
     """Return what the reader should know and what decides nothing."""
-    shown: tuple[CheckStatus, ...] = ("warn", "not run")
-    found = [
-        f"{one.check.id} {one.finding.status}: {one.check.question} {one.finding.found}" for one in checked if one.finding.status in shown
+    warned = [f"{one.check.id} warn: {one.check.question} {one.finding.found}" for one in checked if one.finding.status == "warn"]
+    not_run = ", ".join(one.check.id for one in checked if one.finding.status == "not run")
+    return [*warned, *([f"checks that did not run: {not_run}"] if not_run else []), *notes(case)]
+
+
+def notes(case: Case) -> list[str]:
+    """Return what is said beside the checks: of which balls, which attacks did not run, and whether the audit was stopped."""
+    balls = f"the quoted attack's eps is {Levels(case.quoted_eps)}, the audited one {Levels(case.evidence.eps)}"
+    return [
+        *([] if case.same_ball else [f"{balls}: V27 compares inside the first, all else is of the second"]),
+        *(f"did not run: {one.name}: {one.why}" for one in case.protocol.attacks if one.status in ("failed", "skipped")),
+        *([] if case.evidence.complete else ["the audit was stopped before its end"]),
     ]
-    if not case.same_ball:
-        balls = f"the quoted attack's eps is {Levels(case.quoted_eps)}, the audited one {Levels(case.evidence.eps)}"
-        found.insert(0, f"{balls}: V27 compares inside the first, all else is of the second")
-    found += [f"did not run: {one.name}: {one.why}" for one in case.protocol.attacks if one.status in ("failed", "skipped")]
-    return [*found, *([] if case.evidence.complete else ["the audit was stopped before its end"])]
