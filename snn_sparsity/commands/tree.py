@@ -223,7 +223,17 @@ def _audit(tree: Tree) -> None:
         "--samples", type=int, metavar="N", help="images, the first of the test set (default: 256, 256 or 1000, by the budget)"
     )
     parser.add_argument(
-        "--space", default="image", metavar="NAME", help="image (default), spikes, both, paper (spikes, as published) or all three"
+        "--space",
+        default="image",
+        metavar="NAME",
+        help="image (default), spikes, both of these, steps (pixels, each time step by itself), flips (spikes that stay spikes), "
+        "paper (spikes, as published) or all five",
+    )
+    parser.add_argument(
+        "--flips",
+        type=int,
+        metavar="N",
+        help="most spikes of an image that --space flips may flip (default: 0.25 %% of the code's entries)",
     )
     parser.add_argument(
         "--claim",
