@@ -2,6 +2,7 @@
 
 import json
 import types
+from dataclasses import replace
 
 import pytest
 import snntorch
@@ -12,10 +13,9 @@ from torch import nn
 
 from snn_sparsity import PGD, audit
 from snn_sparsity.audit.collect.adapter import Adapted
-from snn_sparsity.audit.collect.subject import Subject
+from snn_sparsity.audit.collect.battery import BUDGETS
+from snn_sparsity.audit.collect.foresight import Foresight
 from snn_sparsity.audit.collect.weights import load_weights, read_weights
-from snn_sparsity.audit.run import AuditSettings, say_time
-from snn_sparsity.encoders import DirectEncoder
 from snn_sparsity.validation import InputError
 
 
@@ -122,24 +122,44 @@ def test_what_returns_no_logits_is_told_in_one_line():
 
 
 class Slow(nn.Module):
-    """A linear network whose every pass takes as long as a clock that nobody waits for says."""
+    """Two classes by the mean of an image; each pass takes as long as a clock that nobody waits for says: a backward one twice."""
 
     def __init__(self, clock):
         super().__init__()
-        self.layers, self.clock = nn.Sequential(nn.Flatten(), nn.Linear(48, 3)), clock
+        self.clock = clock
 
     def forward(self, x):
-        self.clock.now += 0.5 * len(x)
-        return self.layers(x)
+        self.take(len(x))
+        if x.requires_grad:
+            x.register_hook(lambda gradient: self.take(2 * len(x)))
+        score = x.mean((1, 2, 3)) - 0.5
+        return torch.stack([score, -score], 1)
+
+    def take(self, seconds):
+        self.clock.now += seconds
 
 
-@pytest.mark.parametrize(("budget", "units", "expected"), [("standard", 240, "about 2 minutes"), ("full", 28800, "about 4 hours")])
-def test_a_budget_beyond_quick_says_its_time(budget, units, expected, capsys, monkeypatch):
-    clock = types.SimpleNamespace(now=0.0)
-    monkeypatch.setattr("snn_sparsity.audit.run.time", types.SimpleNamespace(perf_counter=lambda: clock.now))
-    subject = Subject(Adapted(Slow(clock)).eval(), DirectEncoder(1), torch.zeros(4, 3, 4, 4, dtype=torch.uint8), torch.zeros(4), 3, 2, 1)
-    say_time(subject, AuditSettings(budget=budget), units)
-    assert f"--budget {budget}: {expected} on this machine" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("apart", "broken"), [(0.2, 0), (0.02, 24), (None, 12)], ids=["nothing breaks", "all breaks", "half of it breaks"]
+)
+def test_the_time_said_is_within_a_factor_of_two_of_what_it_takes(apart, broken, monkeypatch):
+    clock, said = types.SimpleNamespace(now=0.0), []
+    monkeypatch.setattr("snn_sparsity.audit.collect.foresight.time", types.SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr("snn_sparsity.audit.run._say", lambda budget, foresight: said.append((foresight, clock.now)))
+    monkeypatch.setitem(BUDGETS, "standard", replace(BUDGETS["standard"], steps=5, queries=60, planted=0, noise=5))
+    away = torch.tensor([0.02, 0.2]).repeat(12) if apart is None else torch.full((24,), apart)
+    images = torch.rand(24, 3, 6, 6, generator=torch.Generator().manual_seed(0)) * 0.1 + 0.45 + away.view(-1, 1, 1, 1)
+    answers = audit(Slow(clock), images, torch.zeros(24, dtype=torch.long), budget="standard").answers["image"]
+    assert round(24 * answers.worst.value) == 24 - broken
+    ((foresight, before),) = said
+    taken = clock.now - before
+    assert taken / 2 < foresight.seconds < 2 * taken
+    assert foresight.at_most >= foresight.seconds
+
+
+def test_a_time_is_said_in_seconds_minutes_or_hours():
+    assert str(Foresight(12.3, 700)) == "about 12 seconds on this machine, at most 12 minutes, if no attack breaks an image"
+    assert str(Foresight(700, 28800)) == "about 12 minutes on this machine, at most 8 hours, if no attack breaks an image"
 
 
 def test_the_time_is_said_before_the_first_attack_and_by_no_quick_audit(monkeypatch, capsys):

@@ -10,19 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from snn_sparsity.attacks.base import Attack, whole_levels
+from snn_sparsity.attacks.targets import device_of
 from snn_sparsity.audit.collect.adapter import Adapted, classes_of
 from snn_sparsity.audit.collect.battery import BUDGETS, BudgetName, quoted
 from snn_sparsity.audit.collect.conduct import Audit
+from snn_sparsity.audit.collect.foresight import Foresight
 from snn_sparsity.audit.collect.harness import fingerprint
 from snn_sparsity.audit.collect.journal import Journal
 from snn_sparsity.audit.collect.ledger import Tell
 from snn_sparsity.audit.collect.subject import Subject
-from snn_sparsity.audit.collect.threat_models import THREAT_MODELS
 from snn_sparsity.audit.evidence import Evidence
 from snn_sparsity.audit.judge.answers import Answers, judge
 from snn_sparsity.encoders.base import Encoder, grey_levels
@@ -165,8 +165,8 @@ def audit(
     code = encoder or DirectEncoder(num_steps=1)
     try:
         adapted.eval()
-        num_classes = classes_of(adapted, code(grey_levels(images[:1]).to(_device(model))), labels)
-        subject = Subject(adapted, code.to(_device(model)), grey_levels(images), labels, num_classes, batch_size, seed)
+        num_classes = classes_of(adapted, code(grey_levels(images[:1]).to(device_of(model))), labels)
+        subject = Subject(adapted, code.to(device_of(model)), grey_levels(images), labels, num_classes, batch_size, seed)
         learning = None if training is None else (grey_levels(training[0]), training[1])
         return conduct(subject, settings, Journal(None, {}), training=learning, progress=progress)
     finally:
@@ -202,7 +202,7 @@ def conduct(
     with _Progress(progress) as tell:
         evidence = Audit(
             subject, SPACES[settings.space], BUDGETS[settings.budget], settings.eps, journal, training, source, settings.claim, tell,
-            (lambda units: None) if settings.budget == "quick" else partial(say_time, subject, settings),
+            None if settings.budget == "quick" else partial(_say, settings.budget),
         ).run()  # fmt: skip
     seconds = journal.once("seconds", lambda: round(time.perf_counter() - began, 1))
     record = settings_of(subject, settings) | (described or {}) | environment
@@ -224,24 +224,8 @@ def settings_of(subject: Subject, settings: AuditSettings) -> dict[str, Any]:
     }
 
 
-def say_time(subject: Subject, settings: AuditSettings, units: float) -> None:
-    """Say on stderr how long the attacks take if none breaks an image, by the time of one pass: a unit is a forward pass of an image."""
-    protocol = THREAT_MODELS[SPACES[settings.space][0]]
-    places = list(range(min(settings.batch_size, len(subject.labels))))
-    x, _ = protocol.inputs(subject, places, subject.generator(0))
-    target = protocol.target(subject, subject.generator(0))
-    with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
-        # The first pass also does what is done once.
-        target.judge(x)
-        began = time.perf_counter()
-        float(target.judge(x).sum())
-    minutes = (time.perf_counter() - began) / len(places) * units / 60
-    length = f"{minutes:.0f} minutes" if minutes < 100 else f"{minutes / 60:.0f} hours"
-    print(f"--budget {settings.budget}: about {length} on this machine if no attack breaks an image, less as they break", file=sys.stderr)
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+def _say(budget: str, foresight: Foresight) -> None:
+    print(f"--budget {budget}: {foresight}", file=sys.stderr)
 
 
 class _Progress(AbstractContextManager[Tell]):
