@@ -10,12 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from snn_sparsity.attacks.base import Attack, whole_levels
 from snn_sparsity.attacks.targets import device_of
-from snn_sparsity.audit.collect.adapter import Adapted, classes_of
+from snn_sparsity.audit.collect.adapter import Adapted, classes_of, images_and_labels
 from snn_sparsity.audit.collect.battery import BUDGETS, BudgetName, quoted
 from snn_sparsity.audit.collect.conduct import Audit
 from snn_sparsity.audit.collect.foresight import Foresight
@@ -25,7 +26,7 @@ from snn_sparsity.audit.collect.ledger import Tell
 from snn_sparsity.audit.collect.subject import Subject
 from snn_sparsity.audit.evidence import Evidence
 from snn_sparsity.audit.judge.answers import Answers, judge
-from snn_sparsity.encoders.base import Encoder, grey_levels
+from snn_sparsity.encoders.base import Encoder
 from snn_sparsity.encoders.direct import DirectEncoder
 from snn_sparsity.runs.files import write_whole
 from snn_sparsity.units import Levels
@@ -75,6 +76,8 @@ class AuditSettings:
         require_number("batch_size", self.batch_size, at_least=1, whole=True)
         if self.samples is not None:
             require_number("samples", self.samples, at_least=1, whole=True)
+        if not isinstance(self.claim, Attack | None):
+            raise InputError(f"claim={self.claim!r} is no attack: give one such as PGD(steps=20)")
         if self.claim is not None:
             require_number("claim.eps", self.claim.eps, above=0, at_most=1)
             whole_levels(self.claim.eps)
@@ -140,7 +143,7 @@ def audit(
         model: From images [N,C,H,W] in [0,1] to logits [N,K]; with an ``encoder``, from spikes [T,N,C,H,W] to [T,N,K] or [N,K]. Neurons of
             SpikingJelly and snnTorch are reset before each pass. It is left as it was.
         images: [n,C,H,W], uint8 or float in [0,1], which is put on the 8-bit lattice.
-        labels: [n] int64.
+        labels: [n], whole numbers from 0.
         eps: Radius of the ball; a whole number of grey levels.
         budget: ``quick``, ``standard`` or ``full``; all the images are attacked.
         claim: The quoted attack, in a ball of its own eps; None is PGD with 7 steps of 0.01.
@@ -157,17 +160,21 @@ def audit(
     Raises:
         InputError: For images, labels or settings that do not fit.
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"the model is a {type(model).__name__}: an audit needs a torch.nn.Module")
+    if not isinstance(encoder, Encoder | None):
+        raise InputError(f"encoder={encoder!r} is no spike code: give one of snn_sparsity.encoders, or none")
+    images, labels = images_and_labels(images, labels)
+    learning = None if training is None else images_and_labels(*training)
     settings = AuditSettings(budget=budget, samples=len(labels), space=space, eps=eps, claim=claim, batch_size=batch_size, seed=seed)
-    if len(images) != len(labels) or not len(labels):
-        raise InputError(f"there are {len(images)} images and {len(labels)} labels")
     adapted = Adapted(model, timed=encoder is not None)
     modes = [(module, module.training) for module in adapted.modules()]
     code = encoder or DirectEncoder(num_steps=1)
     try:
         adapted.eval()
-        num_classes = classes_of(adapted, code(grey_levels(images[:1]).to(device_of(model))), labels)
-        subject = Subject(adapted, code.to(device_of(model)), grey_levels(images), labels, num_classes, batch_size, seed)
-        learning = None if training is None else (grey_levels(training[0]), training[1])
+        spikes = code(images[:1].to(device_of(model)))
+        num_classes = classes_of(adapted, spikes, labels if learning is None else torch.cat([labels, learning[1]]))
+        subject = Subject(adapted, code.to(device_of(model)), images, labels, num_classes, batch_size, seed)
         return conduct(subject, settings, Journal(None, {}), training=learning, progress=progress)
     finally:
         for module, was in modes:

@@ -187,6 +187,8 @@ def _not_accused(case: Case) -> tuple[Belief, str]:
 
 def _what_to_do(case: Case, belief: Belief, because: str) -> str:
     worst, quoted = _share(case, case.worst), _share(case, case.quoted)
+    if not case.clean.any():
+        return f"Quote nothing: the network is right on none of the {case.samples} images without an attack."
     if worst is None:
         return "Quote nothing: no attack ran."
     if belief == "NOT VALID":
