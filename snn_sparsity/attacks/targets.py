@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from snn_sparsity.attacks.drift import Drift, Statistics
 from snn_sparsity.encoders.base import Encoder, grey_levels
+from snn_sparsity.networks.gpu import settle_kernels
 from snn_sparsity.protocols import BatchNormMode, Space
 from snn_sparsity.validation import InputError, require_choice, require_number
 
@@ -107,6 +108,7 @@ class ImageClassifier(nn.Module):
         Raises:
             InputError: If the module returns anything else.
         """
+        settle_kernels(spikes.device)
         functional.reset_net(self.network)
         logits = self.network(spikes.squeeze(0))
         functional.reset_net(self.network)
@@ -218,6 +220,25 @@ class ImageTarget:
         return BoxBPDA.apply(x, spikes, self._mean_code, self.half_width)
 
 
+class StepwiseTarget(ImageTarget):
+    """A classifier seen from an image for each time step: x is [N,T,C,H,W], and step t shows what the code of image t shows at t.
+
+    See :class:`ImageTarget` for the arguments. With T equal images it is that target.
+
+    Example:
+        >>> from snn_sparsity.classifier import SpikingClassifier
+        >>> from snn_sparsity.encoders import PhaseEncoder
+        >>> from snn_sparsity.networks import SEWResNet
+        >>> target = StepwiseTarget(SpikingClassifier(SEWResNet()), PhaseEncoder(4))
+        >>> target.logits(torch.rand(2, 4, 3, 32, 32)).shape
+        torch.Size([2, 10])
+    """
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the spikes [N,T,C,H,W] of images [N,T,C,H,W]."""
+        return torch.stack([super(StepwiseTarget, self).encode(x[:, step])[:, step] for step in range(x.shape[1])], 1)
+
+
 class ImageModel(nn.Module):
     """A target as foolbox, torchattacks and AutoAttack take it: a module from images [N,C,H,W] in [0,1] to logits [N,K].
 
@@ -314,8 +335,14 @@ def evaluating(classifier: nn.Module, batch_norm: BatchNormMode = "eval") -> Ite
     before = [(module, module.training) for module in classifier.modules()]
     try:
         for module, _ in before:
-            module.training = batch_norm == "batch" and isinstance(module, _BatchNorm)
+            _set_training(module, batch_norm == "batch" and isinstance(module, _BatchNorm))
         yield
     finally:
         for module, training in before:
-            module.training = training
+            _set_training(module, training)
+
+
+def _set_training(module: nn.Module, training: bool) -> None:
+    # Attacks ask for this hundreds of times, mostly of modules that are so already, and PyTorch is slow to set an attribute.
+    if module.training != training:
+        module.training = training

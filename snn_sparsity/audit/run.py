@@ -1,6 +1,7 @@
 """An audit from its settings to its result: one way for the command, the callback and Python."""
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -32,13 +33,15 @@ from snn_sparsity.runs.files import write_whole
 from snn_sparsity.units import Levels
 from snn_sparsity.validation import InputError, require_choice, require_number
 
-Spaces = Literal["image", "spikes", "both", "paper", "all"]
+Spaces = Literal["image", "steps", "spikes", "flips", "both", "paper", "all"]
 SPACES: dict[Spaces, list[str]] = {
     "image": ["image"],
+    "steps": ["steps"],
     "spikes": ["spikes"],
+    "flips": ["flips"],
     "both": ["image", "spikes"],
     "paper": ["paper"],
-    "all": ["image", "spikes", "paper"],
+    "all": ["image", "steps", "spikes", "flips", "paper"],
 }
 JOURNAL = "audit.unfinished.json"
 
@@ -50,7 +53,9 @@ class AuditSettings:
     Args:
         budget: ``quick`` (minutes on two cores), ``standard`` (hours) or ``full`` (a GPU).
         samples: Images, the first of the set; null is 256, 256 or 1000, by the budget.
-        space: What is attacked: ``image`` (pixels), ``spikes``, ``both`` of them, ``paper`` (spikes, as published), or ``all`` three.
+        space: What is attacked: ``image`` (pixels), ``spikes`` (by real numbers), ``both`` of them, ``steps`` (pixels, each time step by
+            itself), ``flips`` (spikes that stay spikes), ``paper`` (spikes, as published), or ``all`` five.
+        flips: Most spikes of an image that ``flips`` may flip; null is 0.25 % of the code's entries.
         eps: Radius of the ball; a whole number of grey levels.
         claim: The quoted attack, in a ball of its own eps; null is that of the run's own ``pgd`` probe, without one the paper's PGD.
         batch_size: Images attacked at a time.
@@ -65,6 +70,7 @@ class AuditSettings:
     space: Spaces = "image"
     eps: Levels | float = Levels(8 / 255)
     claim: Attack | None = None
+    flips: int | None = None
     batch_size: int = 32
     seed: int = 3407
 
@@ -74,6 +80,8 @@ class AuditSettings:
         require_number("eps", self.eps, above=0, at_most=1)
         whole_levels(self.eps)
         require_number("batch_size", self.batch_size, at_least=1, whole=True)
+        if self.flips is not None:
+            require_number("flips", self.flips, at_least=1, whole=True)
         if self.samples is not None:
             require_number("samples", self.samples, at_least=1, whole=True)
         if not isinstance(self.claim, Attack | None):
@@ -113,13 +121,18 @@ class AuditResult:
 
         folder = Path(folder)
         write_documents(folder, [self.evidence])
-        write_whole(folder / "audit.json", json.dumps(self.to_json(), indent=1) + "\n")
+        write_whole(folder / "audit.json", _readable(json.dumps(self.to_json(), indent=1)) + "\n")
         return folder
 
     def __str__(self) -> str:
         from snn_sparsity.audit.pages.documents import audit_table
 
         return audit_table(self.evidence)
+
+
+def _readable(text: str) -> str:
+    """Return indented JSON with lists of numbers and answers, such as one for each image, on a line each."""
+    return re.sub(r"\[[^\[\]{}\"]+\]", lambda found: " ".join(found[0].split()), text)
 
 
 def audit(
@@ -132,6 +145,7 @@ def audit(
     claim: Attack | None = None,
     encoder: Encoder | None = None,
     space: Spaces = "image",
+    flips: int | None = None,
     training: tuple[Tensor, Tensor] | None = None,
     batch_size: int = 32,
     seed: int = 3407,
@@ -148,7 +162,8 @@ def audit(
         budget: ``quick``, ``standard`` or ``full``; all the images are attacked.
         claim: The quoted attack, in a ball of its own eps; None is PGD with 7 steps of 0.01.
         encoder: The spike code in front of the model; None where it takes images.
-        space: What is attacked.
+        space: What is attacked; see :class:`AuditSettings`.
+        flips: Most spikes of an image that the space ``flips`` may flip; None is 0.25 % of the code's entries.
         training: Images and labels to train the positive control on; None leaves it out.
         batch_size: Images attacked at a time.
         seed: Of all random numbers.
@@ -166,13 +181,15 @@ def audit(
         raise InputError(f"encoder={encoder!r} is no spike code: give one of snn_sparsity.encoders, or none")
     images, labels = images_and_labels(images, labels)
     learning = None if training is None else images_and_labels(*training)
-    settings = AuditSettings(budget=budget, samples=len(labels), space=space, eps=eps, claim=claim, batch_size=batch_size, seed=seed)
+    settings = AuditSettings(
+        budget=budget, samples=len(labels), space=space, eps=eps, claim=claim, flips=flips, batch_size=batch_size, seed=seed
+    )
     adapted = Adapted(model, timed=encoder is not None)
     modes = [(module, module.training) for module in adapted.modules()]
     code = encoder or DirectEncoder(num_steps=1)
     try:
         adapted.eval()
-        spikes = code(images[:1].to(device_of(model)))
+        spikes = code(images[:1].to(device_of(model)), torch.Generator().manual_seed(seed))
         num_classes = classes_of(adapted, spikes, labels if learning is None else torch.cat([labels, learning[1]]))
         subject = Subject(adapted, code.to(device_of(model)), images, labels, num_classes, batch_size, seed)
         return conduct(subject, settings, Journal(None, {}), training=learning, progress=progress)
@@ -208,8 +225,8 @@ def conduct(
     environment = journal.once("made with", made_with or dict)
     with _Progress(progress) as tell:
         evidence = Audit(
-            subject, SPACES[settings.space], BUDGETS[settings.budget], settings.eps, journal, training, source, settings.claim, tell,
-            None if settings.budget == "quick" else partial(_say, settings.budget),
+            subject, SPACES[settings.space], BUDGETS[settings.budget], settings.eps, journal, training, source, settings.claim,
+            settings.flips, tell, None if settings.budget == "quick" else partial(_say, settings.budget),
         ).run()  # fmt: skip
     seconds = journal.once("seconds", lambda: round(time.perf_counter() - began, 1))
     record = settings_of(subject, settings) | (described or {}) | environment
@@ -224,6 +241,7 @@ def settings_of(subject: Subject, settings: AuditSettings) -> dict[str, Any]:
         "space": settings.space,
         "eps_levels": whole_levels(settings.eps),
         "claim": repr(settings.claim or quoted(settings.eps)),
+        **({"flips": settings.flips} if settings.flips else {}),
         "seed": settings.seed,
         "batch_size": settings.batch_size,
         "encoder": f"{type(subject.encoder).__name__}, T={subject.encoder.num_steps}",

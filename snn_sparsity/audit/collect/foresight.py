@@ -38,22 +38,24 @@ def foresee(work: Work, models: Sequence[ThreatModel]) -> Foresight:
     pilot = attack_batch(work.subject, models[0], host, few, (PILOT, 1))
     per_unit = (time.perf_counter() - began) / max(len(few) * cost(host), 1)
     surviving = pilot.get("fooled", []).count(False) / max(len(few), 1)
-    return Foresight(*(per_unit * len(work.right) * units_of(work, models, share) for share in (surviving, 1.0)))
+    batteries = [model.battery(work.budget, work.eps, work.facts) for model in models if not model.drifts]
+    averaging = sum(cost(job.attack) for battery in batteries for jobs in battery.averaging() for job in jobs)
+    return Foresight(*(per_unit * len(work.right) * (averaging + units_of(work, models, share)) for share in (surviving, 1.0)))
 
 
 def units_of(work: Work, models: Sequence[ThreatModel], surviving: float = 1.0) -> float:
     """Return the units that an image costs, if this share of the images survives the native attacks: a unit is a forward pass."""
     total = 0.0
     for model in models:
-        total += cost(work.claim)
+        total += cost(model.quoted(work.claim, work.eps))
         if not model.drifts:
             battery = model.battery(work.budget, work.eps, work.facts)
             native = sum(cost(job.attack) for job in [*battery.cross_entropy(), *battery.scale_free()])
             later = sum(cost(job.attack) for job in [*battery.references(), *battery.arms()])
-            smaller = sum(eps < work.eps for eps in work.radii)
-            radii = (smaller + surviving * (len(work.radii) - smaller)) * cost(battery.host())
+            radii = work.radii if model.perturbation == "linf" else []
+            balls = sum(1.0 if eps < work.eps else surviving for eps in radii) * cost(battery.host())
             # The first attacks of the battery break most of what it breaks.
-            total += native * (1 + 3 * surviving) / 4 + surviving * later + radii
+            total += native * (1 + 3 * surviving) / 4 + surviving * later + balls
     return total
 
 
