@@ -16,6 +16,7 @@ from snn_sparsity.audit.collect.adapter import Adapted
 from snn_sparsity.audit.collect.battery import BUDGETS
 from snn_sparsity.audit.collect.foresight import Foresight
 from snn_sparsity.audit.collect.weights import load_weights, read_weights
+from snn_sparsity.audit.evidence import read_audit
 from snn_sparsity.validation import InputError
 
 
@@ -262,6 +263,14 @@ def test_images_and_labels_may_be_arrays_or_bytes():
         (levels.double() / 255, LABELS.tolist()),
     ):
         assert audit(model, images, labels).evidence.clean == expected.clean
+
+
+@pytest.mark.usefixtures("_small")
+def test_an_audit_of_numbers_that_are_not_finite_is_read_back(tmp_path):
+    model = Linear(lambda logits, x: logits * float("nan"))
+    result = audit(model, IMAGES, torch.zeros(3, dtype=torch.long))
+    assert read_audit(result.save(tmp_path) / "audit.json").clean == [True] * 3
+    assert result.answers["image"].worst.value == 0
 
 
 def test_nothing_to_attack_is_said():

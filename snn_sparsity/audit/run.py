@@ -230,7 +230,8 @@ def conduct(
         ).run()  # fmt: skip
     seconds = journal.once("seconds", lambda: round(time.perf_counter() - began, 1))
     record = settings_of(subject, settings) | (described or {}) | environment
-    return AuditResult(replace(evidence, settings=record, seconds=seconds))
+    # As it is read back: whole numbers where real ones belong would be written otherwise the next time.
+    return AuditResult(Evidence.from_json(json.loads(json.dumps(replace(evidence, settings=record, seconds=seconds).to_json()))))
 
 
 def settings_of(subject: Subject, settings: AuditSettings) -> dict[str, Any]:
