@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from snn_sparsity.audit.collect.harness import fingerprint
 from snn_sparsity.audit.collect.journal import Journal
+from snn_sparsity.commands.network import network_of
 from snn_sparsity.commands.plot import save
-from snn_sparsity.commands.train import network_of
 from snn_sparsity.data.images import ImageSet
 from snn_sparsity.data.recognition import originals
 from snn_sparsity.documents import page

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
+from math import ceil
 from typing import Any, NamedTuple
 
 import torch
@@ -17,13 +18,14 @@ from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
+from torch.utils.data import DistributedSampler
 
 from snn_sparsity.attacks.targets import ImageClassifier, PlainTarget, SpikeTarget, evaluating
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.distributed import Meeting, StoppedElsewhereError, everyone
 from snn_sparsity.encoders import Encoder
 from snn_sparsity.measure.names import ACCURACY, seconds_of
-from snn_sparsity.networks.batch_norm import OneValueError, each_by_itself, one_value_refused
+from snn_sparsity.networks.sync_batch_norm import OneValueError, each_by_itself, one_value_refused
 from snn_sparsity.protocols import BatchNormMode
 from snn_sparsity.randomness import mix
 from snn_sparsity.validation import InputError, require_number
@@ -216,6 +218,7 @@ class Probe(Callback, ABC):
             batch = spike_batch(given)
         except InputError as error:
             raise InputError(f"probes.{self.name}: {error}") from error
+        batch = without_repeats(trainer, batch, batch_idx)
         first, round_first, round_size = self._place(trainer, batch, batch_idx)
         if self._wanted(trainer, round_first, round_size) == 0:
             return
@@ -242,7 +245,7 @@ class Probe(Callback, ABC):
 
     def _place(self, trainer: Trainer, batch: SpikeBatch, batch_idx: int) -> tuple[int, int, int]:
         """Return the place of a batch's first image in the set, and first place and size of what all processes measure together."""
-        size = batch_size_of(trainer, batch)
+        size = getattr(loader_of(trainer), "batch_size", None)
         if size is None and trainer.world_size == 1:
             # A sampler of batches may make them of any size.
             first, self._seen = self._seen, self._seen + len(batch.labels)
@@ -290,11 +293,20 @@ def lent_momentum(trainer: Trainer) -> Iterator[None]:
             module.momentum = momentum
 
 
-def batch_size_of(trainer: Trainer, batch: SpikeBatch) -> int | None:
-    """Return how many images a full batch of this evaluation has, as its (first) loader says; the batch at hand may be a short last one."""
+def loader_of(trainer: Trainer) -> Any:
+    """Return the (first) loader of this evaluation."""
     loaders: Any = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
-    loader = loaders[0] if isinstance(loaders, list | tuple) else loaders
-    return getattr(loader, "batch_size", None)
+    return loaders[0] if isinstance(loaders, list | tuple) else loaders
+
+
+def without_repeats(trainer: Trainer, batch: SpikeBatch, batch_idx: int) -> SpikeBatch:
+    """Return a batch without the images that a DistributedSampler gives twice, so that all processes have as many."""
+    loader = loader_of(trainer)
+    sampler = getattr(loader, "sampler", None)
+    if not isinstance(sampler, DistributedSampler):
+        return batch
+    mine = ceil((len(sampler.dataset) - sampler.rank) / sampler.num_replicas)  # type: ignore[arg-type]  # it asks for a length, too
+    return batch.first(max(0, min(len(batch.labels), mine - batch_idx * loader.batch_size)))
 
 
 def spike_batch(batch: Any) -> SpikeBatch:
