@@ -33,7 +33,13 @@ def run(given: Namespace) -> int:
     given.more, about_claim = _split(given.more)
     claim = _claim(given.claim, about_claim, given.eps) or _claim_of_run(given.ckpt_path)
     settings = AuditSettings(
-        budget=given.budget, samples=given.samples, space=given.space, eps=given.eps, batch_size=given.batch_size, claim=claim
+        budget=given.budget,
+        samples=given.samples,
+        space=given.space,
+        eps=given.eps,
+        flips=given.flips,
+        batch_size=given.batch_size,
+        claim=claim,
     )
     made = network_of(given) if given.weights is None else _foreign(given)
     source = str(given.ckpt_path or given.weights)

@@ -150,7 +150,10 @@ COMMANDS = (
                    help="quick (minutes on two cores, the default), standard (hours) or full (a GPU)"),
             option("--samples", type=int, metavar="N", help="images, the first of the test set (default: 256, 256 or 1000, by the budget)"),
             option("--space", default="image", metavar="NAME",
-                   help="image (default), spikes, both, paper (spikes, as published) or all three"),
+                   help="image (default), spikes, both of these, steps (pixels, each time step by itself), flips (spikes stay spikes), "
+                   "paper (spikes, as published) or all five"),
+            option("--flips", type=int, metavar="N",
+                   help="most spikes of an image that --space flips may flip (default: 0.25 percent of the code's entries)"),
             option("--claim", metavar="ATTACK",
                    help="the quoted attack, such as PGD, with --claim.steps 20 and so on (default: that of the run's pgd probe)"),
             option("--weights", metavar="FILE", help="weights of the network of --model.network: .pt, .safetensors or .npz"),
