@@ -4,7 +4,7 @@ import os
 import shlex
 from argparse import Namespace
 
-from snn_sparsity.sweep.grid import Row, chosen, part, read_grid
+from snn_sparsity.sweep.grid import GridRow, chosen, part, read_grid
 from snn_sparsity.sweep.state import Place, next_command, runs_of, tested
 from snn_sparsity.sweep.workers import Sweep
 from snn_sparsity.validation import InputError, require_number
@@ -30,7 +30,7 @@ def run(given: Namespace) -> int:
     return Sweep(rows, place, slots).run()
 
 
-def _rows(given: Namespace) -> list[Row]:
+def _rows(given: Namespace) -> list[GridRow]:
     shorter = []
     for name, options in (("max_epochs", ["--trainer.max_epochs"]), ("samples", ["--data.train_samples", "--data.test_samples"])):
         number = getattr(given, name)
@@ -44,7 +44,7 @@ def _rows(given: Namespace) -> list[Row]:
     return part(rows, given.part) if given.part else rows
 
 
-def _left(row: Row, place: Place) -> list[list[str]]:
+def _left(row: GridRow, place: Place) -> list[list[str]]:
     """Return what is left to run of a row, one command after the other."""
     command = next_command(row, place)
     if command is None or not place.test or command[0] == "test":
