@@ -20,7 +20,6 @@ from snn_sparsity.audit.judge.answers import judge
 from snn_sparsity.audit.judge.case import Case
 from snn_sparsity.audit.judge.checks import CHECKS
 from snn_sparsity.audit.judge.checks.v12_radius import by_radius
-from snn_sparsity.audit.judge.comparisons import comparisons
 from snn_sparsity.validation import InputError
 
 EPS = 8 / 255
@@ -364,4 +363,4 @@ def test_each_check_says_everything_a_reader_needs():
 
 def test_comparisons_of_an_empty_protocol_are_none():
     given_ = evidence()
-    assert comparisons(Case(given_, given_.protocols["image"])) == []
+    assert Case(given_, given_.protocols["image"]).comparisons == []

@@ -1,6 +1,7 @@
 """What an audit has seen, typed: the one thing the judge and the pages read, and what ``audit.json`` holds."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -234,6 +235,27 @@ class Evidence:
     seconds: float = 0.0
     complete: bool = True
 
+    def of(self, places: Sequence[int]) -> "Evidence":
+        """Return the evidence of some of the images, to be judged without running anything again.
+
+        Everything known image by image follows: who is right without an attack, who was attacked, who was fooled. Counts and measurements
+        beside (passes, gradients of 0, harness, diagnostics) stay those of the whole audit; of them only V1 to V4 decide anything.
+
+        Example:
+            >>> evidence = Evidence(eps=8 / 255, num_classes=10, labels=[1, 2, 3], clean=[True, False, True], protocols={})
+            >>> evidence.of([2, 0]).labels
+            [3, 1]
+        """
+        return replace(
+            self,
+            labels=[self.labels[place] for place in places],
+            clean=[self.clean[place] for place in places],
+            protocols={
+                name: replace(protocol, attacks=[_attack_on(one, places) for one in protocol.attacks])
+                for name, protocol in self.protocols.items()
+            },
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values; :meth:`from_json` reads them back."""
         return asdict(self)
@@ -256,6 +278,11 @@ class Evidence:
             return msgspec.convert(values, cls)
         except msgspec.ValidationError as error:
             raise InputError(f"this is no audit of schema {SCHEMA}: {error}") from error
+
+
+def _attack_on(attack: AttackEvidence, places: Sequence[int]) -> AttackEvidence:
+    # Where nobody looked, there is no list.
+    return replace(attack, fooled=[attack.fooled[place] for place in places], seen=[attack.seen[place] for place in places if attack.seen])
 
 
 def json_schema() -> dict[str, Any]:

@@ -4,12 +4,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from snn_sparsity.audit.evidence import Evidence
-from snn_sparsity.audit.judge.case import Case, Mask
+from snn_sparsity.audit.judge.case import Case
 from snn_sparsity.audit.judge.checks import CHECKS
-from snn_sparsity.audit.judge.checks.base import Check, CheckStatus, Finding, level, significant
-from snn_sparsity.audit.judge.comparisons import Comparison, comparisons
+from snn_sparsity.audit.judge.checks.base import Check, CheckStatus, Finding, level, won
+from snn_sparsity.audit.judge.comparisons import Comparison
+from snn_sparsity.audit.judge.masks import Mask
 from snn_sparsity.audit.judge.statistics import Share
-from snn_sparsity.audit.judge.thresholds import BROKEN, FEW
+from snn_sparsity.audit.judge.thresholds import CALIBRATED, Thresholds
 
 Belief = Literal["NOT VALID", "MASKED", "WEAK ATTACK", "NO SIGN OF MASKING", "TOO FEW IMAGES"]
 
@@ -40,6 +41,7 @@ class Answers:
         quoted: Right under the quoted attack; None if it did not run.
         native: Right under the network's own gradient; None if no such attack ran.
         worst: Right under everything inside the ball; None if nothing ran.
+        broken: Whether next to nothing survives, beyond doubt.
         comparisons: Each rule and black box against the native attack.
         checks: All of them.
         beside: What did not run or did not pass and decides nothing.
@@ -53,14 +55,10 @@ class Answers:
     quoted: Share | None
     native: Share | None
     worst: Share | None
+    broken: bool
     comparisons: list[Comparison]
     checks: list[Checked]
     beside: list[str]
-
-    @property
-    def broken(self) -> bool:
-        """Whether next to nothing survives, beyond doubt."""
-        return self.worst is not None and self.worst.high <= BROKEN
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -80,8 +78,12 @@ class Answers:
         }
 
 
-def judge(evidence: Evidence) -> dict[str, Answers]:
+def judge(evidence: Evidence, thresholds: Thresholds = CALIBRATED) -> dict[str, Answers]:
     """Judge each protocol of an audit: a pure function of its evidence, nothing is measured here.
+
+    Args:
+        evidence: Of an audit, or of some of its images (:meth:`Evidence.of`).
+        thresholds: What turns evidence into a word.
 
     Example:
         >>> from snn_sparsity.audit.evidence import AttackEvidence, ProtocolEvidence
@@ -91,23 +93,25 @@ def judge(evidence: Evidence) -> dict[str, Answers]:
         >>> judge(evidence)["image"].under_attack
         'BROKEN: 0.0 % (0 of 300, 95 % interval 0.0 to 1.3 %)'
     """
-    return {name: _judge(Case(evidence, protocol)) for name, protocol in evidence.protocols.items()}
+    return {name: _judge(Case(evidence, protocol, thresholds)) for name, protocol in evidence.protocols.items()}
 
 
 def _judge(case: Case) -> Answers:
     checked = [Checked(check=check, finding=check.look(case)) for check in CHECKS]
     worst = _share(case, case.worst)
+    broken = worst is not None and worst.high <= case.thresholds.broken
     belief, because = _belief(case, checked)
     return Answers(
         do=_what_to_do(case, belief, because),
-        under_attack=_under_attack(worst),
+        under_attack="not measured" if worst is None else f"{'BROKEN:' if broken else 'at most'} {counted(worst)}",
         belief=belief,
         because=because,
         clean=case.share(case.clean),
         quoted=_share(case, case.quoted),
         native=_share(case, case.native),
         worst=worst,
-        comparisons=comparisons(case),
+        broken=broken,
+        comparisons=case.comparisons,
         checks=checked,
         beside=_beside(case, checked),
     )
@@ -115,12 +119,6 @@ def _judge(case: Case) -> Answers:
 
 def _share(case: Case, mask: Mask | None) -> Share | None:
     return None if mask is None else case.share(mask)
-
-
-def _under_attack(worst: Share | None) -> str:
-    if worst is None:
-        return "not measured"
-    return f"BROKEN: {counted(worst)}" if worst.high <= BROKEN else f"at most {counted(worst)}"
 
 
 def counted(share: Share) -> str:
@@ -142,13 +140,13 @@ def _belief(case: Case, checked: list[Checked]) -> tuple[Belief, str]:
     invalid = _failed(checked, "valid")
     if invalid:
         return "NOT VALID", "; ".join(f"{one.check.id}: {one.finding.found}" for one in invalid)
-    few = "" if case.samples >= FEW else f"; {case.samples} images are enough for that, the level is p < {level(case)}"
+    few = "" if case.samples >= case.thresholds.few else f"; {case.samples} images are enough for that, the level is p < {level(case)}"
     if _failed(checked, "masked"):
-        won = significant(case)[0]
-        clear = f"exact one-sided McNemar p = {won.p:.2g}, {won.adjusted:.2g} after Holm over {len(comparisons(case))} comparisons"
+        best = won(case)[0]
+        clear = f"exact one-sided McNemar p = {best.p:.2g}, {best.adjusted:.2g} after Holm over {len(case.comparisons)} comparisons"
         return "MASKED", (
-            f"{won.name} breaks {won.gained} of {won.tried} images that the native attack does not at the same cost, and {won.lost} the "
-            f"other way round ({clear}){few}"
+            f"{best.name} breaks {best.gained} of {best.tried} images that the native attack does not at the same cost, "
+            f"and {best.lost} the other way round ({clear}){few}"
         )
     weak = _failed(checked, "weak")
     if weak:
@@ -159,16 +157,15 @@ def _belief(case: Case, checked: list[Checked]) -> tuple[Belief, str]:
 def _not_accused(case: Case) -> tuple[Belief, str]:
     if case.native is None:
         return "TOO FEW IMAGES", "no attack with the network's own gradient ran"
-    if case.samples >= FEW:
-        made = comparisons(case)
-        clearest = min((one.adjusted for one in made), default=1.0)
-        return "NO SIGN OF MASKING", f"{len(made)} comparisons at equal cost, the clearest has p = {clearest:.2g} after Holm"
-    if case.share(case.native).high <= BROKEN:
+    if case.samples >= case.thresholds.few:
+        clearest = min((one.adjusted for one in case.comparisons), default=1.0)
+        return "NO SIGN OF MASKING", f"{len(case.comparisons)} comparisons at equal cost, the clearest has p = {clearest:.2g} after Holm"
+    if case.share(case.native).high <= case.thresholds.broken:
         return (
             "NO SIGN OF MASKING",
             f"the network's own gradient already breaks it: {counted(case.share(case.native))} by Wilson's interval",
         )
-    return "TOO FEW IMAGES", f"{case.samples} images cannot tell: {FEW} can"
+    return "TOO FEW IMAGES", f"{case.samples} images cannot tell: {case.thresholds.few} can"
 
 
 def _what_to_do(case: Case, belief: Belief, because: str) -> str:
@@ -182,8 +179,8 @@ def _what_to_do(case: Case, belief: Belief, because: str) -> str:
         number = f"{100 * quoted.value:.1f} %" if quoted and quoted.value > worst.value else "an accuracy under this attack"
         return f"Do not quote {number}: at most {left} survive."
     if belief == "TOO FEW IMAGES":
-        return f"Quote nothing yet: audit {FEW} images or more; at most {left} survive so far."
-    if worst.high <= BROKEN:
+        return f"Quote nothing yet: audit {case.thresholds.few} images or more; at most {left} survive so far."
+    if worst.high <= case.thresholds.broken:
         return f"Call it broken: {left} survive."
     return f"Quote at most {left}, as an upper bound: no sign of masking was found."
 

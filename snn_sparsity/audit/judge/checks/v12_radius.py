@@ -1,7 +1,9 @@
 """V12: is a larger ball worse, and the largest fatal?"""
 
-from snn_sparsity.audit.judge.case import SLACK, Case, fooled
+from snn_sparsity.audit.judge.case import Case
 from snn_sparsity.audit.judge.checks.base import NOT_MEASURED, Check, Finding, passes
+from snn_sparsity.audit.judge.comparisons import SLACK
+from snn_sparsity.audit.judge.masks import fooled
 from snn_sparsity.audit.judge.statistics import Share
 
 

@@ -1,19 +1,20 @@
 """V27: is the quoted attack as strong as the native one?"""
 
 from snn_sparsity.audit.judge.case import Case
-from snn_sparsity.audit.judge.checks.base import NOT_MEASURED, Check, Finding, level, passes
-from snn_sparsity.audit.judge.statistics import mcnemar, paired_difference
+from snn_sparsity.audit.judge.checks.base import NOT_MEASURED, Check, Finding, clearly, passes
 
 
 def look(case: Case) -> Finding:
     """The two sets are not nested: the quoted attack is no part of the native battery."""
-    if case.quoted is None or case.native is None:
+    one = case.weakness
+    if one is None:
         return NOT_MEASURED
-    gained, lost = int((case.quoted & ~case.native).sum()), int((case.native & ~case.quoted).sum())
-    p = mcnemar(gained, lost)
-    low, high = paired_difference(gained, lost, case.samples)
-    found = f"native attacks break {gained} of {case.samples} that the quoted one does not, and {lost} the other way round"
-    return passes(p >= level(case), f"{found}; {100 * low:.1f} to {100 * high:.1f} points, p = {p:.2g}")
+    low, high = one.interval
+    return passes(
+        not clearly(case, one, case.thresholds.weakness),
+        f"native attacks break {one.gained} of {one.samples} that the quoted one does not, and {one.lost} the other way round; "
+        f"{100 * low:.1f} to {100 * high:.1f} points, p = {one.p:.2g}",
+    )
 
 
 CHECK = Check(

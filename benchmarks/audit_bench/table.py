@@ -1,0 +1,130 @@
+"""The table of the bench: thresholds chosen on one half of the networks, reported on the other."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks.audit_bench.rejudge import PROTOCOL, Audited, choose, look, modal, rates, subsets
+from snn_sparsity.audit.judge.answers import Answers, judge
+from snn_sparsity.audit.judge.thresholds import CALIBRATED
+
+FEWER = (16, 32, 64, 128)
+"""Smaller subsets, to see what few images say."""
+
+
+def calibrated(audited: Sequence[Audited], count: int, size: int) -> dict[str, Any]:
+    """Choose thresholds, judge every network on its subsets, and return everything as plain values.
+
+    Args:
+        audited: The networks.
+        count: How many subsets.
+        size: Images of a subset.
+    """
+    places = subsets(len(audited[0].evidence.labels), size, count)
+    seen = [[look(one, of_it) for of_it in places] for one in tqdm(audited, desc="subsets", unit="network")]
+    half = [place for place, one in enumerate(audited) if one.half == "choose"]
+    chosen, tried = choose([audited[place] for place in half], [seen[place] for place in half])
+    said = [judged(one, places) for one in tqdm(audited, desc="words", unit="network")]
+    beliefs = [[answers.belief for answers in of_it] for of_it in said]
+    return {
+        "subsets": count,
+        "size": size,
+        "chosen": asdict(chosen),
+        "in_use": asdict(CALIBRATED),
+        "rates": {half: _rates(audited, beliefs, half) for half in ("choose", "report")},
+        "networks": [_row(one, of_it) for one, of_it in zip(audited, said, strict=True)],
+        "fewer": {few: _fewer(audited, few, max(count // 10, 1)) for few in FEWER if few < size},
+        "grid": [asdict(found) | {name: getattr(one, name) for name in ("level", "gain", "weakness")} for one, found in tried],
+    }
+
+
+def judged(audited: Audited, places: Sequence[Sequence[int]]) -> list[Answers]:
+    """Return the answers about subsets of a network's images, under the thresholds in use."""
+    return [judge(audited.evidence.of(of_it))[PROTOCOL] for of_it in places]
+
+
+def _rates(audited: Sequence[Audited], beliefs: Sequence[Sequence[Any]], half: str) -> dict[str, Any]:
+    places = [place for place, one in enumerate(audited) if one.half == half]
+    networks = [audited[place] for place in places]
+    faults = [one.truth.fault for one in networks]
+    counts = {"sound": faults.count("none"), "between": faults.count("between")}
+    counts["faulty"] = len(faults) - sum(counts.values())
+    return asdict(rates(networks, [beliefs[place] for place in places])) | counts
+
+
+def _row(one: Audited, said: Sequence[Answers]) -> dict[str, Any]:
+    truth, (word, same) = one.truth, modal([answers.belief for answers in said])
+    whole = judge(one.evidence)[PROTOCOL]
+    broken = sum(answers.broken for answers in said) / len(said)
+    return {
+        "name": one.name, "half": one.half, "truth": asdict(truth), "fault": truth.fault, "accepted": sorted(truth.accepted),
+        "words": word, "same": same, "wrong": sum(answers.belief not in truth.accepted for answers in said) / len(said),
+        "all_images": whole.belief, "because": whole.because, "under_attack": whole.under_attack,
+        "worst": None if whole.worst is None else round(whole.worst.value * whole.worst.samples),
+        "broken": broken, "same_broken": max(broken, 1 - broken),
+    }  # fmt: skip
+
+
+def _fewer(audited: Sequence[Audited], size: int, count: int) -> dict[str, float]:
+    """Return how often few images accuse a sound network, name a fault, and say that they are too few."""
+    false, named, few = [], [], []
+    for one in audited:
+        words = [answers.belief for answers in judged(one, subsets(len(one.evidence.labels), size, count))]
+        few.append(words.count("TOO FEW IMAGES") / count)
+        accused = sum(word in ("MASKED", "WEAK ATTACK", "NOT VALID") and word not in one.truth.accepted for word in words) / count
+        if one.truth.fault == "none":
+            false.append(accused)
+        elif one.truth.fault != "between":
+            named.append(sum(word in one.truth.accepted for word in words) / count)
+    return {name: sum(shares) / max(len(shares), 1) for name, shares in (("false", false), ("named", named), ("too_few", few))}
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Return the tables in Markdown."""
+    audited = result["networks"][0]["truth"]["images"]
+    parts = [
+        f"Each network was audited on {audited} images and judged on {result['subsets']} random subsets of {result['size']}.",
+        _table(
+            ["half", "sound", "faulty", "between", "false accusations", "misses", "networks with the same words in 95 %", "same words"],
+            [
+                ["thresholds chosen on it" if half == "choose" else "reported", found["sound"], found["faulty"], found["between"],
+                 *(_percent(found[name]) for name in ("false", "missed", "stable", "same"))]
+                for half, found in result["rates"].items()
+            ],
+        ),
+        f"Right of {audited} images: without an attack, under the quoted one, under the network's own gradient with many steps and starts, "
+        "under an attacker who knows; and what the audit leaves.",
+        _table(
+            ["network", "half", "clean", "quoted", "native", "knowing", "audit", "truth", "words", "in", "wrong", "BROKEN in"],
+            [_of_network(row) for row in result["networks"]],
+        ),
+        "Fewer images, by the thresholds in use.",
+        _table(
+            ["images", "sound networks accused", "faults named", "TOO FEW IMAGES"],
+            [[few, *(_percent(found[name]) for name in ("false", "named", "too_few"))] for few, found in result["fewer"].items()],
+        ),
+        _table(
+            ["threshold", "chosen", "in use"],
+            [[name, result["chosen"][name], result["in_use"][name]] for name in ("level", "gain", "weakness")],
+        ),
+    ]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def _of_network(row: dict[str, Any]) -> list[Any]:
+    truth = row["truth"]
+    knowing = truth["adaptive"] if truth["certified"] is None else f"{truth['adaptive']} (exactly {truth['certified']})"
+    shares = [_percent(row[name]) for name in ("same", "wrong", "broken")]
+    counts = [truth["clean"], truth["quoted"], truth["native"], knowing, row["worst"]]
+    return [row["name"], row["half"], *counts, row["fault"], row["words"], *shares]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = [f"| {' | '.join(str(cell) for cell in row)} |" for row in (header, *rows)]
+    return "\n".join([lines[0], f"|{'---|' * len(header)}", *lines[1:]])
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
