@@ -19,10 +19,10 @@ from snn_sparsity.audit.judge.answers import Belief
 from snn_sparsity.encoders import DirectEncoder, PhaseEncoder
 
 HIDDEN = (0.02, 0.05)
-"""A network hides nothing up to the first share of images, and is masked from the second on; between them nothing is held against an answer."""
+"""Up to the first share of images nothing is hidden, from the second on a network is masked; between them, no answer is held wrong."""
 WEAK = (0.04, 0.08)
-"""The same for the quoted attack. Published PGD numbers of adversarially trained networks are mostly 1 to 4 points above AutoAttack's (Croce
-and Hein, arXiv 2003.01690, table 2), and nobody calls them weak for that."""
+"""The same for the quoted attack. Published PGD numbers of adversarially trained networks are mostly 1 to 4 points above AutoAttack's
+(Croce and Hein, arXiv 2003.01690, table 2), and nobody calls them weak for that."""
 STEPS, QUERIES, DRAWS = 50, 300, 5
 Fault = Literal["masked", "weak", "not valid", "none", "between"]
 
