@@ -1,5 +1,6 @@
 """The LightningModule around a spiking network: forward, loss, accuracy. What it is trained for is an objective."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -96,6 +97,7 @@ class SpikingClassifier(LightningModule):
         self.make_optimizer, self.make_scheduler, self.lr_scheduler_interval = optimizer, lr_scheduler, lr_scheduler_interval
         self.optimisation: Optimisation | None = None
         self._loaded: dict[str, Any] = {}
+        self.replayed: Callable[[Tensor], Tensor] | None = None  # stands for the network's passes in a training step: CUDAGraphs
         # Lightning has a method of the other name.
         self.backward_rule = backward
         with self._training_derivative():
@@ -114,7 +116,7 @@ class SpikingClassifier(LightningModule):
         """
         functional.reset_net(self.network)
         with each_step_seen(self.network, len(spikes)):
-            logits: Tensor = self.network(spikes).mean(0)
+            logits: Tensor = (self.replayed or self.network)(spikes).mean(0)
         # The neurons would otherwise keep the whole graph alive until the next forward.
         functional.reset_net(self.network)
         return logits

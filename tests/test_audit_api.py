@@ -103,7 +103,7 @@ def test_the_time_is_said_before_the_first_attack_and_by_no_quick_audit(monkeypa
     def attacked(*_):
         raise StoppedError
 
-    monkeypatch.setattr("snn_sparsity.audit.collect.conduct.attack_batch", attacked)
+    monkeypatch.setattr("snn_sparsity.audit.collect.sequence.attack_batch", attacked)
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
     images = torch.rand(2, 3, 4, 4)
     labels = audit_labels(model, images)

@@ -14,7 +14,7 @@ from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.commands.main import main
 from snn_sparsity.distributed import Meeting
 from snn_sparsity.experiments import attackers, causal
-from snn_sparsity.experiments.attackers import ATTACKERS, MODES, Case, attacks_of, measure
+from snn_sparsity.experiments.attackers import ATTACKERS, MODES, RESULTS, ModelUnderTest, attacks_in, measure
 from snn_sparsity.probes import AdversarialAccuracy
 from snn_sparsity.probes.base import ProbeContext
 from snn_sparsity.randomness import stream
@@ -32,7 +32,7 @@ def case(request):
     with torch.no_grad():
         for _ in range(4):
             classifier(spikes)
-    return Case(classifier.eval(), data.spike_encoder, test.images, test.labels, 5)
+    return ModelUnderTest(classifier.eval(), data.spike_encoder, test.images, test.labels, 5, 7)
 
 
 @pytest.fixture
@@ -46,9 +46,9 @@ def test_steps_of_one_ascent_are_the_attacks_by_themselves(case):
     found = case.attacked("spikes_eval", "own")
     for steps in (1, 7, 20):
         expected = []
-        for start in range(0, 12, 5):
-            labels = case.labels[start : start + 5]
-            spikes = case.encoder(case.images[start : start + 5], stream(0)).transpose(0, 1)
+        for start in range(0, 12, 7):
+            labels = case.labels[start : start + 7]
+            spikes = case.encoder(case.images[start : start + 7], stream(0)).transpose(0, 1)
             target = SpikeTarget(case.classifier)
             attacked = PGD(steps=steps, keep="last")(target, spikes, labels, stream(start))
             expected += (target.judge(attacked).argmax(1) == labels).tolist()
@@ -77,7 +77,9 @@ def test_every_result_is_asked_for_once_and_own_is_a_share(case, short):
             kept[name] = compute()
         return kept[name]
 
-    found = json.loads(json.dumps(measure(case, once)))
+    asked = []
+    found = json.loads(json.dumps(measure(case, lambda name, compute: asked.append(name) or once(name, compute))))
+    assert len(asked) == RESULTS
     assert len(kept) == 1 + 2 * 3 * 4, "own is first (max) or uniform (average), and computed once"
     twin, other = ("first", "uniform") if found["pooling"] == "max" else ("uniform", "first")
     for mode in MODES:
@@ -100,7 +102,7 @@ def trained(pooling, backward, decay=0.001, seed=1, lost=0):
         "zeros": {mode: {"own": 0.8 if pooling == "max" else 0.0, "first": 0.8, "random": 0.8, "ties": 0.2, "uniform": 0.0}
                   for mode in MODES},
         "attacked": {mode: {attacker: {attack: "0" * fallen(attacker, pooling, lost) + "1" * (20 - fallen(attacker, pooling, lost))
-                                       for attack in attacks_of(mode)} for attacker in ATTACKERS} for mode in MODES},
+                                       for attack in attacks_in(mode)} for attacker in ATTACKERS} for mode in MODES},
     }  # fmt: skip
     return causal.Trained.read(content)
 
@@ -179,6 +181,22 @@ def test_the_command_measures_goes_on_and_draws_again(capsys, short):
     Path("out/measured.json").write_text(json.dumps(kept | {"results": half}))
     assert main(command) == 0
     assert {path: path.read_bytes() for path in whole} == whole
+    # Each network by itself, and put together: the same document.
+    for place, run in enumerate(sorted({path.parent for path in Path("runs").rglob("best.ckpt")}), 1):
+        assert main(["experiment", "causal", str(run), "--samples", "8", "--out", f"part{place}", "--cpu"]) == 0
+    assert main(["experiment", "causal", "part1", "part2", "--out", "together"]) == 0
+    for path in ("causal.json", "index.md"):
+        assert Path("together", path).read_bytes() == whole[Path("out", path)]
+    assert main(["experiment", "causal", str(run), "part1", "--samples", "8", "--out", "mixed", "--cpu"]) == 0
+    assert len(json.loads(Path("mixed/causal.json").read_text())["networks"]) == 2
+    capsys.readouterr()
+    for arguments, said in (
+        (["part1", "out"], "given twice"),
+        ([str(run), "part1", "--samples", "7", "--cpu"], "another samples"),
+    ):
+        assert main(["experiment", "causal", *arguments, "--out", "refused"]) == 2
+        assert said in capsys.readouterr().err
+        assert not Path("refused/causal.json").exists()
     # From what was measured alone.
     shutil.rmtree("runs")
     for path in ("out/index.md", "out/measured.json"):

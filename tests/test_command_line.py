@@ -11,7 +11,7 @@ import yaml
 
 from snn_sparsity.commands.main import main
 from snn_sparsity.commands.mistakes import ROOTS
-from snn_sparsity.commands.signatures import kinds_of, settings_of, trainer_settings
+from snn_sparsity.commands.signatures import kinds_of, parameters_of, trainer_settings
 from snn_sparsity.commands.tree import Tree, parse
 from snn_sparsity.configs import shipped
 from snn_sparsity.sweep.grid import DIRECTORY
@@ -204,7 +204,7 @@ def test_what_the_sources_say_is_what_the_classes_take():
     homes = (attacks, data, encoders, gradient_rules, networks, probes, classifier)
     compared = 0
     for name in [each for base in ("Attack", "Encoder", "Probe", "SpikeDataModule", "GradientRule", "Module") for each in kinds_of(base)]:
-        kind, said = next((getattr(home, name) for home in homes if hasattr(home, name)), None), settings_of(name)
+        kind, said = next((getattr(home, name) for home in homes if hasattr(home, name)), None), parameters_of(name)
         if inspect.isclass(kind) and said is not None and not inspect.isabstract(kind):
             taken = inspect.signature(kind).parameters
             if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):

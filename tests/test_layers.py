@@ -10,7 +10,7 @@ import snn_sparsity
 ROOT = Path(snn_sparsity.__file__).parent
 
 FLOORS = [
-    {"__init__", "cache", "validation", "randomness", "batch", "hyperparameters", "numerics"},
+    {"__init__", "cache", "validation", "randomness", "batch", "hyperparameters", "numerics", "protocols"},
     {"units"},
     {"measure"},
     {"runs", "configs", "encoders", "networks", "distributed", "optimisation"},

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from snn_sparsity.experiments.paired import difference, holm, power, slope, smallest_effect
+from snn_sparsity.audit.judge.statistics import holm
+from snn_sparsity.experiments.paired import difference, power, slope, smallest_effect
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says():

@@ -11,8 +11,9 @@ from snn_sparsity.attacks import PGD, CodeBookAscent, Noise
 from snn_sparsity.audit.collect import planted as module
 from snn_sparsity.audit.collect.conduct import Audit
 from snn_sparsity.audit.collect.journal import Journal
-from snn_sparsity.audit.collect.planted import Features, Planted, ReadOut, planted, separate
-from snn_sparsity.audit.collect.subject import PROTOCOLS, Subject
+from snn_sparsity.audit.collect.planted import Features, PlantedNetwork, ReadOut, planted, separate
+from snn_sparsity.audit.collect.subject import Subject
+from snn_sparsity.audit.collect.threat_models import THREAT_MODELS
 from snn_sparsity.validation import InputError
 from tests.test_audit import EPS, SMALL, needle, trained
 
@@ -43,7 +44,7 @@ def with_needles(subject):
 
 def looked_for(subject, space, count=2):
     """What the attacks found of the first examples that could be planted."""
-    found = (planted(subject, PROTOCOLS[space], place, ATTACKS[space]) for place in range(16))
+    found = (planted(subject, THREAT_MODELS[space], place, ATTACKS[space]) for place in range(16))
     return list(islice(filter(None, found), count))
 
 
@@ -80,7 +81,7 @@ def test_features_are_what_the_last_layer_sees(subject):
     network = subject.classifier.network
     features = Features(subject.classifier)(spikes)
     torch.testing.assert_close(network.fc(features), subject.classifier(spikes))
-    logits = Planted(subject.classifier, ReadOut(torch.ones(features.shape[1]), 2.0))(spikes)
+    logits = PlantedNetwork(subject.classifier, ReadOut(torch.ones(features.shape[1]), 2.0))(spikes)
     torch.testing.assert_close(logits[:, 1], features.sum(1) - 2)
     assert torch.equal(logits[:, 0], -logits[:, 1])
     assert not network.fc._forward_pre_hooks

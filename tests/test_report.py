@@ -19,14 +19,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from snn_sparsity.commands.main import main
+from snn_sparsity.protocols import PAPER, STRICT
+from snn_sparsity.reproduction.attack_settings import AttackSettings, attacks_of
 from snn_sparsity.reproduction.claim import claim_table, series_of, varying_zeros
 from snn_sparsity.reproduction.conditions import conditions
 from snn_sparsity.reproduction.paper import COLUMNS, max_pooled, paper_rows
 from snn_sparsity.reproduction.paper_rows import arrows, paper_table
-from snn_sparsity.reproduction.protocols import PAPER, STRICT, AttackSettings, attacks_of
 from snn_sparsity.reproduction.report import Report
 from snn_sparsity.reproduction.results import groups_of, pairs_of, protocols_of, results_of
-from snn_sparsity.reproduction.run_tables import audit_table, protocol_table, record_table
+from snn_sparsity.reproduction.run_tables import protocol_table, record_table, verdict_table
 from snn_sparsity.runs.metrics import read_numbers
 from snn_sparsity.runs.records import find_records
 from snn_sparsity.validation import InputError
@@ -393,7 +394,7 @@ def test_tables_of_an_empty_set():
         assert {cell.text for row in table.rows for cell in row[5::3][:3]} == {"-"}
         assert [row[3].text for row in table.rows].count("no run") == sum(not row.quoted for row in paper_rows(number))
     assert arrows([]) == (0, 0)
-    assert audit_table([]).rows == []
+    assert verdict_table([]).rows == []
     report = Report([], Path("out"))
     assert "Table 3" in report.html()
     assert report.figures() == {}
@@ -480,7 +481,7 @@ def test_audits_stand_beside_the_runs():
     audit = {"settings": {"samples": 64}, "protocols": protocols, "answers": {"paper": answers, "image": answers}, "complete": False}
     (run / "audit").mkdir()
     (run / "audit/audit.json").write_text(json.dumps(audit))
-    lines = audit_table(results_of(find_records([Path("runs")]))).texts
+    lines = verdict_table(results_of(find_records([Path("runs")]))).texts
     assert lines[0] == ["[R1]", "image: image, BN eval", "64", "50.0 [40.0, 60.0]", "-", "-", "50.0 [40.0, 60.0]",
                         "MASKED (STOPPED EARLY)", "Do not quote it."]  # fmt: skip
     assert [line[1] for line in lines] == ["image: image, BN eval", "paper: spikes, BN batch"]

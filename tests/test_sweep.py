@@ -19,8 +19,8 @@ from snn_sparsity.commands.main import main
 from snn_sparsity.configs import shipped
 from snn_sparsity.runs.files import hold
 from snn_sparsity.runs.metrics import epochs_logged, forget_from
-from snn_sparsity.sweep.grid import chosen, epochs_asked, names, part, read_grid
-from snn_sparsity.sweep.progress import Progress, time_left
+from snn_sparsity.sweep.grid import chosen, epochs_asked, grid_names, part, read_grid
+from snn_sparsity.sweep.progress import GridProgress, time_left
 from snn_sparsity.sweep.state import Place, clear, next_command, runs_of
 from snn_sparsity.sweep.workers import LOCK
 from snn_sparsity.validation import InputError
@@ -198,7 +198,7 @@ def test_epochs_are_read_from_the_end_of_the_metrics(tmp_path):
 def test_progress_counts_the_whole_grid_and_what_was_there_before(monkeypatch):
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    progress = Progress({"a": 10, "b": 10}, {"a": 10, "b": 4})
+    progress = GridProgress({"a": 10, "b": 10}, {"a": 10, "b": 4})
     assert progress.line() == "grid: 14 of 20 epochs (70 %), time left not known yet"
     clock[0] += 120
     assert progress.update("b", 6)
@@ -267,7 +267,7 @@ def test_options_become_arguments(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--grid nope", f"--grid nope is no file and no grid: choose one of {', '.join(names())}"),
+        ("--grid nope", f"--grid nope is no file and no grid: choose one of {', '.join(grid_names())}"),
         ("--grid list.yaml", "list.yaml is no mapping"),
         ("--grid odd.yaml", "the group 'a' must have a list of 'configs'"),
         ("--grid unknown.yaml", "vgg is no file and no shipped configuration"),
@@ -295,7 +295,7 @@ def test_a_grid_that_cannot_be_read():
     Path("broken.yaml").write_text("a: [")
     with pytest.raises(InputError, match=r"broken\.yaml cannot be read"):
         read_grid("broken.yaml", [1])
-    assert names() == ["causal", "causal_cpu", "cpu", "defences", "defences_cpu", "digits", "paper", "weight_decay"]
+    assert grid_names() == ["causal", "causal_cpu", "cpu", "defences", "defences_cpu", "digits", "paper", "weight_decay"]
 
 
 def test_a_lock_is_held_as_long_as_the_run_lives(tmp_path):

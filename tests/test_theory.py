@@ -15,7 +15,7 @@ from snn_sparsity.reproduction.two_layer import (
     printed_w1_gradient,
     printed_w2_gradient,
     shared_chain,
-    surrogate,
+    surrogate_slope,
 )
 
 PRINTED = (printed_input_gradient, printed_w1_gradient, printed_w2_gradient)
@@ -63,7 +63,7 @@ def test_two_steps_of_one_neuron_by_hand():
 @pytest.mark.parametrize("x", [-2.0, 0.0, 0.3])
 def test_the_surrogate_is_the_slope_of_the_arctangent(x):
     step = 1e-6
-    assert surrogate(torch.tensor(x, dtype=torch.float64)).item() == pytest.approx(
+    assert surrogate_slope(torch.tensor(x, dtype=torch.float64)).item() == pytest.approx(
         (atan(pi * (x + step)) - atan(pi * (x - step))) / pi / (2 * step), rel=1e-6
     )
 

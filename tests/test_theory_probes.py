@@ -376,6 +376,19 @@ def test_synaptic_operations_by_hand():
     # Five spikes with three connections each.
     assert values["synops"].tolist() == [15.0]
     assert values["energy"].item() > 0
+    assert "firing_rate" not in values, "there is no neuron"
+
+
+def test_the_firing_rate_is_of_all_neurons_and_steps():
+    linear = layer.Linear(4, 2, bias=False, step_mode="m")
+    nn.init.constant_(linear.weight, 0.5)
+    network = nn.Sequential(nn.Flatten(2), neuron.IFNode(step_mode="m"), linear, neuron.IFNode(step_mode="m"))
+    network.num_classes = 2
+    spikes = torch.zeros(2, 1, 1, 2, 2)
+    spikes[0, 0, 0, 0, 0] = spikes[1, 0, 0] = 1.0
+    values = measure(SynapticOperations(), SpikingClassifier(network), SpikeBatch(spikes, torch.tensor([0]), torch.zeros(1)))
+    # Four neurons fire as their inputs do, 5 of 8; the two behind get 0.5, then 2: 2 of 4.
+    assert values["firing_rate"].item() == pytest.approx(7 / 12)
 
 
 @pytest.mark.parametrize("wrong", [{"eps": 0}, {"draws": 0}, {"function": "loss"}, {"space": "pixels"}, {"space": "image", "eps": 0.05}])

@@ -10,7 +10,7 @@ import torch
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.commands.main import main
 from snn_sparsity.experiments import trail
-from snn_sparsity.experiments.attackers import Case
+from snn_sparsity.experiments.attackers import ModelUnderTest
 from snn_sparsity.validation import InputError
 from tests.tiny import TinyDataModule, TinyNetwork
 
@@ -25,7 +25,7 @@ def case():
     with torch.no_grad():
         for _ in range(4):
             classifier(data.spike_encoder(test.images, torch.Generator()))
-    return Case(classifier.eval(), data.spike_encoder, test.images, test.labels, 6)
+    return ModelUnderTest(classifier.eval(), data.spike_encoder, test.images, test.labels, 6)
 
 
 @pytest.mark.parametrize(("hidden", "w1", "w2", "zeros"), [(1, 0.46, 0.77, 0.757), (16, 0.52, 0.52, 0.20)])

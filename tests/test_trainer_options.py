@@ -23,7 +23,7 @@ from snn_sparsity.data.loader import EpochLoader
 from snn_sparsity.measure.proportions import interval
 from snn_sparsity.probes import AdversarialAccuracy
 from snn_sparsity.training.checkpoints import LastCheckpoint
-from snn_sparsity.training.progress import Progress
+from snn_sparsity.training.progress import QuietProgressBar
 from tests.killing import DroppingNetwork, Kill, run
 from tests.tiny import TinyDataModule, TinyNetwork
 
@@ -273,7 +273,7 @@ def test_images_go_to_the_device_once(data, monkeypatch):
 
 
 def test_the_bar_looks_twice_a_second_and_at_the_end(monkeypatch):
-    bar, now = Progress(), iter([10.0, 10.1, 10.4, 10.6, 10.7])
+    bar, now = QuietProgressBar(), iter([10.0, 10.1, 10.4, 10.6, 10.7])
     monkeypatch.setattr("snn_sparsity.training.progress.time.monotonic", lambda: next(now))
     bar.enable()
     assert [bar._should_update(step, 5) for step in range(1, 6)] == [True, False, False, True, True]

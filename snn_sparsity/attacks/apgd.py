@@ -69,7 +69,7 @@ class APGD(Attack):
         climb, previous, keep = Climb(now, 2 * self.eps), now.x, 1.0
         slower_after = checkpoints(self.steps)
         for step in range(1, self.steps + 1):
-            ahead = project(now.x + per_sample(climb.length, x) * now.gradient.sign(), x, self.eps, target.bounds)
+            ahead = project(now.x + beside(climb.length, x) * now.gradient.sign(), x, self.eps, target.bounds)
             ahead = project(now.x + keep * (ahead - now.x) + (1 - keep) * (now.x - previous), x, self.eps, target.bounds)
             previous, keep, now = now.x, 0.75, look(ahead)
             climb.note(now)
@@ -103,7 +103,7 @@ class Iterate(NamedTuple):
 
     def replaced(self, chosen: Tensor, other: "Iterate") -> "Iterate":
         """Return this iterate, with the samples chosen ([N] bool) taken from the other."""
-        return Iterate(*(torch.where(per_sample(chosen, mine), theirs, mine) for mine, theirs in zip(self, other, strict=True)))
+        return Iterate(*(torch.where(beside(chosen, mine), theirs, mine) for mine, theirs in zip(self, other, strict=True)))
 
 
 class Climb:
@@ -169,9 +169,9 @@ def targeted_difference_of_logits_ratio(logits: Tensor, labels: Tensor, aims: Te
 def touching_noise(x: Tensor, generator: torch.Generator | None) -> Tensor:
     """Draw noise of the shape of x whose largest absolute value is 1 in each sample."""
     noise = uniform_noise(x, 1.0, generator)
-    return noise / (per_sample(noise.flatten(1).abs().amax(1), x) + 1e-12)
+    return noise / (beside(noise.flatten(1).abs().amax(1), x) + 1e-12)
 
 
-def per_sample(values: Tensor, x: Tensor) -> Tensor:
+def beside(values: Tensor, x: Tensor) -> Tensor:
     """Return values [N] as [N,1,...], to go with x [N,...]."""
     return values.view(-1, *[1] * (x.ndim - 1))

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from snn_sparsity.protocols import Space
 from snn_sparsity.units import Levels
 from snn_sparsity.validation import InputError, require_number
 
-Space = Literal["image", "spikes"]
 LossName = Literal["ce", "margin", "dlr"]
 
 

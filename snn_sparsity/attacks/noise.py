@@ -10,8 +10,8 @@ from torch import Tensor
 from snn_sparsity.attacks.base import Attack, BestSoFar, Passes, Target, project, random_corners, random_levels, uniform_noise, whole_levels
 from snn_sparsity.validation import InputError, require_choice, require_number
 
-Kind = Literal["uniform", "corners", "levels"]
-DRAW: dict[Kind, Callable[[Tensor, float, torch.Generator | None], Tensor]] = {
+NoiseKind = Literal["uniform", "corners", "levels"]
+DRAW: dict[NoiseKind, Callable[[Tensor, float, torch.Generator | None], Tensor]] = {
     "uniform": uniform_noise,
     "corners": random_corners,
     "levels": random_levels,
@@ -43,7 +43,7 @@ class Noise(Attack):
     """
 
     draws: int = 1
-    kind: Kind = "uniform"
+    kind: NoiseKind = "uniform"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from spikingjelly.activation_based import functional
@@ -12,12 +12,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from snn_sparsity.attacks.base import Space
 from snn_sparsity.attacks.drift import Drift, Statistics
 from snn_sparsity.encoders.base import Encoder, grey_levels
+from snn_sparsity.protocols import BatchNormMode, Space
 from snn_sparsity.validation import InputError, require_choice, require_number
-
-BatchNormMode = Literal["eval", "batch"]
 
 
 class SpikeTarget:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from snn_sparsity.protocols import BatchNormMode, Space
 from snn_sparsity.validation import InputError
 
 SCHEMA = 2
@@ -22,7 +23,6 @@ worst case.
 Family = Literal["none", "rules", "loss", "averaging", "no gradient", "transfer", "unbounded"]
 """What an arm does that the native attack does not."""
 Status = Literal["done", "failed", "skipped", "does not apply"]
-Space = Literal["image", "spikes"]
 Perturbation = Literal["linf", "flips"]
 
 
@@ -186,7 +186,7 @@ class ProtocolEvidence:
     """
 
     space: Space
-    batch_norm: Literal["eval", "batch"] = "eval"
+    batch_norm: BatchNormMode = "eval"
     what: str = ""
     perturbation: Perturbation = "linf"
     attacks: list[AttackEvidence] = field(default_factory=list)

@@ -17,10 +17,12 @@ from tqdm import tqdm
 from snn_sparsity.attacks.base import Attack, whole_levels
 from snn_sparsity.audit.collect.adapter import Adapted, classes_of
 from snn_sparsity.audit.collect.battery import BUDGETS, BudgetName, quoted
-from snn_sparsity.audit.collect.conduct import Audit, Tell
+from snn_sparsity.audit.collect.conduct import Audit
 from snn_sparsity.audit.collect.harness import fingerprint
 from snn_sparsity.audit.collect.journal import Journal
-from snn_sparsity.audit.collect.subject import PROTOCOLS, Subject
+from snn_sparsity.audit.collect.ledger import Tell
+from snn_sparsity.audit.collect.subject import Subject
+from snn_sparsity.audit.collect.threat_models import THREAT_MODELS
 from snn_sparsity.audit.evidence import Evidence
 from snn_sparsity.audit.judge.answers import Answers, judge
 from snn_sparsity.encoders.base import Encoder, grey_levels
@@ -83,7 +85,7 @@ class AuditSettings:
 
 
 @dataclass(frozen=True)
-class Result:
+class AuditResult:
     """What an audit has seen, and what to take away from it; ``print`` shows it.
 
     Attributes:
@@ -130,7 +132,7 @@ def audit(
     batch_size: int = 32,
     seed: int = 3407,
     progress: bool = False,
-) -> Result:
+) -> AuditResult:
     """Attack a network of any library and say how far its accuracy under attack can be believed.
 
     Args:
@@ -181,7 +183,7 @@ def conduct(
     training: tuple[Tensor, Tensor] | None = None,
     source: nn.Module | None = None,
     progress: bool = False,
-) -> Result:
+) -> AuditResult:
     """Audit a subject.
 
     Args:
@@ -203,7 +205,7 @@ def conduct(
         ).run()  # fmt: skip
     seconds = journal.once("seconds", lambda: round(time.perf_counter() - began, 1))
     record = settings_of(subject, settings) | (described or {}) | environment
-    return Result(replace(evidence, settings=record, seconds=seconds))
+    return AuditResult(replace(evidence, settings=record, seconds=seconds))
 
 
 def settings_of(subject: Subject, settings: AuditSettings) -> dict[str, Any]:
@@ -223,10 +225,10 @@ def settings_of(subject: Subject, settings: AuditSettings) -> dict[str, Any]:
 
 def say_time(subject: Subject, settings: AuditSettings, units: float) -> None:
     """Say on stderr how long the attacks take if none breaks an image, by the time of one pass: a unit is a forward pass of an image."""
-    protocol = PROTOCOLS[SPACES[settings.space][0]]
+    protocol = THREAT_MODELS[SPACES[settings.space][0]]
     places = list(range(min(settings.batch_size, len(subject.labels))))
-    x, _ = subject.inputs(protocol, places, subject.generator(0))
-    target = subject.target(protocol, subject.generator(0))
+    x, _ = protocol.inputs(subject, places, subject.generator(0))
+    target = protocol.target(subject, subject.generator(0))
     with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
         # The first pass also does what is done once.
         target.judge(x)

@@ -2,7 +2,7 @@
 
 import json
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from snn_sparsity.data.images import ImageSet
 from snn_sparsity.documents import page
 from snn_sparsity.documents.blocks import Block, Picture
 from snn_sparsity.experiments import causal, trail
-from snn_sparsity.experiments.attackers import ALPHA, ATTACKERS, CODEBOOK_STEPS, EPS, STEPS, Case, measure
+from snn_sparsity.experiments.attackers import ALPHA, ATTACKERS, CODEBOOK_STEPS, EPS, RESULTS, STEPS, ModelUnderTest, Once, measure
 from snn_sparsity.gradient_rules import PoolGradient
 from snn_sparsity.probes.base import undisturbed
 from snn_sparsity.runs.files import write_whole
@@ -32,6 +32,7 @@ def run(given: Namespace) -> int:
     given.samples = given.samples if given.samples is not None else 1000 if given.name == "causal" else 40
     require_number("--samples", given.samples, at_least=5, whole=True)
     require_number("--batch_size", given.batch_size, at_least=1, whole=True)
+    require_number("--eval_batch_size", given.eval_batch_size, at_least=1, whole=True)
     if given.name == "trail":
         return _trail(given)
     content = _measured(given) if given.runs else _read(given.out / MEASURED)
@@ -40,37 +41,59 @@ def run(given: Namespace) -> int:
 
 
 def _measured(given: Namespace) -> dict[str, Any]:
-    records = find_records(given.runs)
+    """Return what the runs' networks did, and what earlier experiments among the folders say of theirs."""
+    parts = {path: _read(path / MEASURED) for path in given.runs if (path / MEASURED).is_file()}
     settings = {
         "samples": given.samples,
         "batch_size": given.batch_size,
+        "eval_batch_size": given.eval_batch_size,
         "eps": EPS,
         "alpha": ALPHA,
-        "steps": STEPS,
+        "steps": list(STEPS),
         "codebook": CODEBOOK_STEPS,
+        "attackers": list(ATTACKERS),
     }
-    journal = Journal(given.out / "measured.json", settings)
-    networks = []
-    with tqdm(records, unit="network", disable=None) as bar:
-        for record in bar:
-            bar.set_description_str(record.name)
-            networks.append(_network(record, given, journal))
-    if len({each.pop("images_sha256") for each in networks}) != 1:
+    networks = [network for part in parts.values() for network in part["networks"]]
+    if runs := [path for path in given.runs if path not in parts]:
+        networks += _measure(find_records(runs), given, Journal(given.out / "measured.json", settings))
+    else:
+        settings = next(iter(parts.values()))["settings"]
+    for path, part in parts.items():
+        if other := [name for name, value in settings.items() if part["settings"].get(name) != value]:
+            raise InputError(f"{path} was measured with another {', '.join(other)}: only what was measured alike can be compared")
+    if len({each["images_sha256"] for each in networks}) != 1:
         raise InputError("these runs have different test images: only networks judged on the same images can be compared")
-    content = {"schema": 1, "settings": settings | {"attackers": ATTACKERS}, "networks": networks}
+    if len({each["weights_sha256"] for each in networks}) != len(networks):
+        raise InputError("the same network is given twice: in two runs or experiments its weights are equal; give one of them")
+    content = {"schema": 1, "settings": settings, "networks": networks}
     write_whole(given.out / MEASURED, json.dumps(content, indent=1) + "\n")
     return content
 
 
-def _network(record: Record, given: Namespace, journal: Journal) -> dict[str, Any]:
+def _measure(records: Sequence[Record], given: Namespace, journal: Journal) -> list[dict[str, Any]]:
+    with tqdm(total=len(records) * RESULTS, unit="result", disable=None) as bar:
+
+        def once(name: str, compute: Callable[[], Any]) -> Any:
+            found = journal.once(name, compute)
+            bar.update()
+            return found
+
+        networks = []
+        for record in records:
+            bar.set_description_str(record.name)
+            networks.append(_network(record, given, once))
+    return networks
+
+
+def _network(record: Record, given: Namespace, once: Once) -> dict[str, Any]:
     """Return what is known and measured of a run's network; a network whose weights have changed is measured anew."""
     model = record.config["model"]
     share = _share(model.get("backward"), record.path)
     case = _case(record, given)
     images = ImageSet(case.images, case.labels).checksum()
-    weights = f"{fingerprint(case.classifier)[:16]} {images[:16]}"
+    weights = fingerprint(case.classifier)
     with undisturbed(case.classifier):  # type: ignore[arg-type]  # it is the LightningModule of the run
-        found = measure(case, lambda name, compute: journal.once(f"{weights} {name}", compute))
+        found = measure(case, lambda name, compute: once(f"{weights[:16]} {images[:16]} {name}", compute))
     judged = (record.audit or {}).get("answers", {})
     worst = {name: answers["accuracy"].get("worst") for name, answers in judged.items()}
     return {
@@ -80,11 +103,12 @@ def _network(record: Record, given: Namespace, journal: Journal) -> dict[str, An
         "seed": record.seed,
         "audit": {name: f"{100 * share['value']:.1f} ({share['samples']} images)" for name, share in worst.items() if share},
         "images_sha256": images,
+        "weights_sha256": weights,
         **found,
     }
 
 
-def _case(record: Record, given: Namespace) -> Case:
+def _case(record: Record, given: Namespace) -> ModelUnderTest:
     """Return the network of a run's best checkpoint with its first test images."""
     checkpoint = record.path / "best.ckpt"
     if not checkpoint.is_file():
@@ -100,7 +124,9 @@ def _case(record: Record, given: Namespace) -> Case:
     if len(test.labels) < given.samples:
         raise InputError(f"--samples {given.samples}: the test set of {record.path} has {len(test.labels)} images")
     encoder = made.datamodule.spike_encoder.to(made.model.device)
-    return Case(made.model, encoder, test.images[: given.samples], test.labels[: given.samples], given.batch_size)
+    return ModelUnderTest(
+        made.model, encoder, test.images[: given.samples], test.labels[: given.samples], given.batch_size, given.eval_batch_size
+    )
 
 
 def _share(rule: Mapping[str, Any] | None, path: Path) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from snn_sparsity.commands.signatures import class_in, kinds_of, settings_of, signatures, trainer_settings
+from snn_sparsity.commands.signatures import class_in, kinds_of, parameters_of, signatures, trainer_settings
 from snn_sparsity.configs import shipped
 from snn_sparsity.validation import InputError, did_you_mean
 
@@ -21,7 +21,7 @@ ROOTS = ("best", "checkpoints", "ckpt_path", "config", "data", "help", "lr_sched
 NO_OPTIONS = {"command", "module", "more", "takes_more"}
 FIXED = {"class_path", "init_args", "dict_kwargs"}
 
-Tree = dict[str, Any]
+Settings = dict[str, Any]
 
 
 def check(given: Namespace) -> None:
@@ -30,7 +30,7 @@ def check(given: Namespace) -> None:
         return
     _check_files(given)
     try:
-        settings: Tree = {}
+        settings: Settings = {}
         for source, tree in _sources(given.config, given.more):
             _merge(settings, tree)
             for name in tree.keys() - set(ROOTS):
@@ -47,7 +47,7 @@ def as_given(message: str, configs: list[str], more: list[str]) -> str:
         >>> as_given("--probes.attack.eps: no", [], ["--probes.mine", "AdversarialAccuracy", "--probes.mine.attack.eps", "no"])
         '--probes.mine.attack.eps: no'
     """
-    settings: Tree = {}
+    settings: Settings = {}
     for _, tree in _sources(configs, more):
         _merge(settings, tree)
     probes = settings.get("probes")
@@ -89,7 +89,7 @@ def _newest(configs: list[str]) -> str:
     return f"; the newest is {found[-1]}" if found else ""
 
 
-def _sources(configs: list[str], more: list[str]) -> Iterator[tuple[str, Tree]]:
+def _sources(configs: list[str], more: list[str]) -> Iterator[tuple[str, Settings]]:
     """Yield what is given, from what loses to what wins, with what to put before a complaint."""
     yield "", _read(str(shipped.PAPER))
     for config in configs:
@@ -119,7 +119,7 @@ def options(words: list[str]) -> Iterator[tuple[str, Any]]:
                 yield name.removesuffix("+"), text
 
 
-def _read(path: str) -> Tree:
+def _read(path: str) -> Settings:
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeError, yaml.YAMLError, ValueError) as error:
@@ -127,11 +127,11 @@ def _read(path: str) -> Tree:
     return _flat(content) if isinstance(content, dict) else {}
 
 
-def _nested(name: str, value: Any) -> Tree:
+def _nested(name: str, value: Any) -> Settings:
     tree: Any = value
     for part in reversed(name.split(".")):
         tree = {part: tree}
-    flat: Tree = _flat(tree)
+    flat: Settings = _flat(tree)
     return flat
 
 
@@ -144,7 +144,7 @@ def _flat(value: Any) -> Any:
     return {str(name).removesuffix("+"): _flat(part) for name, part in parts.items()}
 
 
-def _merge(settings: Tree, tree: Tree) -> None:
+def _merge(settings: Settings, tree: Settings) -> None:
     for name, value in tree.items():
         before = settings.get(name)
         if isinstance(value, dict) and isinstance(before, dict):
@@ -157,7 +157,7 @@ def _merge(settings: Tree, tree: Tree) -> None:
             settings[name] = dict(value) if isinstance(value, dict) else value
 
 
-def _check_tree(tree: Tree, settings: Tree, source: str) -> None:
+def _check_tree(tree: Settings, settings: Settings, source: str) -> None:
     """Refuse the names in a tree that nobody knows, where the settings so far say of which class each is."""
     try:
         _check_names(tree, settings)
@@ -165,7 +165,7 @@ def _check_tree(tree: Tree, settings: Tree, source: str) -> None:
         raise InputError(f"{source}{error}") from error
 
 
-def _check_names(tree: Tree, settings: Tree) -> None:
+def _check_names(tree: Settings, settings: Settings) -> None:
     for name, value in tree.items():
         if name == "trainer" and isinstance(value, Mapping):
             _require_known("trainer", "the trainer", value, trainer_settings())
@@ -184,7 +184,7 @@ def _check_class(path: str, value: Any, settings: Any, base: str) -> None:
     if not isinstance(class_path, str) or not _is_ours(path, class_path, base):
         return
     name = class_path.rsplit(".", 1)[-1]
-    known = settings_of(name)
+    known = parameters_of(name)
     if known is None or not isinstance(value, Mapping):
         return
     _require_known(path, name, value, known)
@@ -221,7 +221,7 @@ def _is_there(module: str) -> bool:
 
 
 def _networks() -> list[str]:
-    return [name for name in signatures() if "num_classes" in (settings_of(name) or {})]
+    return [name for name in signatures() if "num_classes" in (parameters_of(name) or {})]
 
 
 def _require_known(path: str, owner: str, given: Mapping[str, Any], known: Mapping[str, str]) -> None:

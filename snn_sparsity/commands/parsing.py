@@ -126,7 +126,7 @@ def with_full_name(message: str, settings: dict[str, Any]) -> str:
     return message
 
 
-def settings_of(path: str) -> dict[str, Any]:
+def checkpoint_settings(path: str) -> dict[str, Any]:
     """Return the model and data settings a checkpoint was made with, as a configuration."""
     checkpoint = read_checkpoint(path)
     settings: dict[str, Any] = {}

@@ -39,11 +39,11 @@ def signatures() -> dict[str, Signature]:
     return {name: found for file in files for name, found in _classes(file)}
 
 
-def settings_of(name: str) -> dict[str, str] | None:
+def parameters_of(name: str) -> dict[str, str] | None:
     """Return what a class takes, with annotations; None for one that is unknown, or takes anything.
 
     Example:
-        >>> sorted(settings_of("FGSM"))
+        >>> sorted(parameters_of("FGSM"))
         ['eps', 'loss']
     """
     found = signatures().get(name)
@@ -51,7 +51,7 @@ def settings_of(name: str) -> dict[str, str] | None:
         return None
     inherited: dict[str, str] = {}
     for base in () if found.own else found.bases:
-        inherited |= settings_of(base) or {}
+        inherited |= parameters_of(base) or {}
     return inherited | found.parameters
 
 

@@ -18,7 +18,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from snn_sparsity import attacks, data, encoders, gradient_rules, networks, objectives, training  # noqa: F401  # named by their last names
 from snn_sparsity.classifier import SpikingClassifier
-from snn_sparsity.commands.parsing import NamedConfig, TrainingParser, condense, flat, parsed, settings_of, with_full_name
+from snn_sparsity.commands.parsing import NamedConfig, TrainingParser, checkpoint_settings, condense, flat, parsed, with_full_name
 from snn_sparsity.commands.refusals import disk_errors_told_once, in_one_line, leaving_nothing, require_schedule
 from snn_sparsity.configs import shipped
 from snn_sparsity.data import SpikeDataModule
@@ -34,7 +34,7 @@ from snn_sparsity.training.end_table import Summary
 from snn_sparsity.training.finite_check import FiniteCheck
 from snn_sparsity.training.memory import require_memory, step_bytes
 from snn_sparsity.training.metrics_logger import MetricsCSV
-from snn_sparsity.training.progress import Progress
+from snn_sparsity.training.progress import QuietProgressBar
 from snn_sparsity.training.run_record import RunRecord
 from snn_sparsity.training.stopping import StopTogether
 from snn_sparsity.training.sync_batchnorm import MultiStepSyncBatchNorm
@@ -177,7 +177,7 @@ class NetworkCLI(LightningCLI):
             return
         with tempfile.TemporaryDirectory() as folder:
             made_with = Path(folder) / "checkpoint.yaml"
-            made_with.write_text(yaml.safe_dump(settings_of(checkpoint)))
+            made_with.write_text(yaml.safe_dump(checkpoint_settings(checkpoint)))
             self._parser(command).default_config_files = [str(shipped.PAPER), str(made_with)]
             self.config = parsed(parser, args)
         self.checkpoint = checkpoint
@@ -330,7 +330,7 @@ class TrainingCLI(NetworkCLI):
             *filter(None, probes.values()),
             *own,
             FiniteCheck(),
-            *([Progress()] if shown else []),
+            *([QuietProgressBar()] if shown else []),
             *self._own_callbacks(given),
         ]
         kwargs["logger"] = self._loggers(given.get("logger"))

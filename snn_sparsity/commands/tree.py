@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from snn_sparsity import __version__
-from snn_sparsity.sweep.grid import names as grid_names
+from snn_sparsity.sweep.grid import grid_names
 from snn_sparsity.units import Levels
 from snn_sparsity.validation import InputError, did_you_mean
 
@@ -319,15 +319,22 @@ def _experiment(tree: Tree) -> None:
         usage="snn-sparsity experiment NAME [RUNS...] [OPTIONS]",
         description="causal: attack the networks of a grid with sparse and with dense gradients at their pool, on the same images, and\n"
         "compare in pairs: do zeros make a network robust? trail: section 5 as experiments, in the paper's two-layer model and in one\n"
-        "trained network. Stopped, the same command goes on. Without RUNS, causal writes its document anew from what was measured.",
+        "trained network. Stopped, the same command goes on. Without RUNS, causal writes its document anew from what was measured.\n"
+        "A folder with a causal.json in it counts as measured: networks can be measured one by one, side by side, and put together.",
         epilog="examples:\n  snn-sparsity sweep --grid causal_cpu --seeds 3407,1 --jobs 1\n"
         "  snn-sparsity experiment causal runs/causal_cpu --samples 500 --out results/causal_cpu\n"
+        "  snn-sparsity experiment causal parts/1 parts/2 --out results/causal\n"
         "  snn-sparsity experiment trail runs/demo/seed_3407/0 --samples 40 --out results/trail",
     )  # fmt: skip
     parser.add_argument("name", metavar="NAME", choices=("causal", "trail"), help="causal or trail")
-    parser.add_argument("runs", metavar="RUNS", type=Path, nargs="*", help="runs, or folders with runs somewhere below them")
+    parser.add_argument(
+        "runs", metavar="RUNS", type=Path, nargs="*", help="runs, folders with runs below them, or what causal measured before"
+    )
     parser.add_argument("--samples", type=int, metavar="N", help="the first N test images (default: 1000; trail: 40)")
-    parser.add_argument("--batch_size", type=int, default=16, metavar="N", help="images attacked at a time (default: 16, the paper's)")
+    parser.add_argument(
+        "--batch_size", type=int, default=16, metavar="N", help="BatchNorm's batch in batch mode (default: 16, the paper's)"
+    )
+    parser.add_argument("--eval_batch_size", type=int, default=128, metavar="N", help="images at a time in eval mode (default: 128)")
     parser.add_argument("--layer", metavar="PATH", help="trail: the convolution to prune (default: layer2.0.conv2, else the last)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the document (default: NAME)")
     parser.add_argument("--data_root", metavar="DIR", help="where the images or the archive lie (default: where they lay in training)")

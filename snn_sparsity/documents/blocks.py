@@ -145,6 +145,6 @@ def words(texts: Iterable[object]) -> list[Cell]:
     return [Cell(str(text)) for text in texts]
 
 
-def measured(accuracy: Accuracy | None, text: str | None = None) -> Cell:
+def accuracy_cell(accuracy: Accuracy | None, text: str | None = None) -> Cell:
     """Return the cell of an accuracy, with the lines it comes from; in other words than its own, where they are given."""
     return MISSING if accuracy is None else Cell(text or str(accuracy), tuple(accuracy.numbers))

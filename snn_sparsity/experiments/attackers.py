@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from snn_sparsity.attacks import PGD, CodeBookAscent
 from snn_sparsity.attacks.base import input_gradient, project, uniform_noise
 from snn_sparsity.attacks.drift import Statistics, running_statistics
-from snn_sparsity.attacks.targets import BatchNormMode, ImageTarget, SpikeTarget
+from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
 from snn_sparsity.encoders.base import Encoder
 from snn_sparsity.gradient_rules import PoolGradient
 from snn_sparsity.measure.gradients import record_gradients
+from snn_sparsity.protocols import BatchNormMode
 from snn_sparsity.randomness import stream
 from snn_sparsity.validation import InputError
 
@@ -25,15 +26,17 @@ Mode = Literal["spikes_eval", "spikes_batch", "pixels"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 STEPS = (1, 7, 20)
 EPS, ALPHA, CODEBOOK_STEPS = 8 / 255, 0.01, 10
+RESULTS = 1 + 2 * len(MODES) * len(ATTACKERS)
+"""How often :func:`measure` asks for a result."""
 ZEROS_ON = 64
 """Images on which zeros at the pool are counted."""
 
 
-def attacks_of(mode: Mode) -> tuple[str, ...]:
+def attacks_in(mode: Mode) -> tuple[str, ...]:
     """Return the names of the attacks made in a mode, the weakest first.
 
     Example:
-        >>> attacks_of("pixels"), attacks_of("spikes_eval")
+        >>> attacks_in("pixels"), attacks_in("spikes_eval")
         (('codebook_10',), ('pgd_1', 'pgd_7', 'pgd_20'))
     """
     return (f"codebook_{CODEBOOK_STEPS}",) if mode == "pixels" else tuple(f"pgd_{steps}" for steps in STEPS)
@@ -63,7 +66,7 @@ def same_as(attacker: Attacker, pooling: str) -> Attacker:
 
 
 @dataclass(frozen=True)
-class Case:
+class ModelUnderTest:
     """A trained network and the images it is judged on.
 
     Args:
@@ -71,14 +74,16 @@ class Case:
         encoder: Its spike code.
         images: [n,C,H,W] uint8.
         labels: [n] int64.
-        batch_size: Images attacked at a time; BatchNorm's batch in ``spikes_batch``.
+        batch_size: Images attacked at a time in ``spikes_batch``: BatchNorm's batch.
+        eval_batch_size: Images attacked at a time where BatchNorm is in eval mode.
     """
 
     classifier: nn.Module
     encoder: Encoder
     images: Tensor
     labels: Tensor
-    batch_size: int
+    batch_size: int = 16
+    eval_batch_size: int = 128
 
     @property
     def _device(self) -> torch.device:
@@ -86,7 +91,8 @@ class Case:
 
     def clean(self) -> list[bool]:
         """Return which images are classified right."""
-        return [hit for _, spikes, _, labels in self._batches() for hit in self._right(SpikeTarget(self.classifier).judge(spikes), labels)]
+        batches = self._batches(self.eval_batch_size)
+        return [hit for _, spikes, _, labels in batches for hit in self._right(SpikeTarget(self.classifier).judge(spikes), labels)]
 
     def attacked(self, mode: Mode, attacker: Attacker) -> dict[str, list[bool]]:
         """Return which images are still classified right, for each attack of a mode.
@@ -99,10 +105,10 @@ class Case:
             mode: ``spikes_eval``, ``spikes_batch`` or ``pixels`` (code-book ascent, BatchNorm in eval mode).
             attacker: Whose gradient a window of the pooling has.
         """
-        right: dict[str, list[bool]] = {name: [] for name in attacks_of(mode)}
+        right: dict[str, list[bool]] = {name: [] for name in attacks_in(mode)}
         drifted: dict[str, Statistics] = {name: running_statistics(self.classifier) for name in right}
         with PoolGradient(same_as(attacker, pooling_of(self.classifier))).applied(self.classifier):
-            for place, spikes, images, labels in self._batches():
+            for place, spikes, images, labels in self._batches(self.batch_size if mode == "spikes_batch" else self.eval_batch_size):
                 if mode == "pixels":
                     target = ImageTarget(self.classifier, self.encoder, generator=stream(place))
                     attack = CodeBookAscent(eps=EPS, steps=CODEBOOK_STEPS)
@@ -141,10 +147,10 @@ class Case:
             done = steps
             yield f"pgd_{steps}", x_adv, target
 
-    def _batches(self) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-        for start in range(0, len(self.labels), self.batch_size):
-            images = self.images[start : start + self.batch_size].to(self._device)
-            yield start, self._encoded(images), images, self.labels[start : start + self.batch_size].to(self._device)
+    def _batches(self, size: int) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+        for start in range(0, len(self.labels), size):
+            images = self.images[start : start + size].to(self._device)
+            yield start, self._encoded(images), images, self.labels[start : start + size].to(self._device)
 
     def _encoded(self, images: Tensor) -> Tensor:
         return self.encoder(images.to(self._device), stream(0)).transpose(0, 1).contiguous()
@@ -158,7 +164,7 @@ Once = Callable[[str, Callable[[], Any]], Any]
 """From a name and how to compute a result to the result, which is computed only the first time."""
 
 
-def measure(case: Case, once: Once) -> dict[str, Any]:
+def measure(case: ModelUnderTest, once: Once) -> dict[str, Any]:
     """Return clean and attacked outcomes of a network, and zeros at its pooling, under every attacker; each is asked for once.
 
     Args:
@@ -180,7 +186,7 @@ def measure(case: Case, once: Once) -> dict[str, Any]:
     return {"pooling": pooling, "clean": clean, "attacked": attacked, "zeros": zeros}
 
 
-def _outcomes(case: Case, mode: Mode, attacker: Attacker) -> dict[str, str]:
+def _outcomes(case: ModelUnderTest, mode: Mode, attacker: Attacker) -> dict[str, str]:
     return {name: bits(right) for name, right in case.attacked(mode, attacker).items()}
 
 

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from snn_sparsity.audit.judge.statistics import wilson
+from snn_sparsity.audit.judge.statistics import holm, wilson
 from snn_sparsity.documents.blocks import Block, Heading, Picture, Table, words
-from snn_sparsity.experiments.attackers import ATTACKERS, MODES, Attacker, Mode, attacks_of, same_as
-from snn_sparsity.experiments.paired import Difference, Slope, difference, holm, slope, smallest_effect
+from snn_sparsity.experiments.attackers import ATTACKERS, MODES, Attacker, Mode, attacks_in, same_as
+from snn_sparsity.experiments.paired import Difference, Slope, difference, slope, smallest_effect
 from snn_sparsity.figures.drawing import BLUE, VERMILLION, canvas, labelled, legend
 
 TITLES: Mapping[Mode, str] = {
@@ -105,7 +105,7 @@ def attacker_contrasts(networks: Sequence[Trained]) -> list[Contrast]:
         for mode in MODES
         for attacker, outcomes in each.outcomes[mode].items()
         if attacker != "own" and attacker != same_as("own", each.pooling)
-        for attack in attacks_of(mode)
+        for attack in attacks_in(mode)
     ]
 
 
@@ -162,7 +162,7 @@ def answer(networks: Sequence[Trained]) -> list[str]:
     """Return what was found, a sentence a protocol, in numbers."""
     images, sentences = len(networks[0].clean), []
     for mode in MODES:
-        attack = attacks_of(mode)[-1]
+        attack = attacks_in(mode)[-1]
         found = slopes(networks, mode, attack)
         low, high = 10 * found.low, 10 * found.high
         reads = (
@@ -213,7 +213,7 @@ def figure(networks: Sequence[Trained]) -> Figure:
     drawn = canvas(4.6)
     axes = drawn.subplots(1, len(MODES), sharey=True)
     for panel, mode in zip(axes, MODES, strict=True):
-        attack = attacks_of(mode)[-1]
+        attack = attacks_in(mode)[-1]
         for each in networks:
             for attacker in ATTACKERS:
                 outcome = each.outcomes[mode][attacker][attack]
@@ -301,7 +301,7 @@ def _compared(one: Trained, other: Trained, attribute: str, attacker: Attacker |
     yield Contrast("", "clean", where, *names, difference(one.clean, other.clean))
     attackers: tuple[Attacker, ...] = ("first", "uniform") if attacker is None else (attacker,)
     for mode in MODES:
-        for attack in attacks_of(mode):
+        for attack in attacks_in(mode):
             for each in attackers:
                 found = difference(one.outcomes[mode][each][attack], other.outcomes[mode][each][attack])
                 yield Contrast(TITLES[mode], attack, f"{where}; attacker {each}", *names, found)

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from snn_sparsity.audit.judge.statistics import mcnemar
+from snn_sparsity.audit.judge.statistics import mcnemar, paired_difference
+from snn_sparsity.measure.proportions import Z_95
 
-Z_95 = 1.959963984540054
 POWER = 0.8
 
 
@@ -58,28 +58,7 @@ def difference(first: Sequence[bool], second: Sequence[bool]) -> Difference:
     if one.shape != other.shape or one.size == 0:
         raise ValueError(f"{one.size} and {other.size} outcomes are no pairs")
     n, b, c = one.size, int((one & ~other).sum()), int((~one & other).sum())
-    up, down = (b + 1) / (n + 2), (c + 1) / (n + 2)
-    half = Z_95 * ((up + down - (up - down) ** 2) / (n + 2)) ** 0.5
-    return Difference(
-        (b - c) / n, max(-1.0, up - down - half), min(1.0, up - down + half), min(1.0, 2 * mcnemar(max(b, c), min(b, c))), b, c, n
-    )
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number by Holm's step-down method: below 0.05, no true null is rejected in 95 % of families.
-
-    The i-th smallest of m (from 0) becomes ``max over j <= i of (m - j) p_(j)``, at most 1. Source: Holm, Scandinavian Journal of
-    Statistics 6 (1979), 65-70.
-
-    Example:
-        >>> holm([0.01, 0.04, 0.03])
-        [0.03, 0.06, 0.06]
-    """
-    order = np.argsort(p_values, kind="stable")
-    scaled = np.asarray(p_values, dtype=float)[order] * np.arange(len(order), 0, -1)
-    corrected = np.empty(len(order))
-    corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1) if len(order) else scaled
-    return [float(p) for p in corrected]
+    return Difference((b - c) / n, *paired_difference(b, c, n), min(1.0, 2 * mcnemar(max(b, c), min(b, c))), b, c, n)
 
 
 def power(effect: float, images: int, discordant: float, alpha: float) -> float:

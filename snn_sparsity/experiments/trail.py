@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.distributed import Meeting
 from snn_sparsity.documents.blocks import Block, Heading, Picture, Table, words
-from snn_sparsity.experiments.attackers import Case
+from snn_sparsity.experiments.attackers import ModelUnderTest
 from snn_sparsity.figures.drawing import BLUE, GREEN, ORANGE, VERMILLION, canvas, labelled, legend
 from snn_sparsity.measure.correlation import Correlation, partial, pearson
 from snn_sparsity.measure.gradients import record_gradients
@@ -120,7 +120,7 @@ class Dose(NamedTuple):
     first: float
 
 
-def pruned(case: Case, layer: str | None = None) -> tuple[str, str, list[Dose]]:
+def pruned(case: ModelUnderTest, layer: str | None = None) -> tuple[str, str, list[Dose]]:
     """Prune a convolution by rising doses, and see how far its zeros travel towards the input.
 
     Single entries are pruned smallest first, input channels by the smallest L1 norm first; the rest of the network stays as it was
@@ -162,7 +162,7 @@ def _masks(weight: Tensor) -> Iterator[tuple[str, float, Tensor]]:
         yield "input channels", share, (channels >= round(share * len(channels))).view(1, -1, 1, 1)
 
 
-def _zeros_at(classifier: nn.Module, case: Case, own: Operation, before: Operation) -> tuple[float, float, float, float]:
+def _zeros_at(classifier: nn.Module, case: ModelUnderTest, own: Operation, before: Operation) -> tuple[float, float, float, float]:
     spikes, labels = _spikes(case, case.batch_size), case.labels[: case.batch_size].to(_device(classifier))
     with record_gradients(_network(classifier), ["conv"]) as record:
         loss = F.cross_entropy(classifier(spikes), labels, reduction="sum")
@@ -190,7 +190,7 @@ class Layer(NamedTuple):
     exact: float
 
 
-def per_image(case: Case) -> list[Layer]:
+def per_image(case: ModelUnderTest) -> list[Layer]:
     """Correlate near zeros (below 1e-3 of the image's largest) of input gradient and weight gradient over images, layer by layer.
 
     One backward pass an image; weights that can see the image.
@@ -252,7 +252,7 @@ def discoveries(tags: list[str], rows: NDArray[np.float64]) -> list[Layer]:
     return layers
 
 
-def theorem(case: Case) -> dict[str, float]:
+def theorem(case: ModelUnderTest) -> dict[str, float]:
     """Return Theorem 1's ratio, predicted and measured over 64 draws, and the share of images inside its bounds."""
     probe = VulnerabilityRatio(draws=DRAWS)
     images = case.images[: case.batch_size].to(_device(case.classifier))
@@ -287,7 +287,7 @@ def model_blocks() -> Iterator[Block]:
     )
 
 
-def network_blocks(name: str, case: Case, layer: str | None = None) -> Iterator[Block]:
+def network_blocks(name: str, case: ModelUnderTest, layer: str | None = None) -> Iterator[Block]:
     """Yield what a trained network says: pruning, images, Theorem 1."""
     own, before, doses = pruned(case, layer)
     yield Heading(f"Pruning {own} of {name}: how far zeros travel")
@@ -350,7 +350,7 @@ def _device(classifier: nn.Module) -> torch.device:
     return next(iter(classifier.parameters())).device
 
 
-def _spikes(case: Case, count: int, first: int = 0) -> Tensor:
+def _spikes(case: ModelUnderTest, count: int, first: int = 0) -> Tensor:
     """Return the spikes [T,N,C,H,W] of some images, a leaf that takes a gradient."""
     images = case.images[first : first + count].to(_device(case.classifier))
     return case.encoder(images, stream(0)).detach().requires_grad_()

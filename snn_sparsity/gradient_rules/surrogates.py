@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from snn_sparsity.gradient_rules.base import GradientRule, replaced
 from snn_sparsity.validation import require_choice, require_number
 
-Shape = Literal["atan", "sigmoid", "rect", "triangle", "gaussian"]
+SurrogateName = Literal["atan", "sigmoid", "rect", "triangle", "gaussian"]
 Sharpness = float | Tensor
 
 
@@ -95,7 +95,7 @@ def _gaussian(u: Tensor, alpha: Sharpness) -> Tensor:
     return alpha / math.sqrt(2 * math.pi) * torch.exp(-((alpha * u) ** 2) / 2)
 
 
-SHAPES: dict[Shape, Callable[[Tensor, Sharpness], Tensor]] = {
+SHAPES: dict[SurrogateName, Callable[[Tensor, Sharpness], Tensor]] = {
     "atan": _atan,
     "sigmoid": _sigmoid,
     "rect": _rect,
@@ -134,7 +134,7 @@ class SurrogateShape(SurrogateRule):
         1.0
     """
 
-    shape: Shape = "atan"
+    shape: SurrogateName = "atan"
     alpha: float = 2.0
 
     def __post_init__(self) -> None:

@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-Z_95 = 1.959963984540054
-"""The 97.5 % quantile of the normal distribution."""
+from snn_sparsity.measure.proportions import Z_95
 
 
 class Correlation(NamedTuple):

@@ -1,5 +1,7 @@
 """How uncertain a share of images is."""
 
+Z_95 = 1.959963984540054
+"""97.5 % of a standard normal variable lie below."""
 NAMES = ("low", "high")
 """What the ends of an interval are logged as, after the name of the share: ``pgd/accuracy_low``."""
 

@@ -86,7 +86,7 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     In two passes: the mean of squares less the square of the mean would lose digits.
     """
     over = [dim for dim in range(x.ndim) if dim != x.ndim - 3]
-    count = x.new_tensor([x.numel() // x.shape[-3]])
+    count = x.new_full((1,), x.numel() // x.shape[-3])
     *total, count = _Sum.apply(torch.cat([x.sum(over), count])).split([x.shape[-3], 1])
     mean = total[0] / count.detach()
     variance = _Sum.apply((x - _along_channels(mean)).square().sum(over)) / count.detach()

@@ -159,7 +159,9 @@ class SlopedStep(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the spikes, of the shape of x."""
-        return _Step.apply(x, torch.as_tensor(self.width, dtype=x.dtype, device=x.device), SLOPES[self.shape])
+        # Filled where x is: a copy of a number from the host would make it wait for the GPU at each time step.
+        width = self.width.to(x) if isinstance(self.width, Tensor) else x.new_full((), self.width)
+        return _Step.apply(x, width, SLOPES[self.shape])
 
 
 class _Step(torch.autograd.Function):

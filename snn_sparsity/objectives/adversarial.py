@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 
 import torch.nn.functional as F
 
-from snn_sparsity.attacks.base import Attack, Passes, Space
+from snn_sparsity.attacks.base import Attack, Passes
 from snn_sparsity.attacks.fgsm import FGSM
 from snn_sparsity.objectives.base import CHOICE, Objective, Outcome, TrainingStep
+from snn_sparsity.protocols import Space
 from snn_sparsity.validation import InputError, require_choice, require_number
 
 

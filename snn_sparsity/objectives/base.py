@@ -9,10 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from snn_sparsity.attacks.base import Attack, Passes, Space
+from snn_sparsity.attacks.base import Attack, Passes
 from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.encoders import Encoder
+from snn_sparsity.protocols import Space
 from snn_sparsity.randomness import mix, stream
 from snn_sparsity.validation import InputError
 

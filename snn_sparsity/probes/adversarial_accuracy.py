@@ -7,17 +7,18 @@ import torch.nn.functional as F
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
-from snn_sparsity.attacks.base import Attack, Space
+from snn_sparsity.attacks.base import Attack
 from snn_sparsity.attacks.drift import Statistics, running_statistics
 from snn_sparsity.attacks.eot import of_random_code
 from snn_sparsity.attacks.metering import Meter, Metered
-from snn_sparsity.attacks.targets import BatchNormMode, ImageTarget, SpikeTarget
+from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.encoders import Encoder
 from snn_sparsity.measure.names import ACCURACY, CLEAN_ACCURACY, IMAGES
 from snn_sparsity.measure.proportions import NAMES, interval
 from snn_sparsity.measure.sparsity import per_sample
 from snn_sparsity.probes.base import Probe, ProbeContext
+from snn_sparsity.protocols import BatchNormMode, Space
 from snn_sparsity.validation import InputError, require_choice, require_number
 
 

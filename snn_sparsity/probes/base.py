@@ -18,12 +18,13 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from snn_sparsity.attacks.targets import BatchNormMode, ImageClassifier, PlainTarget, SpikeTarget, evaluating
+from snn_sparsity.attacks.targets import ImageClassifier, PlainTarget, SpikeTarget, evaluating
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.distributed import Meeting, StoppedElsewhereError, everyone
 from snn_sparsity.encoders import Encoder
 from snn_sparsity.measure.names import ACCURACY
 from snn_sparsity.networks.batch_norm import OneValueError, each_by_itself, one_value_refused
+from snn_sparsity.protocols import BatchNormMode
 from snn_sparsity.randomness import mix
 from snn_sparsity.validation import InputError, require_number
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from snn_sparsity.attacks import PGD, Attack
 from snn_sparsity.attacks.base import input_gradient
-from snn_sparsity.attacks.targets import BatchNormMode
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.measure.layout import Layout
 from snn_sparsity.probes.base import Probe, ProbeContext
+from snn_sparsity.protocols import BatchNormMode
 from snn_sparsity.validation import require_choice
 
 Values = dict[str, Tensor]

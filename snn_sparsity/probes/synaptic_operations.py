@@ -1,5 +1,6 @@
 """What an image costs: multiplications, synaptic operations, and an estimate of the energy."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ from spikingjelly.activation_based.op_counter import DispatchCounterMode, FlopCo
 from torch import Tensor
 
 from snn_sparsity.batch import SpikeBatch
+from snn_sparsity.measure.operations import kind_of
 from snn_sparsity.probes.base import Probe, ProbeContext
 
 
@@ -19,6 +21,7 @@ class SynapticOperations(Probe):
     |---|---|---|
     | ``<name>/flops`` | floating-point operations of the network run densely | per image |
     | ``<name>/synops`` | synaptic operations: one per spike and outgoing connection | per image |
+    | ``<name>/firing_rate`` | spikes of all neurons, per neuron and time step; left out without neurons | [0,1] |
     | ``<name>/energy`` | SpikingJelly's ``estimate_simple_energy`` (Horowitz 2014, 45 nm, float32) | pJ per image |
 
     What is counted is what is run: convolutions whose output map is 1x1 run on their reachable taps alone.
@@ -36,9 +39,14 @@ class SynapticOperations(Probe):
 
     def _count(self, context: ProbeContext, spikes: Tensor) -> dict[str, float]:
         classifier: Any = context.classifier
-        flops, synops = FlopCounter(), SynOpCounter()
+        flops, synops, fired = FlopCounter(), SynOpCounter(), list[Tensor]()
         with torch.no_grad():
+            with ExitStack() as hooks:
+                for neuron in (module for module in classifier.modules() if kind_of(module) == "neuron"):
+                    hooks.callback(neuron.register_forward_hook(lambda _, inputs, output: fired.append(output.flatten())).remove)
+                classifier(spikes)
             with DispatchCounterMode([flops, synops]):
                 classifier(spikes)
             report = estimate_simple_energy(classifier, spikes)
-        return {"flops": flops.get_total(), "synops": synops.get_total(), "energy": report.energy_total_pj}
+        rate = {"firing_rate": float(torch.cat(fired).mean())} if fired else {}
+        return {"flops": flops.get_total(), "synops": synops.get_total(), "energy": report.energy_total_pj} | rate

@@ -2,8 +2,8 @@
 
 from snn_sparsity.documents import page
 from snn_sparsity.documents.blocks import Block, Table, words
+from snn_sparsity.reproduction.attack_settings import attacks_of
 from snn_sparsity.reproduction.conditions import conditions
-from snn_sparsity.reproduction.protocols import attacks_of
 from snn_sparsity.reproduction.results import SeedGroup, results_of
 from snn_sparsity.reproduction.run_tables import record_table, source_table
 from snn_sparsity.runs.records import Record

@@ -13,8 +13,9 @@ from snn_sparsity.documents.blocks import Cell, Table, words
 from snn_sparsity.figures.drawing import labelled, legend, panels
 from snn_sparsity.measure.correlation import Correlation, partial, pearson
 from snn_sparsity.measure.names import GRAD_ZERO, accuracy_of
+from snn_sparsity.protocols import Protocol
+from snn_sparsity.reproduction.attack_settings import AttackSettings, attacks_of
 from snn_sparsity.reproduction.paper import DATASETS, network_name
-from snn_sparsity.reproduction.protocols import AttackSettings, Protocol, attacks_of
 from snn_sparsity.reproduction.results import Result
 from snn_sparsity.reproduction.tradeoff import COLOURS
 from snn_sparsity.runs.curves import KINDS

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from snn_sparsity.documents.blocks import MISSING, Cell, Link, Table, measured, words
+from snn_sparsity.documents.blocks import MISSING, Cell, Link, Table, accuracy_cell, words
+from snn_sparsity.protocols import PAPER
+from snn_sparsity.reproduction.attack_settings import AttackSettings
 from snn_sparsity.reproduction.conditions import conditions
 from snn_sparsity.reproduction.paper import COLUMNS, DATASETS, PaperRow, max_pooled, network_name, paper, paper_rows
-from snn_sparsity.reproduction.protocols import PAPER, AttackSettings
 from snn_sparsity.reproduction.results import Result, SeedGroup, pairs_of
 from snn_sparsity.runs.metrics import Accuracy, arrow, signed
 
@@ -66,7 +67,7 @@ def attacked(attack: AttackSettings | None, group: SeedGroup, twin: SeedGroup | 
     if accuracy is None:
         return Cell(group.cell(attack)) if attack is None or attack in group.attacks else MISSING
     found = change(attack, group, twin) if twin is not None else None
-    return Cell(f"{accuracy} ({arrow(found[0])})", (*found[1].numbers, *found[2].numbers)) if found else measured(accuracy)
+    return Cell(f"{accuracy} ({arrow(found[0])})", (*found[1].numbers, *found[2].numbers)) if found else accuracy_cell(accuracy)
 
 
 def change(attack: AttackSettings | None, group: SeedGroup, twin: SeedGroup) -> tuple[float, Accuracy, Accuracy] | None:

@@ -11,13 +11,13 @@ from pathlib import Path
 from snn_sparsity.documents import page
 from snn_sparsity.documents.blocks import Block, Heading, Link, Picture, Table
 from snn_sparsity.figures.catalogue import available, figure_of
+from snn_sparsity.protocols import PAPER
 from snn_sparsity.reproduction.claim import claim, claim_table, series_of
 from snn_sparsity.reproduction.paper import DATASETS, network_name, paper
 from snn_sparsity.reproduction.paper_figures import figure_numbers, zero_table, zeros_at_poolings
 from snn_sparsity.reproduction.paper_rows import arrows, paper_table, title
-from snn_sparsity.reproduction.protocols import PAPER
 from snn_sparsity.reproduction.results import Result, groups_of, pairs_of, protocols_of, results_of
-from snn_sparsity.reproduction.run_tables import audit_table, protocol_table, record_table, source_table
+from snn_sparsity.reproduction.run_tables import protocol_table, record_table, source_table, verdict_table
 from snn_sparsity.reproduction.tradeoff import curves, tradeoff
 from snn_sparsity.runs.metrics import Number
 from snn_sparsity.runs.records import Record
@@ -126,7 +126,7 @@ class Report:
 
     def _audits(self) -> Iterator[Block]:
         yield Heading("Audits")
-        table = audit_table(self.results)
+        table = verdict_table(self.results)
         if table.rows:
             yield "Each accuracy with its 95 % interval, from the audit.json of its run; what the words mean is in docs/audit.md."
             yield table

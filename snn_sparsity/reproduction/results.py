@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from snn_sparsity.measure.names import accuracy_of
-from snn_sparsity.reproduction.protocols import AttackSettings, Protocol, attacks_of, order
+from snn_sparsity.protocols import Protocol
+from snn_sparsity.reproduction.attack_settings import AttackSettings, attacks_of, order
 from snn_sparsity.runs.metrics import Accuracy, Number
 from snn_sparsity.runs.records import Record
 

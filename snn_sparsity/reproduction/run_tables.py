@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from snn_sparsity.documents.blocks import Cell, Table, words
+from snn_sparsity.protocols import Protocol
+from snn_sparsity.reproduction.attack_settings import AttackSettings
 from snn_sparsity.reproduction.paper import DATASETS, network_name
 from snn_sparsity.reproduction.paper_rows import HOW, WHICH, attacked, how, marked, which
-from snn_sparsity.reproduction.protocols import AttackSettings, Protocol
 from snn_sparsity.reproduction.results import Result, SeedGroup, pairs_of
 
 AUDITED = ("clean", "quoted", "native", "worst")
@@ -32,7 +33,7 @@ def protocol_table(protocol: Protocol, attacks: Sequence[AttackSettings], groups
     return Table(protocol.title, [*WHICH, *distinct, *HOW], lines, numbers=(*distinct, *HOW))
 
 
-def audit_table(results: Sequence[Result]) -> Table:
+def verdict_table(results: Sequence[Result]) -> Table:
     """Return the verdict of each audit of a run, by protocol; the strict one first."""
     audits = [(result, result.record.audit) for result in results if result.record.audit]
     lines = [_audit_line(result, name, audit) for result, audit in audits for name in audit.get("answers", {})]

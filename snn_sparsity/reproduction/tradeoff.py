@@ -25,8 +25,9 @@ from snn_sparsity.figures.drawing import (
     whole_numbers,
 )
 from snn_sparsity.measure.names import accuracy_of
+from snn_sparsity.protocols import Protocol
+from snn_sparsity.reproduction.attack_settings import AttackSettings, attacks_of
 from snn_sparsity.reproduction.paper import DATASETS, max_pooled, network_name, paper_rows
-from snn_sparsity.reproduction.protocols import AttackSettings, Protocol, attacks_of
 from snn_sparsity.reproduction.results import SeedGroup, pairs_of
 
 COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, YELLOW)

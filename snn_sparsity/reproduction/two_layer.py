@@ -30,10 +30,10 @@ class _Step(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (potential,) = ctx.saved_tensors
-        return gradients[0] * surrogate(potential - ctx.centre), None, None
+        return gradients[0] * surrogate_slope(potential - ctx.centre), None, None
 
 
-def surrogate(x: Tensor) -> Tensor:
+def surrogate_slope(x: Tensor) -> Tensor:
     """Return the arctangent surrogate ``1 / (1 + (pi x)^2)``, which is never 0 (equation 8; equation 4 at alpha = 2).
 
     Args:
@@ -43,7 +43,7 @@ def surrogate(x: Tensor) -> Tensor:
         The shape of x, in (0,1].
 
     Example:
-        >>> surrogate(torch.tensor([0.0, 1 / math.pi])).tolist()
+        >>> surrogate_slope(torch.tensor([0.0, 1 / math.pi])).tolist()
         [1.0, 0.5]
     """
     return 1 / (1 + (math.pi * x) ** 2)
@@ -131,7 +131,7 @@ def output_chain(s: Tensor, w1: Tensor, w2: Tensor, threshold: float = 1.0) -> T
         >>> output_chain(torch.tensor([[1.0], [0.0]]), w1=torch.tensor([[0.5]]), w2=torch.tensor([1.5])).tolist()
         [0.5, 0.5]
     """
-    return surrogate(instantaneous(s @ w1.T, threshold) @ w2) / len(s)
+    return surrogate_slope(instantaneous(s @ w1.T, threshold) @ w2) / len(s)
 
 
 def shared_chain(s: Tensor, w1: Tensor, w2: Tensor, threshold: float = 1.0) -> Tensor:
@@ -147,7 +147,7 @@ def shared_chain(s: Tensor, w1: Tensor, w2: Tensor, threshold: float = 1.0) -> T
         >>> shared_chain(torch.tensor([[0.0]]), w1=torch.tensor([[0.5], [2.0]]), w2=torch.tensor([0.0, 3.0])).tolist()
         [[0.0, 3.0]]
     """
-    return output_chain(s, w1, w2, threshold)[:, None] * w2 * surrogate(s @ w1.T)
+    return output_chain(s, w1, w2, threshold)[:, None] * w2 * surrogate_slope(s @ w1.T)
 
 
 def printed_input_gradient(s: Tensor, w1: Tensor, w2: Tensor, threshold: float = 1.0) -> Tensor:

@@ -48,7 +48,7 @@ class Row:
         return self.config.split("+")
 
 
-def names() -> list[str]:
+def grid_names() -> list[str]:
     """Return the names of the grids that come with the package, sorted."""
     return sorted(path.stem for path in DIRECTORY.glob("*.yaml"))
 
@@ -71,7 +71,7 @@ def read_grid(grid: str, seeds: Sequence[int], more: Sequence[str] = ()) -> list
     """
     path = Path(grid) if os.path.isfile(grid) else DIRECTORY / f"{grid}.yaml"
     if not os.path.isfile(path):
-        raise InputError(f"--grid {grid} is no file and no grid{did_you_mean(grid, names())}: choose one of {', '.join(names())}")
+        raise InputError(f"--grid {grid} is no file and no grid{did_you_mean(grid, grid_names())}: choose one of {', '.join(grid_names())}")
     groups = _groups(path)
     return [
         Row(

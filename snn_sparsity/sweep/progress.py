@@ -6,7 +6,7 @@ from collections.abc import Mapping
 MINUTE, HOUR = 60, 3600
 
 
-class Progress:
+class GridProgress:
     """Count epochs over a grid; the time left is that of the epochs left, at the pace since the sweep began.
 
     Args:

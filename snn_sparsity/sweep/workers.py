@@ -12,7 +12,7 @@ from typing import NamedTuple
 from snn_sparsity.runs.files import hold
 from snn_sparsity.runs.metrics import epochs_logged
 from snn_sparsity.sweep.grid import Row, epochs_asked
-from snn_sparsity.sweep.progress import Progress
+from snn_sparsity.sweep.progress import GridProgress
 from snn_sparsity.sweep.state import Place, clear, next_command, runs_of
 
 POLL_SECONDS = 0.5
@@ -44,7 +44,7 @@ class Sweep:
         self.failed: list[Row] = []
         self._tried: set[tuple[str, ...]] = set()
         self._elsewhere: set[str] = set()
-        self.progress = Progress({_label(row): epochs_asked(row) for row in rows}, {_label(row): self._epochs(row) for row in rows})
+        self.progress = GridProgress({_label(row): epochs_asked(row) for row in rows}, {_label(row): self._epochs(row) for row in rows})
 
     def run(self) -> int:
         """Run everything that is not finished; return 0 if all is finished, else 1."""

@@ -68,10 +68,10 @@ class Summary(Callback):
     @rank_zero_only
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep what was measured: a probe that is not due in the last epoch was in one before."""
-        self.seen |= measured(trainer)
+        self.seen |= logged_so_far(trainer)
 
     def _print(self, trainer: Trainer) -> None:
-        values = self.seen | measured(trainer)
+        values = self.seen | logged_so_far(trainer)
         lines = ["", *accuracy_table(values, probes_of(trainer)), "", *gradient_table(values), "", f"Run:    {self.run_directory}"]
         shown = tensorboards(trainer)
         lines += [f"Curves: {command(shown[0].log_dir)}" if shown else f"Numbers: {self.run_directory / 'metrics.csv'}"]
@@ -79,7 +79,7 @@ class Summary(Callback):
         print("\n".join(lines), flush=True)
 
 
-def measured(trainer: Trainer) -> dict[str, float]:
+def logged_so_far(trainer: Trainer) -> dict[str, float]:
     """Return what is known at the moment, by logged name."""
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 

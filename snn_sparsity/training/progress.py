@@ -10,7 +10,7 @@ SECONDS = 0.5
 """Between two looks at the numbers: each look waits for the GPU."""
 
 
-class Progress(TQDMProgressBar):
+class QuietProgressBar(TQDMProgressBar):
     """Lightning's bar, drawn twice a second instead of at every step, and without a run's number, which no one asked for."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from snn_sparsity.audit.collect.adapter import Adapted, classes_of
 from snn_sparsity.audit.collect.harness import fingerprint
 from snn_sparsity.audit.collect.journal import Journal
 from snn_sparsity.audit.collect.subject import Subject
-from snn_sparsity.audit.run import JOURNAL, AuditSettings, Result, conduct, settings_of
+from snn_sparsity.audit.run import JOURNAL, AuditResult, AuditSettings, conduct, settings_of
 from snn_sparsity.data import SpikeDataModule
 from snn_sparsity.encoders import DirectEncoder
 from snn_sparsity.probes.base import undisturbed
@@ -54,7 +54,7 @@ class RobustnessAudit(Callback):
 def audit_run(
     classifier: LightningModule, data: SpikeDataModule, folder: Path, settings: AuditSettings, *,
     checkpoint: str = "", source: nn.Module | None = None, resume: bool = False, progress: bool = True, takes_images: bool = False,
-) -> Result:  # fmt: skip
+) -> AuditResult:  # fmt: skip
     """Audit a classifier and write the files.
 
     Args:

@@ -10,23 +10,23 @@ from torch import Tensor
 
 from snn_sparsity.attacks.base import Attack
 from snn_sparsity.attacks.metering import Meter, Metered
-from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
-from snn_sparsity.audit.collect.subject import Protocol, Subject
+from snn_sparsity.audit.collect.subject import Subject
+from snn_sparsity.audit.collect.threat_models import AttackTarget, ThreatModel
 from snn_sparsity.validation import InputError
 
-Record = dict[str, Any]
+BatchResult = dict[str, Any]
 LAST_STEPS = 10
 """Steps over which V11 asks whether the loss still rises (Pintor et al., arXiv 2106.09947)."""
 
 
 def attack_batch(
     subject: Subject,
-    protocol: Protocol,
+    protocol: ThreatModel,
     attack: Attack,
     places: list[int],
     key: Sequence[int],
-    target: SpikeTarget | ImageTarget | None = None,
-) -> Record:
+    target: AttackTarget | None = None,
+) -> BatchResult:
     """Attack the images at these places and return what happened, as JSON.
 
     Args:
@@ -42,8 +42,8 @@ def attack_batch(
         batch under ``forwards``, ``backwards``, ``seconds``, ``largest``, ``not_finite``; ``why`` where it could not run.
     """
     began = time.perf_counter()
-    target = target or subject.target(protocol, subject.generator(*key, 1))
-    x, labels = subject.inputs(protocol, places, subject.generator(*key, 2))
+    target = target or protocol.target(subject, subject.generator(*key, 1))
+    x, labels = protocol.inputs(subject, places, subject.generator(*key, 2))
     meter = Meter(labels, x, attack.eps)
     with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -54,9 +54,7 @@ def attack_batch(
             return {"places": places, "status": "skipped", "why": str(error)}
         except Exception as error:  # noqa: BLE001  # whatever breaks in one attack is reported, and the audit goes on
             return {"places": places, "status": "failed", "why": f"{type(error).__name__}: {error}"}
-        if protocol.space == "image":
-            # What is judged is an 8-bit image: a whole number of grey levels, so that rounding does not leave the ball.
-            x_adv = (x_adv * 255).round() / 255
+        x_adv = protocol.settled(x_adv)
         logits = subject.judge(target, x_adv)
     finite = logits.isfinite().all(1)
     fooled = ~finite | (logits.argmax(1) != labels)
@@ -66,35 +64,15 @@ def attack_batch(
         "fooled": fooled.tolist(),
         "zero_start": _of(meter.zero_at_start, len(places)),
         "zero": meter.zero.tolist(),
-        # An 8-bit image is legal only once rounded, and one draw of a random network decides nothing.
-        "seen": (meter.fooled if protocol.space == "spikes" and protocol.batch_norm == "eval" and not subject.random else fooled).tolist(),
+        "seen": (meter.fooled if protocol.every_look_counts(subject) else fooled).tolist(),
         "improving": still_improving(meter.losses, len(places)),
         "forwards": meter.forwards,
         "backwards": meter.backwards,
         "largest": (x_adv - x).abs().max().item(),
         "not_finite": int((~finite).sum()),
         "seconds": time.perf_counter() - began,
-        **facts_of(subject, protocol, target, x_adv, labels),
+        **protocol.legality(subject, target, x_adv, labels),
     }
-
-
-def facts_of(subject: Subject, protocol: Protocol, target: SpikeTarget | ImageTarget, x_adv: Tensor, labels: Tensor) -> Record:
-    """Return whether the attacked inputs are ones that could occur, and what is left of spikes after rounding."""
-    in_bounds = bool(x_adv.min() >= target.bounds[0] and x_adv.max() <= target.bounds[1])
-    if protocol.space == "image":
-        return {"in_bounds": in_bounds, "on_lattice": bool(torch.equal((x_adv * 255).round() / 255, x_adv))}
-    rounded = subject.judge(target, x_adv.round()).argmax(1) == labels
-    return {"in_bounds": in_bounds, "realisable": realisable(x_adv, subject.encoder), "right_rounded": rounded.tolist()}
-
-
-def realisable(spikes: Tensor, encoder: torch.nn.Module) -> list[bool]:
-    """Return of each spike train [N,T,C,H,W] whether some 8-bit image has exactly this code."""
-    book = getattr(encoder, "code_book", None)
-    if book is None:
-        return ((spikes == 0) | (spikes == 1)).flatten(1).all(1).tolist()
-    book = book.to(spikes.device)
-    codes = spikes.flatten(2).movedim(1, -1)
-    return [bool((sample.unsqueeze(1) == book).all(-1).any(1).all()) for sample in codes]
 
 
 def still_improving(losses: list[Tensor], count: int) -> list[bool]:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from snn_sparsity.attacks.base import Attack
 from snn_sparsity.audit.collect.attacking import attack_batch
-from snn_sparsity.audit.collect.subject import Protocol, Subject
+from snn_sparsity.audit.collect.subject import Subject
+from snn_sparsity.audit.collect.threat_models import ThreatModel
 from snn_sparsity.encoders.base import Encoder
 
 STEPS, BATCH = 200, 64
@@ -31,7 +32,7 @@ class PlainConvNet(nn.Module):
         return logits
 
 
-def control(subject: Subject, protocol: Protocol, attacks: list[Attack], reference: nn.Module) -> dict[str, Any]:
+def control(subject: Subject, protocol: ThreatModel, attacks: list[Attack], reference: nn.Module) -> dict[str, Any]:
     """Return what the attacks leave of a plain convolutional network behind the same code: it should be nothing.
 
     Args:
@@ -61,11 +62,9 @@ def control(subject: Subject, protocol: Protocol, attacks: list[Attack], referen
             place for record in records for place, broken in zip(record["places"], record.get("fooled", []), strict=True) if not broken
         ]
     return {
-        "control": {
-            "clean": clean,
-            "accuracy": len(right) / max(len(places), 1),
-            "what": "plain convolutional network behind the same code",
-        }
+        "clean": clean,
+        "accuracy": len(right) / max(len(places), 1),
+        "what": "plain convolutional network behind the same code",
     }
 
 

@@ -7,27 +7,27 @@ import torch.nn.functional as F
 from spikingjelly.activation_based import neuron
 from torch import Tensor
 
-from snn_sparsity.attacks import Noise
 from snn_sparsity.attacks.base import Target, input_gradient, project, uniform_noise, whole_levels
 from snn_sparsity.audit.collect.attacking import attack_batch
 from snn_sparsity.audit.collect.fidelity import group_fidelity, move_fidelity
-from snn_sparsity.audit.collect.subject import PROTOCOLS, Protocol, Subject
+from snn_sparsity.audit.collect.subject import Subject
+from snn_sparsity.audit.collect.threat_models import PIXELS, SPIKES, ThreatModel
 from snn_sparsity.gradient_rules import SurrogateShape
 from snn_sparsity.measure.operations import operations
 from snn_sparsity.measure.saturation import membrane_distance, vanishing_degree
 
-Evidence = dict[str, Any]
+Measured = dict[str, Any]
 LANDSCAPE_POINTS = 9
 
 
-def zero_entries(subject: Subject, protocol: Protocol, places: list[int]) -> Evidence:
+def zero_entries(subject: Subject, protocol: ThreatModel, places: list[int]) -> Measured:
     """V7: share of zero entries of the loss gradient at the clean input."""
     target, x, labels = _aim(subject, protocol, places)
     gradient, _ = input_gradient(target.logits, x, labels)
     return {"zero_entries": (gradient == 0).float().mean().item()}
 
 
-def loss_under_noise(subject: Subject, protocol: Protocol, places: list[int], draws: int, eps: float) -> Evidence:
+def loss_under_noise(subject: Subject, protocol: ThreatModel, places: list[int], draws: int, eps: float) -> Measured:
     """V9: mean of min(1, |change of loss| / |loss|) under noise of half the radius (Pintor et al., arXiv 2106.09947)."""
     target, x, labels = _aim(subject, protocol, places)
     generator = subject.generator(9)
@@ -40,7 +40,7 @@ def loss_under_noise(subject: Subject, protocol: Protocol, places: list[int], dr
     return {"loss_change": torch.stack(changes).mean().item()}
 
 
-def fidelity(subject: Subject, protocol: Protocol, places: list[int], eps: float) -> Evidence:
+def gradient_fidelity(subject: Subject, protocol: ThreatModel, places: list[int], eps: float) -> Measured:
     """V20: predicted against true changes of the loss over random moves at the scale of eps."""
     target, x, labels = _aim(subject, protocol, places)
     generator = subject.generator(20)
@@ -51,9 +51,9 @@ def fidelity(subject: Subject, protocol: Protocol, places: list[int], eps: float
     return {"signs_agree": found.sign_agreement, "rank_correlation": found.spearman}
 
 
-def surrogate_cosine(subject: Subject, protocol: Protocol, places: list[int]) -> Evidence:
+def surrogate_cosine(subject: Subject, places: list[int]) -> Measured:
     """V20: mean cosine of an image's spike gradients under ATan with alpha 1 and 8."""
-    target, x, labels = _aim(subject, protocol._replace(space="spikes"), places)
+    target, x, labels = _aim(subject, SPIKES, places)
     gradients = []
     for alpha in (1.0, 8.0):
         with SurrogateShape("atan", alpha).applied(subject.classifier):
@@ -61,9 +61,9 @@ def surrogate_cosine(subject: Subject, protocol: Protocol, places: list[int]) ->
     return {"surrogate_cosine": F.cosine_similarity(gradients[0], gradients[1], dim=1).mean().item()}
 
 
-def vanishing(subject: Subject, protocol: Protocol, places: list[int]) -> Evidence:
+def vanishing(subject: Subject, places: list[int]) -> Measured:
     """V21: mean vanishing degree of each layer of integrate-and-fire neurons (arXiv 2512.22522)."""
-    target, x, _ = _aim(subject, protocol._replace(space="spikes", batch_norm="eval"), places)
+    target, x, _ = _aim(subject, SPIKES, places)
     degrees: dict[str, float] = {}
     handles = []
     for operation in operations(subject.classifier, ["neuron"]):
@@ -83,7 +83,7 @@ def vanishing(subject: Subject, protocol: Protocol, places: list[int]) -> Eviden
     return {"vanishing": degrees}
 
 
-def landscape(subject: Subject, protocol: Protocol, places: list[int], eps: float) -> Evidence:
+def landscape(subject: Subject, protocol: ThreatModel, places: list[int], eps: float) -> Measured:
     """V22: share of images whose loss rises more than twice as far along the gradient's signs as along random ones."""
     target, x, labels = _aim(subject, protocol, places)
     gradient, _ = input_gradient(target.logits, x, labels)
@@ -92,21 +92,21 @@ def landscape(subject: Subject, protocol: Protocol, places: list[int], eps: floa
     return {"landscape": (along > 2 * aside).float().mean().item()}
 
 
-def pixel_noise(subject: Subject, places: list[int], eps: float) -> Evidence:
+def pixel_noise(subject: Subject, places: list[int], eps: float) -> Measured:
     """V25: accuracy under one draw of whole-number noise of 1 grey level and of the ball's."""
     found = {}
     for levels in sorted({1, whole_levels(eps)}):
         right = 0
         for number, batch in enumerate(subject.batches(places)):
-            record = attack_batch(subject, PROTOCOLS["image"], Noise(eps=levels / 255, kind="levels"), batch, (25, levels, number))
+            record = attack_batch(subject, PIXELS, PIXELS.noise(levels / 255, 1), batch, (25, levels, number))
             right += record["fooled"].count(False)
         found[str(levels)] = right / max(len(places), 1)
     return {"noise": found}
 
 
-def _aim(subject: Subject, protocol: Protocol, places: list[int]) -> tuple[Any, Tensor, Tensor]:
+def _aim(subject: Subject, protocol: ThreatModel, places: list[int]) -> tuple[Any, Tensor, Tensor]:
     generator = subject.generator(7)
-    return subject.target(protocol, generator), *subject.inputs(protocol, places, generator)
+    return protocol.target(subject, generator), *protocol.inputs(subject, places, generator)
 
 
 def _loss(target: Target, x: Tensor, labels: Tensor) -> Tensor:

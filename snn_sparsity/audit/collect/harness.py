@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from snn_sparsity.attacks import PGD
 from snn_sparsity.attacks.metering import Meter, Metered
-from snn_sparsity.audit.collect.subject import Protocol, Subject
+from snn_sparsity.audit.collect.subject import Subject
+from snn_sparsity.audit.collect.threat_models import ThreatModel
 from snn_sparsity.gradient_rules import GradientRule
 
 REPEATS = 5
@@ -16,10 +17,10 @@ SAME = 1e-4
 """Normalised logits no further apart than this are the same (AutoAttack's check)."""
 
 
-def harness(subject: Subject, protocol: Protocol, places: list[int], rules: dict[str, GradientRule]) -> dict[str, Any]:
+def harness(subject: Subject, protocol: ThreatModel, places: list[int], rules: dict[str, GradientRule]) -> dict[str, Any]:
     """Return the evidence of V1-V3 and V5 on a few images; that of V4 comes with the attacks."""
     generator = subject.generator(0)
-    x, labels = subject.inputs(protocol, places, generator)
+    x, labels = protocol.inputs(subject, places, generator)
     with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
         torch.manual_seed(subject.seed)
         before = fingerprint(subject.classifier)
@@ -31,7 +32,7 @@ def harness(subject: Subject, protocol: Protocol, places: list[int], rules: dict
             evidence["gap_judge"] = _gap_of_judge(subject, protocol, x)
             evidence["gap_rules"] = _gap_of_rules(subject, protocol, x, rules)
         drawn = torch.get_rng_state()
-        PGD(steps=2)(Metered(subject.target(protocol, generator), Meter(labels)), x, labels, subject.generator(1))
+        PGD(steps=2)(Metered(protocol.target(subject, generator), Meter(labels)), x, labels, subject.generator(1))
         evidence["state_unchanged"] = fingerprint(subject.classifier) == before and (random or torch.equal(drawn, torch.get_rng_state()))
     return evidence
 
@@ -44,12 +45,12 @@ def fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _logits(subject: Subject, protocol: Protocol, x: Tensor) -> Tensor:
+def _logits(subject: Subject, protocol: ThreatModel, x: Tensor) -> Tensor:
     with torch.no_grad():
-        return subject.target(protocol, torch.Generator().manual_seed(int(torch.randint(2**31, ())))).logits(x)
+        return protocol.target(subject, torch.Generator().manual_seed(int(torch.randint(2**31, ())))).logits(x)
 
 
-def _determinism(subject: Subject, protocol: Protocol, x: Tensor) -> dict[str, Any]:
+def _determinism(subject: Subject, protocol: ThreatModel, x: Tensor) -> dict[str, Any]:
     """V1: the largest distance of repeated, normalised logits, as in AutoAttack's check of randomised defences."""
     repeats = [_logits(subject, protocol, x) for _ in range(REPEATS)]
     scaled = torch.stack([logits / logits.norm(dim=1, keepdim=True).clamp(min=1e-12) for logits in repeats])
@@ -57,7 +58,7 @@ def _determinism(subject: Subject, protocol: Protocol, x: Tensor) -> dict[str, A
     return {"deterministic": same, "gap_repeat": _largest((scaled - scaled[0]).norm(dim=-1))}
 
 
-def _gap_of_batch(subject: Subject, protocol: Protocol, x: Tensor) -> float:
+def _gap_of_batch(subject: Subject, protocol: ThreatModel, x: Tensor) -> float:
     """V2: an image's logits in a batch, against alone and after an unrelated call."""
     together = _logits(subject, protocol, x)
     _logits(subject, protocol, 1 - x)
@@ -65,25 +66,25 @@ def _gap_of_batch(subject: Subject, protocol: Protocol, x: Tensor) -> float:
     return _gap(together, alone)
 
 
-def _gap_of_judge(subject: Subject, protocol: Protocol, x: Tensor) -> float:
+def _gap_of_judge(subject: Subject, protocol: ThreatModel, x: Tensor) -> float:
     """V3: what is attacked against what is judged."""
-    target = subject.target(protocol, subject.generator(2))
-    judge = subject.target(protocol, subject.generator(2)).judge(x)
+    target = protocol.target(subject, subject.generator(2))
+    judge = protocol.target(subject, subject.generator(2)).judge(x)
     with torch.no_grad():
         return _gap(target.logits(x), judge)
 
 
-def _gap_of_rules(subject: Subject, protocol: Protocol, x: Tensor, rules: dict[str, GradientRule]) -> float:
+def _gap_of_rules(subject: Subject, protocol: ThreatModel, x: Tensor, rules: dict[str, GradientRule]) -> float:
     """V3: no backward rule may move a logit."""
-    plain = subject.target(protocol, subject.generator(2)).judge(x)
+    plain = protocol.target(subject, subject.generator(2)).judge(x)
     gaps = [0.0]
     for rule in rules.values():
         with rule.applied(subject.classifier):
-            gaps.append(_gap(subject.target(protocol, subject.generator(2)).judge(x), plain))
+            gaps.append(_gap(protocol.target(subject, subject.generator(2)).judge(x), plain))
     return max(gaps)
 
 
-def _outputs(subject: Subject, protocol: Protocol, x: Tensor) -> dict[str, Any]:
+def _outputs(subject: Subject, protocol: ThreatModel, x: Tensor) -> dict[str, Any]:
     """V5: outputs must be logits, and DLR needs the first and the third to differ."""
     logits = _logits(subject, protocol, x)
     probabilities = bool((logits >= 0).all() and torch.allclose(logits.sum(1), torch.ones(len(logits), device=logits.device), atol=1e-4))

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from snn_sparsity.audit.collect.attacking import Record
+from snn_sparsity.audit.collect.attacking import BatchResult
 from snn_sparsity.audit.collect.battery import Job, cost
 from snn_sparsity.audit.evidence import AttackEvidence
 
 
-def outcome_of(job: Job, records: list[Record], count: int, averaged: bool) -> AttackEvidence:
+def outcome_of(job: Job, records: list[BatchResult], count: int, averaged: bool) -> AttackEvidence:
     """Return the records of an attack's batches as one piece of evidence.
 
     Args:
@@ -44,7 +44,7 @@ def outcome_of(job: Job, records: list[Record], count: int, averaged: bool) -> A
     )
 
 
-def legality(records: list[Record]) -> dict[str, Any]:
+def legality(records: list[BatchResult]) -> dict[str, Any]:
     """V4: whether all attacked inputs lay in the bounds and, for images, on the 8-bit lattice."""
     if not records:
         return {}
@@ -58,13 +58,13 @@ def legality(records: list[Record]) -> dict[str, Any]:
     }
 
 
-def rounded(records: list[Record], count: int) -> dict[str, float]:
+def rounded(records: list[BatchResult], count: int) -> dict[str, float]:
     """V26: accuracy on the rounded spikes of the quoted attack."""
     right = [value for record in records for value in record.get("right_rounded", [])]
     return {"rounded": sum(right) / count} if right else {}
 
 
-def _by_place(records: list[Record], key: str, count: int) -> list[bool | None]:
+def _by_place(records: list[BatchResult], key: str, count: int) -> list[bool | None]:
     values: list[bool | None] = [None] * count
     for record in records:
         for place, value in zip(record["places"], record[key], strict=True):

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from snn_sparsity.attacks.base import Attack, project, random_corners, random_levels, uniform_noise
+from snn_sparsity.attacks.base import Attack, project, random_corners
 from snn_sparsity.audit.collect.attacking import attack_batch
-from snn_sparsity.audit.collect.subject import Protocol, Subject
+from snn_sparsity.audit.collect.subject import Subject
+from snn_sparsity.audit.collect.threat_models import ThreatModel
 from snn_sparsity.measure.operations import operations
 
 INNER = 999
@@ -56,7 +57,7 @@ class Features(nn.Module):
         return seen[-1].mean(0) if seen[-1].ndim == 3 else seen[-1]
 
 
-class Planted(Features):
+class PlantedNetwork(Features):
     """A classifier whose last linear layer is replaced by a read-out of two classes; all before it stays as it is."""
 
     def __init__(self, classifier: nn.Module, read_out: ReadOut) -> None:
@@ -69,7 +70,7 @@ class Planted(Features):
         return torch.stack([-score, score], 1)
 
 
-def planted(subject: Subject, protocol: Protocol, place: int, attacks: dict[str, Attack]) -> dict[str, bool] | None:
+def planted(subject: Subject, protocol: ThreatModel, place: int, attacks: dict[str, Attack]) -> dict[str, bool] | None:
     """Plant one adversarial example at the rim of an image's ball, and let attacks look for it.
 
     999 points inside 0.95 eps (the image among them) are class 0, one corner of the ball is class 1: a linear read-out of the frozen
@@ -86,16 +87,16 @@ def planted(subject: Subject, protocol: Protocol, place: int, attacks: dict[str,
         Of each attack whether it reached class 1; None if no read-out of these features tells the corner from the inside.
     """
     generator = subject.generator(15, place)
-    x, _ = subject.inputs(protocol, [place], generator)
+    x, _ = protocol.inputs(subject, [place], generator)
     eps = max(attack.eps for attack in attacks.values())
-    inner = torch.cat([x, _inside(x.expand(INNER - 1, *x.shape[1:]), protocol, eps, generator)])
+    inner = torch.cat([x, protocol.inside(x.expand(INNER - 1, *x.shape[1:]), INNER_RADIUS * eps, generator)])
     corner = project(x + random_corners(x, eps, generator), x, eps, (0.0, 1.0))
     read_out = separate(_features_at(subject, protocol, inner), _features_at(subject, protocol, corner)[0])
     if read_out is None:
         return None
     twin = replace(
         subject,
-        classifier=Planted(subject.classifier, read_out),
+        classifier=PlantedNetwork(subject.classifier, read_out),
         images=subject.images[place : place + 1],
         labels=torch.zeros(1, dtype=torch.long),
         num_classes=2,
@@ -138,15 +139,7 @@ def separate(inner: Tensor, corner: Tensor) -> ReadOut | None:
     return ReadOut(weights, largest + CLOSENESS * (planted_at - largest))
 
 
-def _features_at(subject: Subject, protocol: Protocol, x: Tensor) -> Tensor:
+def _features_at(subject: Subject, protocol: ThreatModel, x: Tensor) -> Tensor:
     """Return the features [n,F] of inputs [n,...] of a protocol's target."""
-    target = replace(subject, classifier=Features(subject.classifier)).target(protocol, subject.generator(15))
+    target = protocol.target(replace(subject, classifier=Features(subject.classifier)), subject.generator(15))
     return torch.cat([target.judge(part) for part in x.split(subject.batch_size)])
-
-
-def _inside(x: Tensor, protocol: Protocol, eps: float, generator: torch.Generator) -> Tensor:
-    """Draw a point of each input's inner ball."""
-    if protocol.space == "image":
-        radius = int(INNER_RADIUS * eps * 255) / 255
-        return project(x + random_levels(x, radius, generator), x, radius, (0.0, 1.0))
-    return project(x + uniform_noise(x, INNER_RADIUS * eps, generator), x, INNER_RADIUS * eps, (0.0, 1.0))

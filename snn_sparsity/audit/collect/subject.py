@@ -1,34 +1,16 @@
 """What is audited: a trained classifier, its code, and a fixed set of images."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from snn_sparsity.attacks.base import Space
-from snn_sparsity.attacks.targets import BatchNormMode, ImageTarget, SpikeTarget
+from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
 from snn_sparsity.encoders.base import Encoder
 from snn_sparsity.randomness import mix
 
 JUDGE_DRAWS = 10
 """Passes whose mean decides about an image of a random network."""
-
-
-class Protocol(NamedTuple):
-    """What the attacker changes, and how BatchNorm behaves meanwhile."""
-
-    name: str
-    space: Space
-    batch_norm: BatchNormMode
-    what: str
-
-
-PROTOCOLS = {
-    "image": Protocol("image", "image", "eval", "pixels, the same change at every time step; BatchNorm in eval mode"),
-    "spikes": Protocol("spikes", "spikes", "eval", "encoded spikes, by real numbers, each time step by itself; BatchNorm in eval mode"),
-    "paper": Protocol("paper", "spikes", "batch", "encoded spikes; BatchNorm takes the batch's statistics while the attack is crafted"),
-}
 
 
 @dataclass(frozen=True)
@@ -68,19 +50,10 @@ class Subject:
         """Return the places of images, a batch at a time."""
         return [places[start : start + self.batch_size] for start in range(0, len(places), self.batch_size)]
 
-    def target(self, protocol: Protocol, generator: torch.Generator) -> SpikeTarget | ImageTarget:
-        """Return what an attack sees; a stochastic code draws from the generator."""
-        if protocol.space == "spikes":
-            return SpikeTarget(self.classifier, protocol.batch_norm)
-        return ImageTarget(self.classifier, self.encoder, protocol.batch_norm, generator)
-
     def judge(self, target: SpikeTarget | ImageTarget, x: Tensor) -> Tensor:
         """Return the logits [N,K] that decide; of a random network, the mean over several draws."""
         return torch.stack([target.judge(x) for _ in range(JUDGE_DRAWS if self.random else 1)]).mean(0)
 
-    def inputs(self, protocol: Protocol, places: list[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return the clean inputs of a protocol's target, [N,C,H,W] or [N,T,C,H,W], and their labels."""
-        images, labels = self.images[places].to(self.device), self.labels[places].to(self.device)
-        if protocol.space == "image":
-            return images.float() / 255, labels
-        return self.encoder(images, generator).transpose(0, 1).contiguous(), labels
+    def select(self, places: list[int]) -> tuple[Tensor, Tensor]:
+        """Return images [N,C,H,W] uint8 and labels [N], on the classifier's device."""
+        return self.images[places].to(self.device), self.labels[places].to(self.device)

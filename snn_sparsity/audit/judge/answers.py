@@ -9,7 +9,7 @@ from snn_sparsity.audit.judge.checks import CHECKS
 from snn_sparsity.audit.judge.checks.base import Check, CheckStatus, Finding, level, won
 from snn_sparsity.audit.judge.comparisons import Comparison
 from snn_sparsity.audit.judge.masks import Mask
-from snn_sparsity.audit.judge.statistics import Share
+from snn_sparsity.audit.judge.statistics import Proportion
 from snn_sparsity.audit.judge.thresholds import CALIBRATED, Thresholds
 
 Belief = Literal["NOT VALID", "MASKED", "WEAK ATTACK", "NO SIGN OF MASKING", "TOO FEW IMAGES"]
@@ -51,10 +51,10 @@ class Answers:
     under_attack: str
     belief: Belief
     because: str
-    clean: Share
-    quoted: Share | None
-    native: Share | None
-    worst: Share | None
+    clean: Proportion
+    quoted: Proportion | None
+    native: Proportion | None
+    worst: Proportion | None
     broken: bool
     comparisons: list[Comparison]
     checks: list[Checked]
@@ -117,11 +117,11 @@ def _judge(case: Case) -> Answers:
     )
 
 
-def _share(case: Case, mask: Mask | None) -> Share | None:
+def _share(case: Case, mask: Mask | None) -> Proportion | None:
     return None if mask is None else case.share(mask)
 
 
-def counted(share: Share) -> str:
+def counted(share: Proportion) -> str:
     """Return a share with its count and interval.
 
     Example:

@@ -8,7 +8,7 @@ import numpy as np
 from snn_sparsity.audit.evidence import AttackEvidence, Diagnostics, Evidence, Harness, ProtocolEvidence, Role
 from snn_sparsity.audit.judge.comparisons import SLACK, Comparison, compared_arms, paired
 from snn_sparsity.audit.judge.masks import Mask, fooled, seen
-from snn_sparsity.audit.judge.statistics import Share, wilson
+from snn_sparsity.audit.judge.statistics import Proportion, wilson
 from snn_sparsity.audit.judge.thresholds import CALIBRATED, Thresholds
 
 
@@ -84,6 +84,6 @@ class Case:
         """Return whether an attack kept to the audited ball."""
         return one.eps <= self.evidence.eps + SLACK
 
-    def share(self, mask: Mask) -> Share:
+    def share(self, mask: Mask) -> Proportion:
         """Return how many are right, with the 95 % interval."""
         return wilson(int(mask.sum()), self.samples)

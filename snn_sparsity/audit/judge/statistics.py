@@ -6,13 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from snn_sparsity.measure.proportions import interval
-
-Z = 1.959963984540054
-"""97.5 % of a standard normal variable lie below."""
+from snn_sparsity.measure.proportions import Z_95, interval
 
 
-class Share(NamedTuple):
+class Proportion(NamedTuple):
     """A share of samples with its 95 % interval.
 
     Attributes:
@@ -28,7 +25,7 @@ class Share(NamedTuple):
     samples: int
 
 
-def wilson(count: int, samples: int) -> Share:
+def wilson(count: int, samples: int) -> Proportion:
     """Return k/n with Wilson's 95 % interval, ``(k + z^2/2 +- z sqrt(k(n - k)/n + z^2/4)) / (n + z^2)``, z = 1.96.
 
     Unlike the normal interval it stays in [0,1] and is not empty at 0 or n. Source: Wilson, JASA 22 (1927), 209-212.
@@ -46,8 +43,8 @@ def wilson(count: int, samples: int) -> Share:
         (0.8, 0.4902, 0.9433)
     """
     if samples == 0:
-        return Share(0.0, 0.0, 1.0, 0)
-    return Share(count / samples, *interval(count, samples), samples)
+        return Proportion(0.0, 0.0, 1.0, 0)
+    return Proportion(count / samples, *interval(count, samples), samples)
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -103,5 +100,5 @@ def paired_difference(gained: int, lost: int, samples: int) -> tuple[float, floa
         (0.024, 0.173)
     """
     p, q = (gained + 1) / (samples + 2), (lost + 1) / (samples + 2)
-    half = Z * float(np.sqrt((p + q - (p - q) ** 2) / (samples + 2)))
+    half = Z_95 * float(np.sqrt((p + q - (p - q) ** 2) / (samples + 2)))
     return max(-1.0, p - q - half), min(1.0, p - q + half)

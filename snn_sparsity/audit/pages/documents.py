@@ -11,7 +11,7 @@ from snn_sparsity.audit.evidence import Evidence, ProtocolEvidence
 from snn_sparsity.audit.judge.answers import Answers, Checked, counted, judge
 from snn_sparsity.audit.judge.case import Case
 from snn_sparsity.audit.judge.checks.v12_radius import by_radius
-from snn_sparsity.audit.judge.statistics import Share
+from snn_sparsity.audit.judge.statistics import Proportion
 from snn_sparsity.documents.page import markdown_text
 from snn_sparsity.runs.files import write_whole
 
@@ -36,8 +36,8 @@ class Shown:
     title: str
     protocol: ProtocolEvidence
     answers: Answers
-    levels: list[tuple[str, Share]]
-    curve: list[tuple[int, Share]]
+    levels: list[tuple[str, Proportion]]
+    curve: list[tuple[int, Proportion]]
 
     @property
     def severity(self) -> str:

@@ -9,7 +9,7 @@ from snn_sparsity.audit.judge.case import Case
 from snn_sparsity.audit.judge.comparisons import Comparison
 
 CheckStatus = Literal["fail", "warn", "not run", "pass", "does not apply"]
-Kind = Literal["valid", "masked", "weak", "worked", "symptom"]
+FailureKind = Literal["valid", "masked", "weak", "worked", "symptom"]
 """``valid``: a failure makes the answer NOT VALID; ``masked`` and ``weak``: it makes it MASKED or WEAK ATTACK; the others stand beside."""
 
 
@@ -41,7 +41,7 @@ class Check:
     """
 
     id: str
-    kind: Kind
+    kind: FailureKind
     question: str
     threshold: str
     source: str

@@ -4,7 +4,7 @@ from snn_sparsity.audit.judge.case import Case
 from snn_sparsity.audit.judge.checks.base import NOT_MEASURED, Check, Finding, passes
 from snn_sparsity.audit.judge.comparisons import SLACK
 from snn_sparsity.audit.judge.masks import fooled
-from snn_sparsity.audit.judge.statistics import Share
+from snn_sparsity.audit.judge.statistics import Proportion
 
 
 def look(case: Case) -> Finding:
@@ -16,7 +16,7 @@ def look(case: Case) -> Finding:
     return passes(holds, f"{100 * curve[128]:.1f} % left at 128/255, {100 * curve[255]:.1f} % at 255/255", "warn")
 
 
-def by_radius(case: Case) -> list[tuple[float, Share]]:
+def by_radius(case: Case) -> list[tuple[float, Proportion]]:
     """Return the worst case at each radius that was tried, from 0 up: never rising."""
     if case.worst is None:
         return []

@@ -5,32 +5,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from snn_sparsity.protocols import PAPER, STRICT, Protocol
 from snn_sparsity.reproduction.paper import paper
 from snn_sparsity.runs.records import ATTACKED, Record
 from snn_sparsity.units import Levels
-
-
-class Protocol(NamedTuple):
-    """What is changed, and what BatchNorm does while the change is crafted.
-
-    Attributes:
-        space: ``spikes`` or ``image``.
-        batch_norm: ``eval`` or ``batch``.
-    """
-
-    space: str
-    batch_norm: str
-
-    @property
-    def title(self) -> str:
-        """The protocol in words."""
-        names = {PAPER: "paper's protocol", STRICT: "strict protocol"}
-        what = "encoded spikes" if self.space == "spikes" else "pixels of the image"
-        return f"{names.get(self, 'another protocol')}: {what}, BatchNorm {self.batch_norm}"
-
-
-PAPER = Protocol(**paper()["protocol"])
-STRICT = Protocol("image", "eval")
 
 
 class AttackSettings(NamedTuple):
@@ -85,9 +63,7 @@ def order(protocol: Protocol) -> tuple[bool, bool, Protocol]:
 def _attack(probe: Mapping[str, Any], eot_draws: int) -> AttackSettings:
     attack = dict(probe["attack"]) | ({"eot_draws": eot_draws} if eot_draws else {})
     name = attack.pop("class")
-    return AttackSettings(
-        Protocol(str(probe["space"]), str(probe["batch_norm"])), str(name), tuple((key, _frozen(attack[key])) for key in attack)
-    )
+    return AttackSettings(Protocol(probe["space"], probe["batch_norm"]), str(name), tuple((key, _frozen(attack[key])) for key in attack))
 
 
 def _frozen(value: Any) -> Any:

@@ -1,0 +1,91 @@
+"""What a network is: random or not, spiking or not, where it blocks the gradient, which rules change nothing of it."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.pooling import _MaxPoolNd
+
+from snn_sparsity.attacks.base import input_gradient
+from snn_sparsity.attacks.metering import Meter, Metered
+from snn_sparsity.audit.collect.battery import Facts
+from snn_sparsity.audit.collect.harness import SAME, harness
+from snn_sparsity.audit.collect.subject import Subject
+from snn_sparsity.audit.collect.threat_models import SPIKES
+from snn_sparsity.gradient_rules import GradientRule
+from snn_sparsity.gradient_rules.base import spiking_neurons
+from snn_sparsity.gradient_rules.straight_through import blocked_modules
+from snn_sparsity.measure.operations import MODULE_TYPES
+from snn_sparsity.validation import InputError
+
+
+def facts_of(subject: Subject, places: list[int]) -> dict[str, Any]:
+    """Return the facts as JSON, and under ``stuck`` which modules block the gradient and cannot be passed straight through.
+
+    Args:
+        subject: What is audited.
+        places: Of a few images to look at.
+    """
+    why = _why_no_rules(subject.classifier)
+    blocked, stuck = _blocked(subject, places)
+    return {
+        "random": subject.encoder.stochastic or not _repeats(subject, places),
+        "spiking": not why,
+        "why_no_rules": why,
+        "max_pooling": any(isinstance(module, _MaxPoolNd) for module in subject.classifier.modules()),
+        "coded": not _straight(getattr(subject.encoder, "code_book", None)),
+        "num_classes": subject.num_classes,
+        "blocked": blocked,
+        "stuck": stuck,
+    }
+
+
+def idle_rules(subject: Subject, places: list[int], facts: Facts, rules: dict[str, GradientRule]) -> dict[str, str]:
+    """Return why rules are not tried: they refuse this network, or change no gradient of it; of a random one every gradient differs."""
+    x, labels = SPIKES.inputs(subject, places, subject.generator(0))
+    target = Metered(SPIKES.target(subject, subject.generator(0)), Meter(labels))
+
+    def gradient() -> Tensor:
+        return input_gradient(target.logits, x, labels, "margin")[0]
+
+    plain, idle = gradient(), {}
+    for name, rule in rules.items():
+        try:
+            with rule.applied(subject.classifier):
+                if not facts.random and torch.equal(gradient(), plain):
+                    idle[name] = "it changes no gradient of this network"
+        except InputError as error:
+            idle[name] = str(error)
+    return idle
+
+
+def _blocked(subject: Subject, places: list[int]) -> tuple[list[str], list[str]]:
+    x, labels = SPIKES.inputs(subject, places, subject.generator(0))
+    x = x.clone().requires_grad_()
+    # In eval mode, as every target has it.
+    target = SPIKES.target(subject, subject.generator(0))
+    return blocked_modules(subject.classifier, lambda: target.logits(x).logsumexp(1) - target.logits(x).gather(1, labels[:, None])[:, 0])
+
+
+def _repeats(subject: Subject, places: list[int]) -> bool:
+    evidence = harness(subject, SPIKES, places, {})
+    return bool(evidence["deterministic"]) and evidence["gap_repeat"] <= SAME
+
+
+def _straight(code_book: Tensor | None) -> bool:
+    """Return whether each step's code is a straight line in the grey level, so that a box average has its exact derivative."""
+    if code_book is None:
+        return True
+    steps = code_book.diff(dim=0)
+    return bool(torch.allclose(steps, steps[:1].expand_as(steps), atol=1e-6))
+
+
+def _why_no_rules(classifier: nn.Module) -> str:
+    """Return why surrogate rules cannot be applied; empty where they can."""
+    if not any(isinstance(module, MODULE_TYPES["neuron"]) for module in classifier.modules()):
+        return "there is no spiking neuron that rules know"
+    try:
+        spiking_neurons(classifier)
+    except InputError as error:
+        return str(error)
+    return ""
