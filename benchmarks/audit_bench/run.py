@@ -17,7 +17,7 @@ import snn_sparsity
 from benchmarks.audit_bench.data import Digits, digits
 from benchmarks.audit_bench.rejudge import Audited
 from benchmarks.audit_bench.table import calibrated, markdown
-from benchmarks.audit_bench.truth import STEPS, Truth, measure
+from benchmarks.audit_bench.truth import Truth, measure
 from benchmarks.audit_bench.zoo import EPS, KINDS, Kind
 from snn_sparsity.audit.evidence import Evidence
 from snn_sparsity.audit.run import audit
@@ -94,7 +94,7 @@ def identity_of(kind: Kind, images: int) -> dict[str, Any]:
     for part in ATTACKS:
         files += sorted((package / part).rglob("*.py")) if (package / part).is_dir() else [package / part]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files) + inspect.getsource(kind.build).encode())
-    return {"images": images, "steps": STEPS, "seed": SEED, "source": digest.hexdigest()}
+    return {"images": images, "seed": SEED, "source": digest.hexdigest()}
 
 
 def _read(kind: Kind, found: dict[str, Any]) -> Audited:

@@ -94,10 +94,10 @@ def markdown(result: dict[str, Any]) -> str:
                 for half, found in result["rates"].items()
             ],
         ),
-        f"Right of {audited} images: without an attack, under the quoted one, under the network's own gradient with many steps and starts, "
-        "under an attacker who knows; and what the audit leaves.",
+        f"Right of {audited} images: without an attack; under the quoted one; under the network's own gradient and under an attacker who knows "
+        "what hides it, with 10 and with 50 steps; under all of these (truth); and under the audit.",
         _table(
-            ["network", "half", "clean", "quoted", "native", "knowing", "audit", "truth", "words", "in", "wrong", "BROKEN in"],
+            ["network", "half", "clean", "quoted", "native", "knowing", "left", "audit", "truth", "words", "in", "wrong", "BROKEN in"],
             [_of_network(row) for row in result["networks"]],
         ),
         "Fewer images, by the thresholds in use.",
@@ -115,10 +115,10 @@ def markdown(result: dict[str, Any]) -> str:
 
 def _of_network(row: dict[str, Any]) -> list[Any]:
     truth = row["truth"]
-    knowing = truth["adaptive"] if truth["certified"] is None else f"{truth['adaptive']} (exactly {truth['certified']})"
+    left = truth["left"] if truth["certified"] is None else f"{truth['left']} (exactly {truth['certified']})"
+    efforts = [f"{truth[who]['short']} / {truth[who]['long']}" for who in ("native", "knowing")]
     shares = [_percent(row[name]) for name in ("same", "wrong", "broken")]
-    counts = [truth["clean"], truth["quoted"], truth["native"], knowing, row["worst"]]
-    return [row["name"], row["half"], *counts, row["fault"], row["words"], *shares]
+    return [row["name"], row["half"], truth["clean"], truth["quoted"], *efforts, left, row["worst"], row["fault"], row["words"], *shares]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
