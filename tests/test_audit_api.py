@@ -15,7 +15,7 @@ from snn_sparsity.audit.collect.adapter import Adapted
 from snn_sparsity.audit.collect.subject import Subject
 from snn_sparsity.audit.collect.weights import load_weights, read_weights
 from snn_sparsity.audit.run import AuditSettings, say_time
-from snn_sparsity.encoders import DirectEncoder
+from snn_sparsity.encoders import DirectEncoder, RateEncoder
 from snn_sparsity.validation import InputError
 
 
@@ -58,6 +58,13 @@ def test_a_network_of_another_library(make, tmp_path):
     assert str(result).startswith(answers.do)
     result.save(tmp_path)
     assert json.loads((tmp_path / "audit.json").read_text())["answers"]["image"]["do"] == answers.do
+
+
+def test_a_network_behind_a_random_code():
+    torch.manual_seed(0)
+    model = nn.Sequential(layer.Flatten(step_mode="m"), layer.Linear(48, 3, step_mode="m"))
+    result = audit(model, torch.rand(3, 3, 4, 4), torch.tensor([0, 1, 2]), encoder=RateEncoder(num_steps=4), claim=PGD(steps=2))
+    assert next(one for one in result.answers["image"].checks if one.check.id == "V1").finding.status == "warn"
 
 
 def audit_labels(model, images):

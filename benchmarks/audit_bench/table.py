@@ -10,6 +10,7 @@ from benchmarks.audit_bench.rejudge import PROTOCOL, Audited, choose, look, moda
 from snn_sparsity.audit.judge.answers import Answers, judge
 from snn_sparsity.audit.judge.thresholds import CALIBRATED
 
+FAULTS = ("masked", "weak", "not valid", "between", "none")
 FEWER = (16, 32, 64, 128)
 """Smaller subsets, to see what few images say."""
 
@@ -35,6 +36,7 @@ def calibrated(audited: Sequence[Audited], count: int, size: int) -> dict[str, A
         "in_use": asdict(CALIBRATED),
         "rates": {half: _rates(audited, beliefs, half) for half in ("choose", "report")},
         "networks": [_row(one, of_it) for one, of_it in zip(audited, said, strict=True)],
+        "checks": _checks(audited),
         "fewer": {few: _fewer(audited, few, max(count // 10, 1)) for few in FEWER if few < size},
         "grid": [asdict(found) | {name: getattr(one, name) for name in ("level", "gain", "weakness")} for one, found in tried],
     }
@@ -67,6 +69,17 @@ def _row(one: Audited, said: Sequence[Answers]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _checks(audited: Sequence[Audited]) -> dict[str, dict[str, list[int]]]:
+    """Return of each check how many networks it fails or warns about, and of how many it was measured, by what is true of them."""
+    found: dict[str, dict[str, list[int]]] = {}
+    for one in audited:
+        for checked in judge(one.evidence)[PROTOCOL].checks:
+            counts = found.setdefault(checked.check.id, {}).setdefault(one.truth.fault, [0, 0])
+            counts[0] += checked.finding.status in ("fail", "warn")
+            counts[1] += checked.finding.status in ("fail", "warn", "pass")
+    return found
+
+
 def _fewer(audited: Sequence[Audited], size: int, count: int) -> dict[str, float]:
     """Return how often few images accuse a sound network, name a fault, and say that they are too few."""
     false, named, few = [], [], []
@@ -94,8 +107,8 @@ def markdown(result: dict[str, Any]) -> str:
                 for half, found in result["rates"].items()
             ],
         ),
-        f"Right of {audited} images: without an attack; under the quoted one; under the network's own gradient and under an attacker who knows "
-        "what hides it, with 10 and with 50 steps; under all of these (truth); and under the audit.",
+        f"Right of {audited} images: without an attack; under the quoted one; under the network's own gradient and under an attacker "
+        "who knows what hides it, with 10 and with 50 steps; under all of these; and under the audit.",
         _table(
             ["network", "half", "clean", "quoted", "native", "knowing", "left", "audit", "truth", "words", "in", "wrong", "BROKEN in"],
             [_of_network(row) for row in result["networks"]],
@@ -104,6 +117,14 @@ def markdown(result: dict[str, Any]) -> str:
         _table(
             ["images", "sound networks accused", "faults named", "TOO FEW IMAGES"],
             [[few, *(_percent(found[name]) for name in ("false", "named", "too_few"))] for few, found in result["fewer"].items()],
+        ),
+        "How many networks each check fails or warns about, of those that it was measured on, by what is true of them.",
+        _table(
+            ["check", *FAULTS],
+            [
+                [check, *("{} of {}".format(*counts.get(fault, [0, 0])) for fault in FAULTS)]
+                for check, counts in result["checks"].items()
+            ],
         ),
         _table(
             ["threshold", "chosen", "in use"],

@@ -164,7 +164,8 @@ def audit(
     code = encoder or DirectEncoder(num_steps=1)
     try:
         adapted.eval()
-        num_classes = classes_of(adapted, code(grey_levels(images[:1]).to(_device(model))), labels)
+        spikes = code(grey_levels(images[:1]).to(_device(model)), torch.Generator().manual_seed(seed))
+        num_classes = classes_of(adapted, spikes, labels)
         subject = Subject(adapted, code.to(_device(model)), grey_levels(images), labels, num_classes, batch_size, seed)
         learning = None if training is None else (grey_levels(training[0]), training[1])
         return conduct(subject, settings, Journal(None, {}), training=learning, progress=progress)

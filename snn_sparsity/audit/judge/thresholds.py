@@ -22,7 +22,7 @@ class Thresholds:
     level: float = 0.01
     beyond_doubt: float = 0.001
     gain: float = 0.02
-    weakness: float = 0.03
+    weakness: float = 0.05
 
 
 CALIBRATED = Thresholds()
