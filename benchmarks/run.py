@@ -117,7 +117,9 @@ def profile(work: Work, steps: int = 3) -> dict[str, float]:
         for _ in range(steps):
             project.train_step(batch)
     name = "self_device_time_total" if work.device == "cuda" else "self_cpu_time_total"
-    times = {event.key: float(getattr(event, name)) for event in watch.key_averages()}
+    # Not the kernels themselves, which a GPU lists beside the operations that launch them.
+    operations = [event for event in watch.key_averages() if event.device_type == torch.autograd.DeviceType.CPU]
+    times = {event.key: float(getattr(event, name)) for event in operations}
     return {key: times[key] / sum(times.values()) for key in sorted(times, key=times.__getitem__, reverse=True)[:PROFILED]}
 
 

@@ -17,8 +17,8 @@ from torchmetrics.classification import MulticlassAccuracy
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.gradient_rules.base import GradientRule
 from snn_sparsity.hyperparameters import objects_to_ignore
-from snn_sparsity.measure.names import ACCURACY, IMAGES
-from snn_sparsity.measure.proportions import NAMES, interval
+from snn_sparsity.measure.names import ACCURACY, ACCURACY_INTERVAL, IMAGES, LOSS, TRAIN_LOSS
+from snn_sparsity.measure.proportions import interval
 from snn_sparsity.networks.batch_norm import one_value_refused
 from snn_sparsity.networks.steps import each_step_seen
 from snn_sparsity.numerics import settle_numerics
@@ -28,7 +28,7 @@ from snn_sparsity.validation import InputError, require_choice, require_number
 
 MOST_BETA = 1 - 2**-53
 """The largest float below 1: with 1 Adam would never forget."""
-COUNTED = (IMAGES, *(f"{ACCURACY}_{end}" for end in NAMES))
+COUNTED = (IMAGES, *ACCURACY_INTERVAL)
 """What is logged of every accuracy."""
 PLAIN_PASSES = 2
 """Forward and backward: the passes of plain training."""
@@ -129,7 +129,7 @@ class SpikingClassifier(LightningModule):
         """
         with one_value_refused(self.network) if len(batch.labels) == 1 else nullcontext():
             loss, logged = self.objective(self.training_state(batch, batch_idx))
-        self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch.labels), sync_dist=True)
+        self.log(TRAIN_LOSS, loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch.labels), sync_dist=True)
         passes = sum(self.objective.passes)
         if passes != PLAIN_PASSES:
             self.log("passes", passes, prog_bar=True, logger=False)
@@ -174,7 +174,7 @@ class SpikingClassifier(LightningModule):
             logits = self(batch.spikes)
             loss.update(F.cross_entropy(logits, batch.labels), size)
             accuracy.update(logits, batch.labels)
-        self.log(f"{stage}/loss", loss, batch_size=size)
+        self.log(f"{stage}/{LOSS}", loss, batch_size=size)
         self.log(f"{stage}/{ACCURACY}", accuracy, prog_bar=True, batch_size=size)
         for name in COUNTED:
             # Here and not at the end of the epoch: a run that goes on has its rows in the same order.
@@ -251,7 +251,7 @@ class Counted(Metric):
         if self.name == IMAGES:
             return self.images
         low, high = interval(int(self.right), int(self.images))
-        return torch.tensor(low if self.name == f"{ACCURACY}_low" else high, device=self.images.device)
+        return torch.tensor(low if self.name == ACCURACY_INTERVAL[0] else high, device=self.images.device)
 
 
 class MeanLoss(Metric):

@@ -14,7 +14,7 @@ from lightning import Trainer
 
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.data import ArrayDataModule, ImageSet, Splits, recognition
-from snn_sparsity.data.recognition import fingerprints, recognise
+from snn_sparsity.data.recognition import fingerprints, originals, recognise
 from snn_sparsity.encoders import PhaseEncoder
 from snn_sparsity.training.run_record import images_of
 from snn_sparsity.validation import InputError
@@ -151,14 +151,15 @@ def known(monkeypatch):
 
 
 def test_all_images_in_any_order_and_parts_of_them_are_recognised(known, caplog):
-    assert recognise(known) == ("cifar10", 300, 2, 0)
+    assert recognise(known) == ("cifar10", 300, 2, 0, 1)
     assert "2 of 300 images are JPEG versions of cifar10's" in caplog.text
-    assert recognise(Splits(*(part.select(torch.randperm(len(part.labels))) for part in known))) == ("cifar10", 300, 2, 0)
-    assert recognise(Splits(*(part.select(torch.arange(50, 80)) for part in known))) == ("cifar10", 60, 0, 0)
+    assert originals(known.train, test=False) == 199
+    assert recognise(Splits(*(part.select(torch.randperm(len(part.labels))) for part in known))) == ("cifar10", 300, 2, 0, 1)
+    assert recognise(Splits(*(part.select(torch.arange(50, 80)) for part in known))) == ("cifar10", 60, 0, 0, 0)
 
 
 def test_a_few_unknown_pixels_are_counted_and_many_are_another_dataset(known):
-    for changed, expected in ((3, ("cifar10", 300, 1, 3)), (10, None)):
+    for changed, expected in ((3, ("cifar10", 300, 1, 3, 1)), (10, None)):
         images = known.train.images.clone()
         images[:changed, 0, 0, 0] ^= 1
         assert recognise(Splits(ImageSet(images, known.train.labels), known.test)) == expected
@@ -179,7 +180,7 @@ def test_the_record_knows(tmp_path, known, monkeypatch):
     monkeypatch.setattr(ArrayDataModule, "_decode", lambda self: known)
     archive(tmp_path, class_names=np.array(list("abcdefghij")))
     data, _ = loaded(path)
-    assert images_of(data)["recognised"] == {"dataset": "cifar10", "images": 300, "jpeg": 2, "unknown": 0}
+    assert images_of(data)["recognised"] == {"dataset": "cifar10", "images": 300, "jpeg": 2, "unknown": 0, "test": 1}
 
 
 UNPACK = SHARED / "data" / "unpack.py"
@@ -191,7 +192,7 @@ def test_cifar_s_own_pixels_are_recognised_under_any_name(tmp_path):
     path = tmp_path / "holiday.npz"
     subprocess.run([sys.executable, str(UNPACK), str(path)], check=True)
     data, splits = loaded(str(path))
-    assert data.recognised == ("cifar10", 60000, 93, 0)
+    assert data.recognised == ("cifar10", 60000, 93, 0, 20)
     with np.load(path) as content:
         assert torch.equal(splits.train.images, torch.from_numpy(content["train_images"]))
         flags = [content[f"{name}_original"] for name in splits._fields]

@@ -196,6 +196,8 @@ def test_batch_norm_in_training_mode_is_invalid(tmp_path):
     assert answers["paper"].belief == "NOT VALID"
     assert evidence.protocols["paper"].harness.realisable == 0.0
     assert "BatchNorm takes the batch's statistics" in answers["paper"].do
+    assert answers["paper"].because.startswith("The network that is attacked, whose BatchNorm takes the batch's statistics, is not the one")
+    assert "% right again" in answers["paper"].because
     assert answers["paper"].quoted is not None, "what can be measured is told"
     assert status(answers["paper"], "V26") in ("pass", "warn")
 

@@ -14,6 +14,7 @@ from snn_sparsity import PGD, audit
 from snn_sparsity.audit.collect.adapter import Adapted
 from snn_sparsity.audit.collect.subject import Subject
 from snn_sparsity.audit.collect.weights import load_weights, read_weights
+from snn_sparsity.audit.evidence import Evidence
 from snn_sparsity.audit.run import AuditSettings, say_time
 from snn_sparsity.encoders import DirectEncoder, RateEncoder
 from snn_sparsity.validation import InputError
@@ -63,8 +64,55 @@ def test_a_network_of_another_library(make, tmp_path):
 def test_a_network_behind_a_random_code():
     torch.manual_seed(0)
     model = nn.Sequential(layer.Flatten(step_mode="m"), layer.Linear(48, 3, step_mode="m"))
-    result = audit(model, torch.rand(3, 3, 4, 4), torch.tensor([0, 1, 2]), encoder=RateEncoder(num_steps=4), claim=PGD(steps=2))
+    result = audit(model, torch.rand(3, 3, 4, 4), torch.tensor([0, 1, 2]), encoder=RateEncoder(num_steps=4))
     assert next(one for one in result.answers["image"].checks if one.check.id == "V1").finding.status == "warn"
+    assert Evidence.from_json(result.evidence.to_json()) == result.evidence, "of plain numbers, with the default claim too"
+
+
+@pytest.mark.parametrize("make", [SingleStep, SnnTorch], ids=["spikingjelly", "snntorch"])
+def test_surrogate_rules_run_on_networks_of_other_libraries(make):
+    torch.manual_seed(0)
+    model, images = make(), torch.rand(3, 3, 8, 8)
+    result = audit(model, images, audit_labels(model, images), claim=PGD(steps=2))
+    rules = [one for one in result.evidence.protocols["image"].attacks if one.family == "rules"]
+    ran = {one.name for one in rules if one.status == "done"}
+    assert ran >= {"ATan, alpha 1", "ASSG", "ATan, alpha 8"}
+    assert "takes one time step a call" in next(one.why for one in rules if one.name == "RGA")
+    assert result.evidence.protocols["image"].harness.gap_rules == 0.0
+
+
+class SuperSpike(torch.autograd.Function):
+    """Somebody's own spike."""
+
+    @staticmethod
+    def forward(ctx, u):
+        ctx.save_for_backward(u)
+        return (u > 0).to(u)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient / (1 + ctx.saved_tensors[0].abs()) ** 2
+
+
+class OwnSpikes(nn.Module):
+    """Spikes by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers, self.read_out = nn.Sequential(nn.Flatten(), nn.Linear(192, 8)), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.read_out(SuperSpike.apply(self.layers(x)))
+
+
+def test_derivatives_written_by_hand_are_told():
+    torch.manual_seed(0)
+    model, images = OwnSpikes(), torch.rand(3, 3, 8, 8)
+    result = audit(model, images, audit_labels(model, images), claim=PGD(steps=2))
+    (told,) = [one for one in result.evidence.protocols["image"].attacks if one.name == "surrogates"]
+    assert told.status == "does not apply"
+    assert told.why.startswith("there is no spiking neuron that rules know")
+    assert told.why.endswith("its derivatives are autograd functions of its own: SuperSpike")
 
 
 def audit_labels(model, images):

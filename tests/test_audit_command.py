@@ -116,11 +116,31 @@ def test_two_audits_side_by_side():
     assert {path.name for path in Path("both").iterdir()} == {"audit.md", "audit.html"}
 
 
-def test_the_callback_audits_after_a_test():
+@pytest.mark.parametrize(
+    ("words", "steps"),
+    [
+        (["--probes.pgd.attack.steps", "5"], 5),
+        (["--trainer.callbacks.settings.claim", "PGD", "--trainer.callbacks.settings.claim.steps", "2"], 2),
+    ],
+    ids=["the probe of the same test", "a claim of its own"],
+)
+def test_the_callback_audits_after_a_test(words, steps):
     arguments = ["test", "--ckpt_path", CHECKPOINT, "--trainer.callbacks+=RobustnessAudit", "--trainer.callbacks.settings.samples", "4"]
-    assert main([*arguments, "--trainer.callbacks.progress", "false"]) == 0
-    (found,) = Path("runs/tiny/seed_3407/0/test").rglob("audit.json")
-    assert json.loads(found.read_text())["settings"]["samples"] == 4
+    assert main([*arguments, "--trainer.callbacks.progress", "false", *words]) == 0
+    settings = json.loads((FOLDER.parent / "test" / "audit" / "audit.json").read_text())["settings"]
+    assert settings["samples"] == 4
+    assert f"steps={steps}," in settings["claim"]
+
+
+def test_a_claim_keeps_its_own_eps_and_it_is_told(capsys):
+    words = ["--claim", "PGD", "--claim.eps", "4/255", "--samples", "4", "--out", "balls", "--trainer.enable_progress_bar", "false"]
+    assert main([*EIGHT, *words]) == 0
+    audit = json.loads(Path("balls/audit.json").read_text())
+    attacks = audit["protocols"]["image"]["attacks"]
+    assert audit["eps"] == 8 / 255
+    assert {round(255 * one["eps"]) for one in attacks if one["role"] == "claim"} == {4}
+    assert 4 in {round(255 * one["eps"]) for one in attacks if one["role"] == "radius"}, "V27 needs a native attack in that ball"
+    assert "the quoted attack's eps is 4/255, the audited one 8/255" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -187,7 +207,7 @@ def test_the_quoted_attack_is_by_default_that_of_the_runs_own_probe():
     assert "steps=7" in json.loads((FOLDER / "audit.json").read_text())["settings"]["claim"]
     assert main(["audit", "--ckpt_path", str(checkpoint), "--samples", "2", "--trainer.enable_progress_bar", "false"]) == 0
     claim = json.loads((checkpoint.parent / "audit" / "audit.json").read_text())["settings"]["claim"]
-    assert claim == "PGD(eps=8/255, alpha=0.01, steps=3, random_start=True, restarts=1, loss='ce', keep='last')", "in the audit's ball"
+    assert claim == "PGD(eps=4/255, alpha=0.01, steps=3, random_start=True, restarts=1, loss='ce', keep='last')", "its own ball"
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from snn_sparsity import PGD
 from snn_sparsity.audit.evidence import NotRun
 from snn_sparsity.audit.pages.documents import audit_html, audit_markdown, audit_table
 from snn_sparsity.audit.pages.reference import reference
+from tests.browser import Browser, executable
 from tests.test_verdict import CLAIM, LEFT, NATIVE, again, arm, attack, evidence
 
 MASKED = evidence(CLAIM, NATIVE, again([], LEFT), arm(range(100, 150), LEFT))
@@ -34,7 +36,8 @@ def test_severity_is_a_word_and_a_colour():
 def test_what_failed_is_open_and_what_passed_is_folded():
     page = audit_html([MASKED])
     folded = page.index("<details>")
-    assert page.index("</span> V18:") < folded < page.index("V27 pass")
+    assert page.index("</span> V18:") < page.index("not run</span> V") < folded < page.index("V27 pass")
+    assert page.count("<details>") + page.count("<details open>") == page.count("<details")
 
 
 def test_a_chart_never_rises():
@@ -58,6 +61,29 @@ def test_names_from_outside_are_escaped():
         assert "<script" not in written
         assert "&lt;script&gt;" in written
     assert not re.search(r"https?:", audit_html([hostile])), "nothing is loaded from anywhere"
+
+
+def test_the_browser_has_nothing_to_complain_about(tmp_path):
+    if executable() is None:
+        return  # what can be seen without a browser is tested above
+    names = [replace(one, name="a_name_without_an_end" * 9, attack=repr(PGD(keep="last"))) for one in MASKED.protocols["image"].attacks]
+    wide = replace(MASKED, settings={"weights_sha256": "f" * 64}, protocols={"image": replace(MASKED.protocols["image"], attacks=names)})
+    (tmp_path / "audit.html").write_text(audit_html([wide, HONEST]))
+    with Browser() as browser:
+        for width in (1280, 390):
+            for dark in (False, True):
+                browser.open(tmp_path / "audit.html", width, dark)
+                browser.evaluate("document.querySelectorAll('details').forEach(one => one.open = true), 1")
+                assert browser.complaints() == []
+                assert browser.evaluate("document.documentElement.scrollWidth") <= width, "the page itself never scrolls sideways"
+                assert browser.evaluate("getComputedStyle(document.body).backgroundColor") == (
+                    "rgb(21, 25, 29)" if dark else "rgb(255, 255, 255)"
+                )
+                assert browser.evaluate("document.querySelector('h1').getBoundingClientRect().top") < 40, "the sentence comes first"
+                last = "Array.from(document.querySelectorAll('.answer')).slice(0, 2).map(one => one.getBoundingClientRect().bottom)"
+                assert max(browser.evaluate(last)) < 900, "both answers are seen without scrolling"
+                small = "Math.min(...Array.from(document.querySelectorAll('svg text'), one => one.getBoundingClientRect().height))"
+                assert browser.evaluate(small) >= 12, "what is written in a chart can be read"
 
 
 def test_audits_that_differ_are_not_like_for_like():

@@ -13,11 +13,12 @@ from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.commands.main import main
 from snn_sparsity.distributed import Meeting
-from snn_sparsity.experiments import attackers, causal
-from snn_sparsity.experiments.attackers import ATTACKERS, MODES, RESULTS, ModelUnderTest, attacks_in, measure
+from snn_sparsity.experiments.attackers import RESULTS, ModelUnderTest, measure
 from snn_sparsity.probes import AdversarialAccuracy
 from snn_sparsity.probes.base import ProbeContext
 from snn_sparsity.randomness import stream
+from snn_sparsity.reproduction import attackers, causal
+from snn_sparsity.reproduction.attackers import ATTACKERS, MODES, attacks_in
 from tests.tiny import TinyDataModule, TinyNetwork
 
 
@@ -98,7 +99,8 @@ def trained(pooling, backward, decay=0.001, seed=1, lost=0):
     """Twenty images, all right without attack; under attack the first ``lost`` fall, one more for dense attackers."""
     content = {
         "name": f"{pooling}_{backward}_{decay}_{seed}", "pooling": pooling, "backward": backward, "weight_decay": decay, "seed": seed,
-        "clean": "1" * 20,
+        "clean": "1" * 20, "audit": {}, "network": "SEW-ResNet18", "dataset": "cifar10", "epochs": 8, "train_images": 5000,
+        "original_images": 20,
         "zeros": {mode: {"own": 0.8 if pooling == "max" else 0.0, "first": 0.8, "random": 0.8, "ties": 0.2, "uniform": 0.0}
                   for mode in MODES},
         "attacked": {mode: {attacker: {attack: "0" * fallen(attacker, pooling, lost) + "1" * (20 - fallen(attacker, pooling, lost))
@@ -149,9 +151,9 @@ def test_differences_and_slope_by_hand():
 def test_the_document_says_what_it_could_have_seen():
     blocks = list(causal.blocks(GRID))
     tables = [block for block in blocks if isinstance(block, causal.Table)]
-    assert len(tables) == 1 + len(causal.QUESTIONS)
-    column = tables[1].header.index("could have seen")
-    assert all(row[column].text for row in tables[1].rows)
+    assert len(tables) == 2 + len(causal.QUESTIONS)
+    column = tables[2].header.index("could have seen")
+    assert all(row[column].text for row in tables[2].rows)
     figure = causal.figure(GRID)
     assert len([line for axes in figure.axes for line in axes.containers]) == 3 * len(GRID) * len(ATTACKERS)
     assert [axes.get_title().split(",")[0] for axes in figure.axes] == ["spikes", "spikes", "pixels"]

@@ -52,6 +52,7 @@ def test_fit_leaves_a_complete_run(capsys):
     run = Path("runs/tiny/seed_3407/0")
     assert {path.name for path in run.iterdir()} >= {"config.yaml", "run.json", "metrics.csv", "best.ckpt", "last.ckpt"}
     record = json.loads((run / "run.json").read_text())
+    assert 0 < record["training_seconds"] < record["wall_seconds"]
     assert (record["status"], record["command"], record["epochs"]) == ("finished", "fit", 2)
     assert record["packages"]["torch"] == torch.__version__
     assert re.fullmatch(r"[0-9a-f]{64}", record["data"]["splits"]["train"]["sha256"])

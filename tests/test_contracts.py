@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import itertools
 import pkgutil
 import typing
 
@@ -19,9 +20,10 @@ from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.encoders import DirectEncoder, Encoder, PhaseEncoder
 from snn_sparsity.gradient_rules import GradientRule, PoolGradient
+from snn_sparsity.measure import names
 from snn_sparsity.networks import IFNeuron
 from snn_sparsity.objectives import Objective, TrainingStep
-from snn_sparsity.probes import Probe
+from snn_sparsity.probes import PassProbe, Probe
 from tests.tiny import TinyDataModule, TinyNetwork
 
 
@@ -65,8 +67,8 @@ PROBES, ATTACKS, ENCODERS, OBJECTIVES = (
 
 
 def test_the_walk_finds_the_known_ones():
-    names = {kind.__name__ for kind in PROBES + ATTACKS + ENCODERS + NETWORKS}
-    assert names >= {"AdversarialAccuracy", "GradientSparsity", "FGSM", "PGD", "CodeBookAscent", "PhaseEncoder", "RateEncoder", "SEWResNet"}
+    found = {kind.__name__ for kind in PROBES + ATTACKS + ENCODERS + NETWORKS}
+    assert found >= {"AdversarialAccuracy", "GradientSparsity", "FGSM", "PGD", "CodeBookAscent", "PhaseEncoder", "RateEncoder", "SEWResNet"}
     assert len(OBJECTIVES) >= 5
 
 
@@ -222,6 +224,7 @@ def losses_of(kind, classifier):
     for number in range(objective.replays):
         loss, logged = objective(TrainingStep(classifier, batch, DirectEncoder(4), key=(1, 2), number=number))
         assert all(not value.requires_grad for value in logged.values())
+        assert logged.keys() <= set(names.VALUES)
         torch.autograd.grad(loss, list(classifier.parameters()))
         losses.append(loss.detach())
     return objective, torch.stack(losses)
@@ -349,6 +352,29 @@ def test_probe_measures_the_same_in_any_loop_and_precision(kind, trainer_options
         for name, value in expected.items():
             if not name.startswith(("val/", "time/")):
                 assert measured[name] == pytest.approx(value, rel=1e-6, abs=1e-9, nan_ok=True), (name, other)
+
+
+def is_named(logged):
+    """Whether a logged name is put together of names that ``measure/names.py`` has."""
+    first, _, rest = logged.partition("/")
+    statistics = {name for each in names.STATISTICS for name in (each, names.mean_of(each))} | {*map(names.reachable, names.TRAIL_WEIGHTS)}
+    settings = (names.AT_ADVERSARIAL, names.WITH_BATCH_STATISTICS, names.AT_ADVERSARIAL + names.WITH_BATCH_STATISTICS, "")
+    of_operations = any(first.removesuffix(setting) in statistics for setting in settings)
+    return of_operations or rest in names.VALUES or logged in (names.TRAIN_LOSS_EPOCH, f"{names.TRAIN_LOSS}_step")
+
+
+def test_every_logged_name_is_one_of_names(trainer_options):
+    probes = [make(kind) for kind in PROBES]
+    for kind, mode in itertools.product([kind for kind in PROBES if issubclass(kind, PassProbe)], ("eval", "batch")):
+        probes.append(make(kind, at="adversarial", batch_norm=mode, name=f"{kind.__name__}_{mode}"))
+    trainer = Trainer(callbacks=probes, **trainer_options | {"max_epochs": 1})
+    trainer.fit(SpikingClassifier(TinyNetwork()), datamodule=TinyDataModule())
+    times = {names.seconds_of(probe.name) for probe in probes}
+    logged = trainer.callback_metrics.keys() | trainer.logged_metrics.keys()
+    assert times <= logged
+    assert {name for name in logged - times if not is_named(name)} == set()
+    assert not is_named("pgd/acuracy")
+    assert not is_named("grad_zeros/conv/01_conv1")
 
 
 @pytest.mark.parametrize("kind", PROBES, ids=lambda kind: kind.__name__)

@@ -11,9 +11,9 @@ from spikingjelly.activation_based import layer
 from spikingjelly.activation_based.model import sew_resnet, spiking_resnet
 from torch import nn
 
-from snn_sparsity.measure.windows import reachable_taps
+from snn_sparsity.measure.windows import reach, reachable_taps
 from snn_sparsity.networks import SEWResNet, SpikingResNet, sparse
-from snn_sparsity.networks.convolution import DENSE, SpikeConv2d, reach
+from snn_sparsity.networks.convolution import DENSE, SpikeConv2d
 from snn_sparsity.networks.layers import use_spike_layers
 from snn_sparsity.networks.normalisation import SpikeBatchNorm2d
 

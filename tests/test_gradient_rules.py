@@ -33,6 +33,7 @@ from snn_sparsity.gradient_rules import (
     SurrogateShape,
     Unblocked,
 )
+from snn_sparsity.gradient_rules.adaptive import SHARPNESS
 from snn_sparsity.gradient_rules.rates import rate_slope
 from snn_sparsity.gradient_rules.surrogates import SHAPES
 from snn_sparsity.measure.gradients import record_gradients
@@ -264,15 +265,23 @@ def test_every_kind_of_neuron_fires_as_before(rule, node):
 def test_networks_a_rule_cannot_handle_are_refused():
     for rule in RULES:
         if not isinstance(rule, PoolGradient):
-            with pytest.raises(InputError, match="match no operation"), rule.applied(nn.Linear(1, 1)):
+            with pytest.raises(InputError, match="there is no spiking neuron that rules know"), rule.applied(nn.Linear(1, 1)):
                 pass
-            unknown = neuron.SimpleIFNode(step_mode="m"), neuron.ILIFNode(step_mode="m"), neuron.KLIFNode(step_mode="m")
-            for node in (neuron.IFNode(step_mode="s"), *unknown):
+            for node in (neuron.SimpleIFNode(step_mode="m"), neuron.ILIFNode(step_mode="m"), neuron.KLIFNode(step_mode="m")):
                 network = nn.Sequential(neuron.IFNode(step_mode="m"), node)
                 before = pieces(network)
-                with pytest.raises(InputError, match=f"neuron '1' is {type(node).__name__} in mode"), rule.applied(network):
+                with pytest.raises(InputError, match=f"neuron '1' is {type(node).__name__}: rules know"), rule.applied(network):
                     pass
                 assert pieces(network) == before
+
+
+@pytest.mark.parametrize("rule", [RGA(), BPTR(), HART()], ids=repr)
+def test_rates_need_all_time_steps_in_one_call(rule):
+    with (
+        pytest.raises(InputError, match="neuron '1' takes one time step a call"),
+        rule.applied(nn.Sequential(nn.Flatten(), neuron.IFNode())),
+    ):
+        pass
 
 
 def test_a_network_without_a_window_stays_as_it_is():
@@ -291,6 +300,7 @@ def test_a_network_without_a_window_stays_as_it_is():
     [
         lambda: SurrogateShape("step"),
         lambda: SurrogateShape(alpha=0),
+        lambda: ASSG("step"),
         lambda: ASSG(vanishing_degree=1),
         lambda: ASSG(decay=1.5),
         lambda: ASSG(gamma=-1),
@@ -363,6 +373,18 @@ def test_adaptive_sharpness_against_a_scalar_loop():
                 state[tuple(place)] = mean, deviation
                 alpha = omega / (mean + 2.0 * deviation + 1e-4)
                 assert found[tuple(place)].item() == pytest.approx(alpha / 2 / (1 + (math.pi / 2 * alpha * u) ** 2), rel=1e-9)
+
+
+@pytest.mark.parametrize("lost", [0.3, 0.87])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_each_shape_s_sharpness_puts_the_share_within_distance_one(shape, lost):
+    u = torch.linspace(-1, 1, 200_001, dtype=torch.float64)
+    assert torch.trapezoid(SHAPES[shape](u, SHARPNESS[shape](lost)), u).item() == pytest.approx(lost, abs=1e-4)
+    # In use: at distance 1 from the threshold M stays 1 and D 0.
+    node, x = neuron.IFNode(step_mode="m"), torch.zeros(1, 1, dtype=torch.float64)
+    with ASSG(shape, vanishing_degree=lost).applied(node):
+        expected = SHAPES[shape](torch.tensor([[-1.0]], dtype=torch.float64), SHARPNESS[shape](lost) / (1 + 1e-4))
+        torch.testing.assert_close(slopes(node, x), expected)
 
 
 def test_adaptive_sharpness_forgets_between_blocks_and_at_another_shape():

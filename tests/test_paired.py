@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from snn_sparsity.audit.judge.statistics import holm
-from snn_sparsity.experiments.paired import difference, power, slope, smallest_effect
+from snn_sparsity.reproduction.paired import difference, power, slope, smallest_effect
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says():

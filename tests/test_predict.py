@@ -85,6 +85,7 @@ def test_without_a_folder_it_is_the_test_set(checkpoint, images):
         (["--images", "images/part_0"], "predict needs --ckpt_path"),
         (["--ckpt_path", "C", "--images", "nowhere"], "--images nowhere: no images there"),
         (["--ckpt_path", "C", "--images", "images", "--out", "no/where.csv"], "--out no/where.csv: no is no folder"),
+        (["--ckpt_path", "C", "--images", "images", "--out", "/dev/null"], "--out /dev/null is no file: give the name of one, or -"),
         (["--ckpt_path", "C", "--images", "images/bad"], "images/bad/torn.png is no readable image"),
         (["--ckpt_path", "C", "--image", "images"], "--image"),
     ],
@@ -97,3 +98,27 @@ def test_mistakes_get_one_line_and_leave_nothing(arguments, message, checkpoint,
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert message in line
     assert sorted(Path.cwd().rglob("*")) == before
+
+
+def test_a_dash_is_standard_output(checkpoint, images, capsys):
+    before = sorted(Path.cwd().rglob("*"))
+    assert main(["predict", "--ckpt_path", str(checkpoint), "--images", str(images / "part_0"), "--out", "-"]) == 0
+    header, *found = csv.reader(capsys.readouterr().out.splitlines())
+    assert tuple(header) == COLUMNS
+    assert [file for file, _, _ in found] == [f"{index:02d}.PNG" for index in range(8)]
+    assert sorted(Path.cwd().rglob("*")) == before
+
+
+def test_a_link_stays_and_the_file_behind_it_is_whole_or_as_it_was(checkpoint, images, monkeypatch):
+    kept, link = Path("kept.csv"), Path("link.csv")
+    kept.write_text("old")
+    link.symlink_to(kept)
+    given = ["predict", "--ckpt_path", str(checkpoint), "--images", str(images / "part_0"), "--out", str(link)]
+    with monkeypatch.context() as broken:
+        broken.setattr("os.fsync", lambda file: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        assert main(given) == 2
+    assert kept.read_text() == "old"
+    assert main(given) == 0
+    assert link.is_symlink()
+    assert len(rows(kept)) == 8
+    assert not list(Path.cwd().glob("*.part"))

@@ -7,7 +7,7 @@ from torch import nn
 
 from snn_sparsity.measure.operations import holds_state
 from snn_sparsity.measure.reachability import describe_reachability, reachability, unreachable_parameters
-from snn_sparsity.measure.windows import reachable_taps
+from snn_sparsity.measure.windows import positions, reach, reachable_taps
 from snn_sparsity.networks import SEWResNet
 from snn_sparsity.validation import InputError
 
@@ -23,6 +23,15 @@ class PlainNetwork(nn.Sequential):
             nn.Conv2d(4, 8, 3, stride=2, padding=1),
             nn.Conv2d(8, 8, 3, padding=1),
         )  # fmt: skip
+
+
+@given(st.integers(1, 9), st.integers(1, 5), st.integers(1, 3), st.integers(0, 3))
+def test_reach_in_whole_numbers_is_what_positions_say(size, kernel, stride, padding):
+    assume(size + 2 * padding >= kernel)
+    reads = positions(size, kernel, stride, padding, dilation=1)
+    inside = ((reads >= 0) & (reads < size)).any(0).nonzero().flatten().tolist()
+    assume(inside)
+    assert reach(size, kernel, stride, padding) == (len(reads), inside[0], inside[-1] + 1)
 
 
 def seen_by_autograd(size, kernel, stride, padding, dilation):

@@ -36,19 +36,20 @@ def one_process():
 def test_alone_it_is_batch_norm(momentum, affine, step_mode):
     torch.manual_seed(0)
     plain, synchronised = (layer.BatchNorm2d(5, momentum=momentum, affine=affine, step_mode=step_mode).double() for _ in range(2))
-    synchronise(nn.Sequential(synchronised))
+    network = nn.Sequential(synchronised)
+    synchronise(network)
     shape = (4, 3, 5, 6, 7) if step_mode == "m" else (3, 5, 6, 7)
     for _ in range(3):
         x = (3 + 2 * torch.randn(shape, dtype=torch.float64)).requires_grad_()
         x_too = x.detach().clone().requires_grad_()
         weights = torch.randn(shape, dtype=torch.float64)
-        expected, found = plain(x), synchronised(x_too)
+        expected, found = plain(x), network(x_too)
         torch.testing.assert_close(found, expected)
         (expected * weights).sum().backward()
         (found * weights).sum().backward()
         torch.testing.assert_close(x_too.grad, x.grad)
     for name, value in plain.state_dict().items():
-        torch.testing.assert_close(synchronised.state_dict()[name], value)
+        torch.testing.assert_close(network.state_dict()[f"0.{name}"], value)
     for parameter, other in zip(plain.parameters(), synchronised.parameters(), strict=True):
         torch.testing.assert_close(other.grad, parameter.grad)
 
@@ -56,11 +57,15 @@ def test_alone_it_is_batch_norm(momentum, affine, step_mode):
 def test_names_and_operations_stay():
     network = SEWResNet()
     names, listed = list(network.state_dict()), [operation.tag for operation in operations(network)]
+    parameters, kinds = list(network.parameters()), [type(module) for module in network.modules()]
     synchronise(network)
     assert sum(isinstance(module, SyncBatchNorm2d) for module in network.modules()) == 20
     assert (list(network.state_dict()), [operation.tag for operation in operations(network)]) == (names, listed)
+    # What an optimiser holds is still what is trained.
+    assert all(one is other for one, other in zip(network.parameters(), parameters, strict=True))
     desynchronise(network)
-    assert not any(isinstance(module, SyncBatchNorm2d) for module in network.modules())
+    assert [type(module) for module in network.modules()] == kinds
+    assert all(one is other for one, other in zip(network.parameters(), parameters, strict=True))
 
 
 @pytest.mark.usefixtures("one_process")
@@ -78,8 +83,10 @@ def test_what_a_probe_sees_is_its_own_batch(monkeypatch):
 def test_another_batch_norm_is_refused_by_name():
     network = TinyNetwork()
     network.bn2 = nn.BatchNorm2d(16)
+    kinds = [type(module) for module in network.modules()]
     with pytest.raises(InputError, match=r"sync_batchnorm=true is not allowed with this network: bn2 is a BatchNorm2d"):
         MultiStepSyncBatchNorm().apply(network)
+    assert [type(module) for module in network.modules()] == kinds
 
 
 def test_lightning_s_own_conversion_is_refused(trainer_options):

@@ -16,7 +16,9 @@ from snn_sparsity.distributed import Meeting
 from snn_sparsity.encoders import PhaseEncoder
 from snn_sparsity.measure.names import CAUSES
 from snn_sparsity.measure.saturation import membrane_distance
-from snn_sparsity.networks import SEWResNet
+from snn_sparsity.networks import VGG, LeakyNeuron, SEWResNet
+from snn_sparsity.networks.layers import use_spike_layers
+from snn_sparsity.networks.leaky import AREAS, SLOPES, LeakyNode
 from snn_sparsity.probes import (
     GradientSparsity,
     GradientTrail,
@@ -204,6 +206,48 @@ def test_membrane_distance_against_spikingjelly():
         assert torch.equal(spikes, (membrane_distance(node, x) >= 0).float())
 
 
+def test_membrane_distance_of_every_neuron_with_a_leak():
+    x = torch.randn(6, 5, 3) * 0.9
+    for node in (neuron.LIFNode(tau=2.0, decay_input=False), neuron.ParametricLIFNode(init_tau=3.0), LeakyNeuron(leak=0.5).build()):
+        node.step_mode = "m"
+        spikes, before = node(x), node.v.clone()
+        assert torch.equal(spikes, (membrane_distance(node, x) >= 0).float())
+        assert torch.equal(node.v, before), "the neuron is left as it is"
+    # By hand: u = 0.75, then 0.5 * 0.75 + 0.75 = 1.125, which fires; in thresholds of 0.75 the same is 0 and 1/2.
+    seen = membrane_distance(LeakyNeuron(leak=0.5).build(), torch.tensor([[0.75], [0.75], [0.5]]))
+    assert seen.flatten().tolist() == [-0.25, 0.125, -0.5]
+    # HIRE-SNN's fires above the threshold only: at it, it does not, and half of 0.75 is kept; the soft reset takes 0.75 away.
+    relative = LeakyNeuron(threshold=0.75, leak=0.5, surrogate="linear", reset="subtract", strict=True).build()
+    assert membrane_distance(relative, torch.tensor([[0.75], [0.75], [0.75]])).flatten().tolist() == pytest.approx([0, 0.5, 0.25])
+
+
+@pytest.mark.parametrize("shape", SLOPES)
+def test_the_area_of_every_slope_is_its_integral(shape):
+    far = {"sigmoid": 60.0, "atan": 2e5}.get(shape, 30.0)
+    r = torch.linspace(0, far, 4_000_001, dtype=torch.float64)
+    total = torch.trapezoid(SLOPES[shape](r), r)
+    for end in (0.3, 0.5, 1.0, 2.0):
+        near = torch.linspace(0, end, 200_001, dtype=torch.float64)
+        within = torch.trapezoid(SLOPES[shape](near), near) / total
+        assert AREAS[shape](torch.tensor(end)).item() == pytest.approx(within.item(), abs=1e-4), end
+
+
+@pytest.mark.parametrize("name", ["poisson_vgg5", "hire_vgg11"])
+def test_saturation_reads_the_defences_neurons(name):
+    torch.manual_seed(0)
+    of = {"poisson_vgg5": {"leak": 0.99, "delayed": True}, "hire_vgg11": {"learnt": ["threshold", "leak"]}}
+    recipe = LeakyNeuron(surrogate="linear", reset="subtract", detach_reset=True, strict=True, **of[name])
+    network = VGG(channels=[4, "A", 8, "A"], hidden=16, num_classes=3, neurons=recipe)
+    classifier = SpikingClassifier(network)
+    probe = SurrogateSaturation()
+    spikes = torch.rand(4, 2, 3, 32, 32)
+    values = probe.measure(context(classifier, probe), SpikeBatch(spikes, torch.tensor([0, 1]), torch.zeros(2)))
+    layers = [name for name, module in network.named_modules() if isinstance(module, LeakyNode)]
+    assert len(values) == 6 * len(layers) > 0
+    assert all(value.isfinite().all() for value in values.values())
+    assert all(((value >= 0) & (value <= 1)).all() for key, value in values.items() if "distance" not in key)
+
+
 def test_saturation_by_hand():
     network = nn.Sequential(nn.Flatten(2), neuron.IFNode(surrogate_function=surrogate.ATan(alpha=2.0), step_mode="m"))
     network.num_classes = 2
@@ -218,10 +262,10 @@ def test_saturation_by_hand():
     assert (value["firing_rate"], value["silent"], value["always"], value["unseen"]) == (0.5, 0.5, 0.5, 0.0)
 
 
-def test_other_neurons_are_refused(trainer_options):
+def test_a_surrogate_of_unknown_area_is_refused(trainer_options):
     network = TinyNetwork()
-    network.sn1 = neuron.LIFNode(step_mode="m")
-    with pytest.raises(InputError, match=r"probes.surrogate: only integrate-and-fire neurons .* this is LIFNode"):
+    network.sn1 = neuron.LIFNode(surrogate_function=surrogate.LeakyKReLU(), step_mode="m")
+    with pytest.raises(InputError, match=r"probes.surrogate: the area of LeakyKReLU's slope is not known"):
         Trainer(callbacks=[SurrogateSaturation(name="surrogate")], **trainer_options).validate(
             SpikingClassifier(network), datamodule=TinyDataModule(), verbose=False
         )
@@ -303,10 +347,11 @@ def test_weight_shares_by_hand():
     gradient = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
     reachable = torch.tensor([[True, True], [False, True]])
     shares = {name: share.item() for name, share in weight_shares(weight, gradient, reachable)}
-    assert shares == pytest.approx({
-        "weight_gradient_zero": 3 / 4, "weight_gradient_zero_reachable": 2 / 3, "weight_zero": 1 / 4, "weight_zero_reachable": 1 / 3,
-        "weight_denormal": 1 / 4, "weight_denormal_reachable": 0, "weight_small": 3 / 4, "weight_small_reachable": 2 / 3,
-    })  # fmt: skip
+    expected = {"gradient_zero": (3 / 4, 2 / 3), "zero": (1 / 4, 1 / 3), "denormal": (1 / 4, 0), "small": (3 / 4, 2 / 3)}
+    assert shares == pytest.approx(
+        {f"trail_weight_{name}": every for name, (every, _) in expected.items()}
+        | {f"trail_weight_{name}_reachable": seeing for name, (_, seeing) in expected.items()}
+    )
 
 
 def test_trail_against_backward(trained):
@@ -375,8 +420,29 @@ def test_synaptic_operations_by_hand():
     values = measure(SynapticOperations(), classifier, SpikeBatch(spikes, torch.tensor([0]), torch.zeros(1)))
     # Five spikes with three connections each.
     assert values["synops"].tolist() == [15.0]
-    assert values["energy"].item() > 0
+    assert values["flops"].tolist() == [2 * 2 * 4 * 3]
+    assert values["energy"].item() == pytest.approx(15 * 0.9)
     assert "firing_rate" not in values, "there is no neuron"
+
+
+def test_synaptic_operations_do_not_depend_on_kernels_and_count_what_is_no_spike_too():
+    """Padding is no connection: the four corners of a 3x3 map lie in four windows each, the edges in six, the centre in nine."""
+    ones = {}
+    for spike_layers in (False, True):
+        network = nn.Sequential(layer.Conv2d(2, 5, 3, padding=1, bias=False, step_mode="m"), nn.Flatten(2))
+        if spike_layers:
+            use_spike_layers(network)
+        network.num_classes = 45
+        spikes = torch.zeros(2, 1, 2, 3, 3)
+        spikes[0, 0, 0, 0, 0] = spikes[0, 0, 1, 1, 1] = 1.0
+        spikes[1, 0, 1, 0, 1] = 0.25
+        ones[spike_layers] = measure(
+            SynapticOperations(), SpikingClassifier(network), SpikeBatch(spikes, torch.tensor([0]), torch.zeros(1))
+        )
+    assert ones[False] == ones[True]
+    assert ones[True]["synops"].tolist() == [5 * (4 + 9 + 6)]
+    assert ones[True]["energy"].item() == pytest.approx(4.6 * ones[True]["flops"].item() / 2), "a quarter is no spike"
+    assert ones[True]["flops"].tolist() == [2 * 2 * 2 * 5 * (4 * 4 + 4 * 6 + 9)]
 
 
 def test_the_firing_rate_is_of_all_neurons_and_steps():

@@ -106,6 +106,39 @@ def test_worst_never_exceeds_what_any_part_of_the_report_shows(made):
     assert heights == sorted(heights, reverse=True), "the chart never rises"
 
 
+# A quoted attack of another ball ---------------------------------------------------------------------------------------------
+
+
+def test_a_quoted_attack_in_a_smaller_ball_is_compared_inside_it():
+    quoted = attack("claim", range(20), eps=4 / 255)
+    weak = answer(quoted, NATIVE, again([], LEFT), attack("radius", range(60), eps=4 / 255))
+    assert (weak.belief, status(weak, "V27")) == ("WEAK ATTACK", "fail")
+    assert weak.do == "Do not quote 92.2 % at eps 4/255: at most 76.6 % (196 of 256) survive there."
+    fair = answer(quoted, NATIVE, again([], LEFT), attack("radius", range(21), eps=4 / 255))
+    assert fair.belief == "NO SIGN OF MASKING", "that the larger ball breaks more says nothing of the quoted attack"
+    assert fair.do == (
+        "At eps 8/255: quote at most 60.9 % (156 of 256), as an upper bound: no sign of masking was found. "
+        "To judge the quoted 92.2 % at eps 4/255, audit that ball."
+    )
+    assert any("the quoted attack's eps is 4/255, the audited one 8/255" in line for line in fair.beside)
+    assert not any("quoted attack's eps" in line for line in answer(CLAIM, NATIVE, again([], LEFT)).beside)
+
+
+def test_a_quoted_attack_in_a_larger_ball_is_refuted_by_what_breaks_in_the_smaller():
+    quoted = attack("claim", range(20), eps=16 / 255)
+    answers = answer(quoted, NATIVE, again([], LEFT), attack("radius", [*range(100), 200], eps=16 / 255))
+    assert answers.belief == "WEAK ATTACK"
+    assert answers.do == "Do not quote 92.2 % at eps 16/255: at most 60.5 % (155 of 256) survive there."
+    strong = answer(attack("claim", range(150), eps=16 / 255), NATIVE, again([], LEFT))
+    assert strong.worst.value == 156 / 256, "what a larger ball breaks does not count in the audited one"
+    assert strong.do.startswith("At eps 8/255: quote at most 60.9 % (156 of 256)")
+    masked = answer(attack("claim", range(200), eps=16 / 255), NATIVE, again([], LEFT), arm(range(100, 130), LEFT))
+    assert masked.do == (
+        "At eps 8/255: do not quote an accuracy under this attack: at most 49.2 % (126 of 256) survive. "
+        "To judge the quoted 21.9 % at eps 16/255, audit that ball."
+    )
+
+
 # Masked ----------------------------------------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from benchmarks.gpu_proof.images import NoiseImages
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.encoders import PhaseEncoder
 from snn_sparsity.networks import SEWResNet
+from snn_sparsity.networks.gpu import settle_kernels
 from snn_sparsity.training.sync_batchnorm import MultiStepSyncBatchNorm
 
 BATCH = 8
@@ -49,6 +50,7 @@ def train(device: str, ranks: int, file: Path) -> None:
     torch.backends.cudnn.deterministic = True
     torch.set_num_threads(1)
     place = torch.device(device, 0) if device == "cuda" else torch.device("cpu")
+    settle_kernels(place)
     strategy: Any = DDPStrategy(parallel_devices=[place] * ranks, process_group_backend="gloo") if ranks > 1 else "auto"
     trainer = Trainer(
         max_epochs=1, strategy=strategy, accelerator="gpu" if device == "cuda" else "cpu", devices=ranks if device == "cpu" else "auto",

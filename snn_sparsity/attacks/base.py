@@ -62,6 +62,8 @@ class Attack(ABC):
 
     def __post_init__(self) -> None:
         require_number("eps", self.eps, at_least=0, at_most=1)
+        # Written in grey levels, however it was given.
+        object.__setattr__(self, "eps", Levels(self.eps))
 
     @abstractmethod
     def __call__(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -51,7 +51,7 @@ class AuditSettings:
         samples: Images, the first of the set; null is 256, 256 or 1000, by the budget.
         space: What is attacked: ``image`` (pixels), ``spikes``, ``both`` of them, ``paper`` (spikes, as published), or ``all`` three.
         eps: Radius of the ball; a whole number of grey levels.
-        claim: The quoted attack; null is the paper's PGD with 7 steps (the command takes that of the run's own ``pgd`` probe, if any).
+        claim: The quoted attack, in a ball of its own eps; null is that of the run's own ``pgd`` probe, without one the paper's PGD.
         batch_size: Images attacked at a time.
         seed: Of all random numbers.
 
@@ -75,8 +75,9 @@ class AuditSettings:
         require_number("batch_size", self.batch_size, at_least=1, whole=True)
         if self.samples is not None:
             require_number("samples", self.samples, at_least=1, whole=True)
-        if self.claim is not None and abs(self.claim.eps - self.eps) > 1e-6:
-            raise InputError(f"the claim's eps={self.claim.eps:.6g} is not the audit's eps={self.eps:.6g}: give both the same")
+        if self.claim is not None:
+            require_number("claim.eps", self.claim.eps, above=0, at_most=1)
+            whole_levels(self.claim.eps)
 
     @property
     def images(self) -> int:
@@ -142,7 +143,7 @@ def audit(
         labels: [n] int64.
         eps: Radius of the ball; a whole number of grey levels.
         budget: ``quick``, ``standard`` or ``full``; all the images are attacked.
-        claim: The quoted attack; None is PGD with 7 steps of 0.01.
+        claim: The quoted attack, in a ball of its own eps; None is PGD with 7 steps of 0.01.
         encoder: The spike code in front of the model; None where it takes images.
         space: What is attacked.
         training: Images and labels to train the positive control on; None leaves it out.

@@ -19,7 +19,6 @@ from snn_sparsity.commands.train import NetworkCLI, network_of, quieten
 from snn_sparsity.runs.directory import CONFIG
 from snn_sparsity.training.checkpoint_files import read_checkpoint
 from snn_sparsity.training.robustness_audit import audit_run
-from snn_sparsity.units import Levels
 from snn_sparsity.validation import InputError
 
 
@@ -28,7 +27,7 @@ def run(given: Namespace) -> int:
     if given.compare is not None:
         return _compare(given)
     given.more, about_claim = _split(given.more)
-    claim = _claim(given.claim, about_claim, given.eps) or _claim_of_run(given.ckpt_path, given.eps)
+    claim = _claim(given.claim, about_claim, given.eps) or _claim_of_run(given.ckpt_path)
     settings = AuditSettings(
         budget=given.budget, samples=given.samples, space=given.space, eps=given.eps, batch_size=given.batch_size, claim=claim
     )
@@ -69,8 +68,8 @@ def _claim(name: str | None, settings: list[str], eps: float) -> Attack | None:
     return _attack([f"--claim={name}", *own, *settings], f"--claim {name}")
 
 
-def _claim_of_run(ckpt_path: str | None, eps: float) -> Attack | None:
-    """Return the attack of the ``pgd`` probe of a checkpoint's run, in the audit's ball; None if there is no such run or probe."""
+def _claim_of_run(ckpt_path: str | None) -> Attack | None:
+    """Return the attack of the ``pgd`` probe of a checkpoint's run; None if there is no such run or probe."""
     if ckpt_path is None or not (path := Path(ckpt_path).parent / CONFIG).is_file():
         return None
     try:
@@ -79,7 +78,7 @@ def _claim_of_run(ckpt_path: str | None, eps: float) -> Attack | None:
         return None
     except (OSError, UnicodeError, yaml.YAMLError) as error:
         raise InputError(f"{path} is no readable configuration ({type(error).__name__}): give --claim") from error
-    return replace(_attack([f"--claim={json.dumps(attack)}"], f"probes.pgd.attack of {path}"), eps=Levels(eps))
+    return _attack([f"--claim={json.dumps(attack)}"], f"probes.pgd.attack of {path}")
 
 
 def _attack(words: list[str], what: str) -> Attack:

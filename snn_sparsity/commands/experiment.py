@@ -13,12 +13,16 @@ from snn_sparsity.audit.collect.journal import Journal
 from snn_sparsity.commands.plot import save
 from snn_sparsity.commands.train import network_of
 from snn_sparsity.data.images import ImageSet
+from snn_sparsity.data.recognition import originals
 from snn_sparsity.documents import page
 from snn_sparsity.documents.blocks import Block, Picture
-from snn_sparsity.experiments import causal, trail
-from snn_sparsity.experiments.attackers import ALPHA, ATTACKERS, CODEBOOK_STEPS, EPS, RESULTS, STEPS, ModelUnderTest, Once, measure
+from snn_sparsity.experiments import trail
+from snn_sparsity.experiments.attackers import RESULTS, ModelUnderTest, Once, measure
 from snn_sparsity.gradient_rules import PoolGradient
 from snn_sparsity.probes.base import undisturbed
+from snn_sparsity.reproduction import causal
+from snn_sparsity.reproduction.attackers import ALPHA, ATTACKERS, CODEBOOK_STEPS, EPS, STEPS
+from snn_sparsity.reproduction.paper import network_name
 from snn_sparsity.runs.files import write_whole
 from snn_sparsity.runs.records import Record, find_records
 from snn_sparsity.validation import InputError, require_number
@@ -98,6 +102,11 @@ def _network(record: Record, given: Namespace, once: Once) -> dict[str, Any]:
     worst = {name: answers["accuracy"].get("worst") for name, answers in judged.items()}
     return {
         "name": record.name,
+        "dataset": record.dataset,
+        "network": network_name(*record.setting[1:3]),
+        "epochs": record.epochs,
+        "train_images": record.images("train"),
+        "original_images": originals(ImageSet(case.images, case.labels), test=True),
         "backward": share,
         "weight_decay": float(model["weight_decay"]),
         "seed": record.seed,

@@ -48,6 +48,12 @@ class NamedConfig(ActionConfigFile):
 class TrainingParser(LightningArgumentParser):
     """A parser whose errors are one line that names the option, the value and what is allowed."""
 
+    def add_argument(self, *given: Any, **options: Any) -> Any:
+        """Add an argument; a configuration file may be a shipped one, by name."""
+        if options.get("action") is ActionConfigFile:
+            options["action"] = NamedConfig
+        return super().add_argument(*given, **options)
+
     def dump(self, *given: Any, **options: Any) -> str:
         """Return settings as YAML; where comments say what each is, without the names of all classes that it could be."""
         return re.sub(r", known subclasses: [^)]*(?=\))", "", super().dump(*given, **options))

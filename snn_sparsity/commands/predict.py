@@ -1,7 +1,9 @@
 """``snn-sparsity predict``: what a checkpoint sees in a folder of images."""
 
 import csv
+import io
 import os
+import stat
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,16 +18,17 @@ from snn_sparsity.commands.train import network_of
 from snn_sparsity.data import SpikeDataModule
 from snn_sparsity.data.image_files import LOOKED_FOR, Background, contents, read_image, require_inside, tell_left_out
 from snn_sparsity.randomness import stream
+from snn_sparsity.runs.files import whole_file
 from snn_sparsity.validation import InputError
 
 COLUMNS = ("file", "class", "probability")
 BATCH = 32
+STANDARD_OUTPUT = "-"
 
 
 def run(given: Namespace) -> int:
     """Write file, class and probability of every image in a folder and below it, resized to 32x32, or of the test set, numbered."""
-    target = Path(given.out)
-    _require_writable(target)
+    target = None if given.out == STANDARD_OUTPUT else _writable(given.out)
     made = network_of(given)
     rows, names = [], made.datamodule.class_names
     # Transparent pixels are seen as they were in training.
@@ -34,23 +37,33 @@ def run(given: Namespace) -> int:
         likeliest = classify(made.model, made.datamodule, pixels).max(1)
         for file, index, probability in zip(files, likeliest.indices.tolist(), likeliest.values.tolist(), strict=True):
             rows.append((file, names[index], f"{probability:.6f}"))
-    # A file's name may be no text at all.
-    with target.open("w", newline="", encoding="utf-8", errors="backslashreplace") as written:
-        csv.writer(written, lineterminator="\n").writerows([COLUMNS, *rows])
-    print(f"{len(rows)} images: {target}")
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([COLUMNS, *rows])
+    if target is None:
+        print(table.getvalue(), end="")
+        return 0
+    with whole_file(target) as whole:
+        # A file's name may be no text at all.
+        whole.write(table.getvalue().encode(errors="backslashreplace"))
+    print(f"{len(rows)} images: {given.out}")
     return 0
 
 
-def _require_writable(target: Path) -> None:
+def _writable(out: str) -> Path:
+    """Return where a file of this name will be; raise InputError if it cannot be, before all the work."""
+    # Behind a link: what takes a file's place must take that of the file, and not of the link.
+    target = Path(os.path.realpath(out))
     if not os.path.isdir(target.parent):
-        raise InputError(f"--out {target}: {target.parent} is no folder")
+        raise InputError(f"--out {out}: {target.parent if Path(out).is_symlink() else Path(out).parent} is no folder")
     if os.path.isdir(target):
-        raise InputError(f"--out {target} is a folder: give the name of a file")
+        raise InputError(f"--out {out} is a folder: give the name of a file")
     with suppress(FileNotFoundError):
-        # A path in circles, or too long, is told before all the work.
-        target.stat()
-    if not os.access(target if target.exists() else target.parent, os.W_OK):
-        raise InputError(f"--out {target} cannot be written to")
+        # A path in circles, or too long.
+        if not stat.S_ISREG(target.stat().st_mode):
+            raise InputError(f"--out {out} is no file: give the name of one, or - for standard output")
+    if not all(os.access(place, os.W_OK) for place in (target, target.parent) if place.exists()):
+        raise InputError(f"--out {out} cannot be written to")
+    return target
 
 
 def folder_images(folder: Path, background: Background = "white") -> Iterator[tuple[list[str], Tensor]]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 import yaml
-from jsonargparse import ActionConfigFile, Namespace
+from jsonargparse import Namespace
 from jsonargparse.typing import register_type
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, ProgressBar
@@ -18,7 +18,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from snn_sparsity import attacks, data, encoders, gradient_rules, networks, objectives, training  # noqa: F401  # named by their last names
 from snn_sparsity.classifier import SpikingClassifier
-from snn_sparsity.commands.parsing import NamedConfig, TrainingParser, checkpoint_settings, condense, flat, parsed, with_full_name
+from snn_sparsity.commands.parsing import TrainingParser, checkpoint_settings, condense, flat, parsed, with_full_name
 from snn_sparsity.commands.refusals import disk_errors_told_once, in_one_line, leaving_nothing, require_schedule
 from snn_sparsity.configs import shipped
 from snn_sparsity.data import SpikeDataModule
@@ -138,14 +138,6 @@ class NetworkCLI(LightningCLI):
             args=args,
             **defaults | options,
         )
-
-    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """Return a parser that knows the shipped configurations."""
-        parser = super().init_parser(**kwargs)
-        for action in parser._actions:
-            if isinstance(action, ActionConfigFile):
-                action.__class__ = NamedConfig
-        return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the probes, and fill in what follows from other settings."""

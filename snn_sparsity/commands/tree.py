@@ -198,7 +198,10 @@ def _predict(tree: Tree) -> None:
     _takes_checkpoint(parser)
     parser.add_argument("--images", metavar="DIR", help="the folder; those below it count too (default: the test set, numbered)")
     parser.add_argument(
-        "--out", default="predictions.csv", metavar="FILE", help="file, class and probability of each (default: predictions.csv)"
+        "--out",
+        default="predictions.csv",
+        metavar="FILE",
+        help="file, class and probability of each; - is standard output (default: predictions.csv)",
     )
     _takes_configs(parser)
 

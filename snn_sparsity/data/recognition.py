@@ -25,12 +25,14 @@ class Recognised(NamedTuple):
         images: Number of images looked at.
         jpeg: How many of them are JPEG versions of a known image, not the original pixels.
         unknown: How many are no known image of this split and class, or come twice.
+        test: How many of these two kinds are test images.
     """
 
     dataset: str
     images: int
     jpeg: int
     unknown: int
+    test: int
 
 
 def fingerprints(part: ImageSet, test: bool) -> np.ndarray:
@@ -60,9 +62,15 @@ def recognise(splits: Splits) -> Recognised | None:
         counts.append((len(part.labels), versions, len(part.labels) - known - versions))
     if any(unknown > (1 - ENOUGH) * images for images, _, unknown in counts):
         return None
-    recognised = Recognised("cifar10", *(sum(column) for column in zip(*counts, strict=True)))
+    images, jpeg_versions, unknown = (sum(column) for column in zip(*counts, strict=True))
+    recognised = Recognised("cifar10", images, jpeg_versions, unknown, test=sum(counts[1][1:]))
     _tell(recognised)
     return recognised
+
+
+def originals(part: ImageSet, test: bool) -> int:
+    """Return how many of a split's images are known, in their original pixels and with their labels."""
+    return int(np.isin(fingerprints(part, test), _table()[0]).sum())
 
 
 @cache
@@ -74,7 +82,7 @@ def _table() -> tuple[np.ndarray, np.ndarray]:
 
 @rank_zero_only
 def _tell(recognised: Recognised) -> None:
-    dataset, images, jpeg, unknown = recognised
+    dataset, images, jpeg, unknown, _ = recognised
     log.info("The images are %s's (%d of them)", dataset, images)
     if jpeg:
         log.warning("%d of %d images are JPEG versions of %s's, not the original pixels", jpeg, images, dataset)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,28 +18,14 @@ from snn_sparsity.gradient_rules import PoolGradient
 from snn_sparsity.measure.gradients import record_gradients
 from snn_sparsity.protocols import BatchNormMode
 from snn_sparsity.randomness import stream
+from snn_sparsity.reproduction import attackers
+from snn_sparsity.reproduction.attackers import ALPHA, ATTACKERS, EPS, MODES, Attacker, Mode, attacks_in, same_as
 from snn_sparsity.validation import InputError
 
-Attacker = Literal["own", "first", "random", "ties", "uniform"]
-ATTACKERS: tuple[Attacker, ...] = get_args(Attacker)
-Mode = Literal["spikes_eval", "spikes_batch", "pixels"]
-MODES: tuple[Mode, ...] = get_args(Mode)
-STEPS = (1, 7, 20)
-EPS, ALPHA, CODEBOOK_STEPS = 8 / 255, 0.01, 10
 RESULTS = 1 + 2 * len(MODES) * len(ATTACKERS)
 """How often :func:`measure` asks for a result."""
 ZEROS_ON = 64
 """Images on which zeros at the pool are counted."""
-
-
-def attacks_in(mode: Mode) -> tuple[str, ...]:
-    """Return the names of the attacks made in a mode, the weakest first.
-
-    Example:
-        >>> attacks_in("pixels"), attacks_in("spikes_eval")
-        (('codebook_10',), ('pgd_1', 'pgd_7', 'pgd_20'))
-    """
-    return (f"codebook_{CODEBOOK_STEPS}",) if mode == "pixels" else tuple(f"pgd_{steps}" for steps in STEPS)
 
 
 def pooling_of(network: nn.Module) -> Literal["max", "avg"]:
@@ -53,16 +39,6 @@ def pooling_of(network: nn.Module) -> Literal["max", "avg"]:
     if len(found) != 1:
         raise InputError(f"the network has {'both max and average' if found else 'no'} pooling in windows: give one with one kind")
     return found.pop()
-
-
-def same_as(attacker: Attacker, pooling: str) -> Attacker:
-    """Return the share that an attacker's gradient is, to the bit: max pooling's own is ``first``, average pooling's ``uniform``.
-
-    Example:
-        >>> same_as("own", "max"), same_as("own", "avg"), same_as("ties", "max")
-        ('first', 'uniform', 'ties')
-    """
-    return attacker if attacker != "own" else "first" if pooling == "max" else "uniform"
 
 
 @dataclass(frozen=True)
@@ -111,7 +87,7 @@ class ModelUnderTest:
             for place, spikes, images, labels in self._batches(self.batch_size if mode == "spikes_batch" else self.eval_batch_size):
                 if mode == "pixels":
                     target = ImageTarget(self.classifier, self.encoder, generator=stream(place))
-                    attack = CodeBookAscent(eps=EPS, steps=CODEBOOK_STEPS)
+                    attack = CodeBookAscent(eps=EPS, steps=attackers.CODEBOOK_STEPS)
                     (name,) = right
                     right[name] += self._right(target.judge(attack(target, images.float() / 255, labels, stream(place))), labels)
                     continue
@@ -142,7 +118,7 @@ class ModelUnderTest:
     def _ascent(self, spikes: Tensor, labels: Tensor, batch_norm: BatchNormMode, place: int) -> Iterator[tuple[str, Tensor, SpikeTarget]]:
         target = SpikeTarget(self.classifier, batch_norm)
         x_adv, done = project(spikes + uniform_noise(spikes, EPS, stream(place)), spikes, EPS, target.bounds), 0
-        for steps in STEPS:
+        for steps in attackers.STEPS:
             x_adv = PGD(eps=EPS, alpha=ALPHA, steps=steps - done, keep="last").ascend(target, spikes, labels, x_adv)
             done = steps
             yield f"pgd_{steps}", x_adv, target

@@ -20,14 +20,15 @@ from snn_sparsity.figures.drawing import (
     title,
     whole_numbers,
 )
+from snn_sparsity.measure.names import INSIDE_BOUNDS, MEASURED_RATIO, PREDICTED_RATIO, UPPER_BOUND
 from snn_sparsity.runs.curves import Run
 
 LOWER_BOUND = 3.0
-MEDIAN = "/predicted_ratio_median"
+MEDIAN = f"/{PREDICTED_RATIO}_median"
 RATIOS = {
-    "upper_bound": Look("upper bound, 3 ‖g‖₀ (g: gradient)", GREEN, "^"),
-    "predicted_ratio": Look("predicted ratio", BLUE, "o"),
-    "measured_ratio": Look("measured ratio", ORANGE, "s"),
+    UPPER_BOUND: Look("upper bound, 3 ‖g‖₀ (g: gradient)", GREEN, "^"),
+    PREDICTED_RATIO: Look("predicted ratio", BLUE, "o"),
+    MEASURED_RATIO: Look("measured ratio", ORANGE, "s"),
 }
 
 
@@ -71,7 +72,7 @@ def _ratios(axes: Axes, run: Run, probe: str) -> None:
 
 
 def _verdict(run: Run, probe: str) -> str:
-    _, inside = run.curve(f"{probe}/inside_bounds")
+    _, inside = run.curve(f"{probe}/{INSIDE_BOUNDS}")
     if not inside:
         return probe
     share = "undefined share" if math.isnan(inside[-1]) else f"{100 * inside[-1]:.1f} %"

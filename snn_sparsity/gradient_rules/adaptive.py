@@ -1,25 +1,47 @@
 """Derivatives of the spike that follow the membrane potentials."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
 
-from snn_sparsity.gradient_rules.surrogates import SHAPES, Surrogate, SurrogateRule
-from snn_sparsity.validation import require_number
+from snn_sparsity.gradient_rules.surrogates import SHAPES, Spike, Surrogate, SurrogateName, SurrogateRule
+from snn_sparsity.validation import require_choice, require_number
+
+SHARPNESS: dict[SurrogateName, Callable[[float], float]] = {
+    "atan": lambda lost: 2 / math.pi * math.tan(math.pi * lost / 2),
+    "sigmoid": lambda lost: 2 * math.atanh(lost),
+    "rect": lambda lost: lost / 2,
+    "triangle": lambda lost: 1 - math.sqrt(1 - lost),
+    "gaussian": lambda lost: NormalDist().inv_cdf((1 + lost) / 2),
+}
+"""The alpha with which a shape has this share of its area within distance 1 of the threshold."""
 
 
 @dataclass(frozen=True)
 class ASSG(SurrogateRule):
-    """ASSG: an ``atan`` whose sharpness follows each neuron's distance from the threshold, over the iterations of an attack.
+    """ASSG: a surrogate whose sharpness follows each neuron's distance from the threshold, over the iterations of an attack.
 
     For each element and time step, at every forward pass that takes a gradient, from M = 1 and D = 0:
-    ``M <- b M + (1-b) |u|``, then ``D <- b D + (1-b) ||u| - M|``, ``alpha = w / (M + gamma D + 1e-4)`` with
-    ``w = (2/pi) tan(pi A / 2)``: an element that stays at the mean distance M has lost the share A of the surrogate's area.
-    From arXiv 2512.22522. A batch of another shape starts anew: attacks that drop samples lose what was gathered.
+    ``M <- b M + (1-b) |u|``, then ``D <- b D + (1-b) ||u| - M|``, ``alpha = w / (M + gamma D + 1e-4)``. An element that stays at the mean
+    distance M has lost the share A of the surrogate's area (of 1):
+
+    | shape | w |
+    |---|---|
+    | ``atan`` | ``(2/pi) tan(pi A / 2)`` |
+    | ``sigmoid`` | ``2 artanh(A)`` |
+    | ``rect`` | ``A / 2`` |
+    | ``triangle`` | ``1 - sqrt(1 - A)`` |
+    | ``gaussian`` | ``sqrt(2) erfinv(A)`` |
+
+    From arXiv 2512.22522, which tells gains for all five; the w of those beside ``atan`` follow from its condition on A.
+    A batch of another shape starts anew: attacks that drop samples lose what was gathered.
 
     Args:
+        shape: One of the table.
         vanishing_degree: A, above 0 and at most 0.99; 0.87 is the authors'.
         decay: b, in [0,1]; the authors use the same for M and D.
         gamma: Weight of the deviation, at least 0.
@@ -38,25 +60,27 @@ class ASSG(SurrogateRule):
         0.159
     """
 
+    shape: SurrogateName = "atan"
     vanishing_degree: float = 0.87
     decay: float = 0.9
     gamma: float = 1.5
 
     def __post_init__(self) -> None:
+        require_choice("shape", self.shape, SHAPES)
         require_number("vanishing_degree", self.vanishing_degree, above=0, at_most=0.99)
         require_number("decay", self.decay, at_least=0, at_most=1)
         require_number("gamma", self.gamma, at_least=0)
 
-    def surrogate(self) -> Surrogate:
-        """Return a step that has seen nothing yet."""
-        return _Adaptive(self)
+    def surrogate(self, spike: Spike) -> Surrogate:
+        """Return a spike that has seen nothing yet."""
+        return _Adaptive(spike, self)
 
 
 class _Adaptive(Surrogate):
-    def __init__(self, rule: ASSG) -> None:
-        super().__init__()
+    def __init__(self, spike: Spike, rule: ASSG) -> None:
+        super().__init__(spike)
         self.rule = rule
-        self.omega = 2 / math.pi * math.tan(math.pi * rule.vanishing_degree / 2)
+        self.omega = SHARPNESS[rule.shape](rule.vanishing_degree)
         self.seen: dict[int, tuple[Tensor, Tensor]] = {}
 
     def slope(self, u: Tensor) -> Tensor:
@@ -66,7 +90,7 @@ class _Adaptive(Surrogate):
         mean = before[0].lerp(u.abs(), 1 - self.rule.decay)
         deviation = before[1].lerp((u.abs() - mean).abs(), 1 - self.rule.decay)
         self.seen[self.step] = mean, deviation
-        return SHAPES["atan"](u, self.omega / (mean + self.rule.gamma * deviation + 1e-4))
+        return SHAPES[self.rule.shape](u, self.omega / (mean + self.rule.gamma * deviation + 1e-4))
 
 
 @dataclass(frozen=True)
@@ -87,14 +111,14 @@ class PDSG(SurrogateRule):
         [0.259, 0.7041]
     """
 
-    def surrogate(self) -> Surrogate:
-        """Return a step that measures the potentials of each pass."""
-        return _PotentialDependent()
+    def surrogate(self, spike: Spike) -> Surrogate:
+        """Return a spike that measures the potentials of each pass."""
+        return _PotentialDependent(spike)
 
 
 class _PotentialDependent(Surrogate):
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, spike: Spike) -> None:
+        super().__init__(spike)
         self.potentials: list[Tensor] = []
 
     def slope(self, u: Tensor) -> Tensor:

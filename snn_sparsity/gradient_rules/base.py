@@ -1,5 +1,6 @@
-"""What a backward rule is, and the two ways to change a layer for the length of a block."""
+"""What a backward rule is, which neurons rules know, and the two ways to change a layer for the length of a block."""
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -10,12 +11,12 @@ import torch
 from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 
-from snn_sparsity.measure.operations import operations
+from snn_sparsity.measure.operations import MODULE_TYPES
 from snn_sparsity.networks.leaky import LeakyNode
 from snn_sparsity.validation import InputError
 
 NEURONS = (neuron.IFNode, neuron.LIFNode, neuron.ParametricLIFNode, LeakyNode)
-"""What rules know: neurons that fire where their potential reaches the threshold."""
+"""SpikingJelly's neurons that rules know: those that fire where their potential reaches the threshold."""
 Backward = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From a layer's input, its output and the gradient at its output to the gradient at its input."""
 
@@ -28,49 +29,117 @@ class GradientRule(ABC):
     gradient masks. Rules nest. What a rule gathers over the iterations of an attack lives as long as the block.
     """
 
-    @contextmanager
-    def applied(self, network: nn.Module) -> Iterator[None]:
+    @abstractmethod
+    def applied(self, network: nn.Module) -> AbstractContextManager[None]:
         """Change the network's backward pass while the block runs, and put everything back.
 
         Args:
-            network: Any module around a spiking network in multi-step mode.
+            network: Any module around a spiking network.
 
         Raises:
             InputError: For a network that the rule cannot handle.
         """
+
+
+class LayerRule(GradientRule):
+    """A rule that changes layer by layer."""
+
+    @contextmanager
+    def applied(self, network: nn.Module) -> Iterator[None]:
+        """Change the network's backward pass while the block runs; see :meth:`GradientRule.applied`."""
         with ExitStack() as changes:
             for layer in self.concerned(network):
                 changes.enter_context(self.changed(layer))
             yield
 
     def concerned(self, network: nn.Module) -> list[nn.Module]:
-        """Return the layers that change: the spiking neurons, unless a rule says otherwise."""
-        return spiking_neurons(network)
+        """Return the layers that change: the spiking neurons, which must take all time steps in one call, unless a rule says otherwise."""
+        return multi_step_neurons(network)
 
     @abstractmethod
     def changed(self, layer: nn.Module) -> AbstractContextManager[None]:
         """Change the backward pass of one layer while the block runs."""
 
 
-def spiking_neurons(network: nn.Module) -> list[nn.Module]:
-    """Return the network's spiking neurons.
+def spiking_neurons(network: nn.Module) -> dict[str, nn.Module]:
+    """Return the network's spiking neurons by path: SpikingJelly's in either step mode, and snnTorch's.
 
     Raises:
-        InputError: If there is none, or one that is not of ``NEURONS``, in multi-step mode.
+        InputError: If there is none, or one that rules do not know.
 
     Example:
-        >>> spiking_neurons(neuron.IFNode(step_mode="s"))  # doctest: +ELLIPSIS
+        >>> list(spiking_neurons(nn.Sequential(nn.Flatten(), neuron.IFNode(step_mode="s"))))
+        ['1']
+        >>> spiking_neurons(neuron.KLIFNode())  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        snn_sparsity.validation.InputError: neuron 'network' is IFNode in mode 's': rules know IFNode, LIFNode, ...
+        snn_sparsity.validation.InputError: neuron 'network' is KLIFNode: rules know IFNode, LIFNode, ...
     """
-    layers = operations(network, ["neuron"])
-    for layer in layers:
-        if not _takes_known_steps(layer.module) or layer.module.step_mode != "m":
+    found = {path or "network": module for path, module in network.named_modules() if _fires(module)}
+    if not found:
+        raise InputError("there is no spiking neuron that rules know: SpikingJelly's or snnTorch's")
+    for path, module in found.items():
+        if not (is_snntorch(module) or _takes_known_steps(module)):
             raise InputError(
-                f"neuron {layer.path!r} is {type(layer.module).__name__} in mode {layer.module.step_mode!r}: "
-                f"rules know {', '.join(kind.__name__ for kind in NEURONS)} in 'm'"
+                f"neuron {path!r} is {type(module).__name__}: rules know {', '.join(kind.__name__ for kind in NEURONS)}, and snnTorch's"
             )
-    return [layer.module for layer in layers]
+    return found
+
+
+def multi_step_neurons(network: nn.Module) -> list[nn.Module]:
+    """Return the network's spiking neurons, for a rule that needs all time steps in one call.
+
+    Raises:
+        InputError: As :func:`spiking_neurons`, and for one that takes a step a call.
+    """
+    found = spiking_neurons(network)
+    for path, module in found.items():
+        if not takes_all_steps(module):
+            raise InputError(f"neuron {path!r} takes one time step a call: this rule needs them all in one (step_mode='m')")
+    return list(found.values())
+
+
+def takes_all_steps(node: nn.Module) -> bool:
+    """Return whether a neuron is given all time steps in one call: SpikingJelly's in multi-step mode."""
+    return bool(getattr(node, "step_mode", "s") == "m")
+
+
+def is_snntorch(module: nn.Module) -> bool:
+    """Return whether a module is one of snnTorch's neurons, which draw their spikes through ``spike_grad``."""
+    # Only a network of snnTorch has imported it.
+    return (
+        "snntorch" in sys.modules
+        and callable(getattr(module, "spike_grad", None))
+        and any(kind.__module__.startswith("snntorch.") for kind in type(module).__mro__)
+    )
+
+
+def own_functions(value: Tensor) -> list[str]:
+    """Return the names of the autograd functions, written in Python, that a value comes from: derivatives that no rule can replace.
+
+    Example:
+        >>> class Spike(torch.autograd.Function):
+        ...     @staticmethod
+        ...     def forward(ctx, u):
+        ...         return (u > 0).to(u)
+        >>> own_functions(2 * Spike.apply(torch.ones(1, requires_grad=True)))
+        ['Spike']
+    """
+    names: set[str] = set()
+    seen: set[Any] = set()
+    left: list[Any] = [value.grad_fn]
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            names.add(type(node).__name__.removesuffix("Backward"))
+        left += [following for following, _ in node.next_functions]
+    return sorted(names)
+
+
+def _fires(module: nn.Module) -> bool:
+    return isinstance(module, MODULE_TYPES["neuron"]) or is_snntorch(module)
 
 
 def _takes_known_steps(node: nn.Module) -> bool:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snn_sparsity.gradient_rules.base import GradientRule, rerouted
+from snn_sparsity.gradient_rules.base import LayerRule, rerouted
 from snn_sparsity.measure.windows import Window, tie_shared_gradient, unfolded
 from snn_sparsity.validation import InputError, require_choice, require_number
 
@@ -19,7 +19,7 @@ LARGEST_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)
-class PoolGradient(GradientRule):
+class PoolGradient(LayerRule):
     """Pool-BPDA: max or average pooling forward, and a backward pass that is dense or sparse as one likes.
 
     Spikes tie nearly everywhere. In a window without spikes one more spike at *any* position raises the maximum, yet PyTorch sends

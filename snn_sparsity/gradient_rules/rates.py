@@ -8,14 +8,14 @@ import torch
 from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 
-from snn_sparsity.gradient_rules.base import GradientRule, replaced, rerouted
+from snn_sparsity.gradient_rules.base import LayerRule, replaced, rerouted
 from snn_sparsity.networks.leaky import LeakyNode
 
 SLOW_RISE = 0.2
 
 
 @dataclass(frozen=True)
-class RGA(GradientRule):
+class RGA(LayerRule):
     """RGA: ``dL/dx[t] = dL/ds[t] h(m)``, with m the mean over time of the neuron's input and h the slope of its firing rate.
 
     The rate is taken to rise from 0 at m = 0 to 1 at m = 2 V_th, the integrate-and-fire neuron's in a line: ``h = 1/(2 V_th)`` for
@@ -70,7 +70,7 @@ def _dynamics(node: Any) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class BPTR(GradientRule):
+class BPTR(LayerRule):
     """BPTR: ``dL/dx[t] = dL/ds[t]`` for neurons that fired at any step, 0 for the silent.
 
     From Ding et al. (SNN-RAT, NeurIPS 2022), as coded beside arXiv 2512.22522.
@@ -90,7 +90,7 @@ class BPTR(GradientRule):
 
 
 @dataclass(frozen=True)
-class HART(GradientRule):
+class HART(LayerRule):
     """HART: ``dL/dx[t] = mean over t' of dL/ds[t'] SG(u[t'])``, the same at every t, no recursion through time.
 
     SG is the neuron's own surrogate, or that of a rule applied around this one. From Hao et al., ICLR 2024, as coded beside

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from snn_sparsity.gradient_rules.base import GradientRule, replaced
+from snn_sparsity.gradient_rules.base import LayerRule, is_snntorch, replaced, spiking_neurons
+from snn_sparsity.validation import InputError
 
 
 @dataclass(frozen=True)
-class DetachedReset(GradientRule):
+class DetachedReset(LayerRule):
     """Leave the reset out of the backward pass, or take it in.
 
     After a hard reset to v_r, ``v[t] = (1 - s[t]) u[t] + s[t] v_r``; detached, s[t] counts as a constant, so that a spike cuts the
@@ -32,6 +33,17 @@ class DetachedReset(GradientRule):
     """
 
     detached: bool = False
+
+    def concerned(self, network: nn.Module) -> list[nn.Module]:
+        """Return the spiking neurons, in either step mode; snnTorch's have no such switch.
+
+        Raises:
+            InputError: For one of snnTorch's.
+        """
+        found = spiking_neurons(network)
+        if path := next((path for path, module in found.items() if is_snntorch(module)), None):
+            raise InputError(f"neuron {path!r} is snnTorch's, whose reset is always detached")
+        return list(found.values())
 
     def changed(self, layer: nn.Module) -> AbstractContextManager[None]:
         """Set the neuron's own switch."""

@@ -1,7 +1,7 @@
 """Straight through what has no derivative: rounding, signs, and modules that block the gradient."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from snn_sparsity.gradient_rules.base import GradientRule, replaced
+from snn_sparsity.gradient_rules.base import GradientRule, LayerRule, replaced
 from snn_sparsity.validation import InputError
 
 FLAT = {"round", "floor", "ceil", "trunc", "sign", "fix", "heaviside", "clamp", "clip", "clamp_", "hardtanh", "detach", "round_", "floor_"}
@@ -37,14 +37,9 @@ class StraightThrough(GradientRule):
     @contextmanager
     def applied(self, network: nn.Module) -> Iterator[None]:
         """Change the network's backward pass while the block runs; see :meth:`GradientRule.applied`."""
-        with ExitStack() as changes:
-            forward = network.forward
-            changes.enter_context(replaced(network, "forward", lambda *inputs, **named: _within(forward, inputs, named)))
+        forward = network.forward
+        with replaced(network, "forward", lambda *inputs, **named: _within(forward, inputs, named)):
             yield
-
-    def changed(self, layer: nn.Module) -> AbstractContextManager[None]:
-        """Not by layers: functions are called anywhere."""
-        raise NotImplementedError
 
 
 def _within(forward: Callable[..., Any], inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
@@ -78,7 +73,7 @@ class _Identity(torch.autograd.Function):
 
 
 @dataclass(frozen=True)
-class Unblocked(GradientRule):
+class Unblocked(LayerRule):
     """The identity, backward, for each of these modules.
 
     Args:

@@ -3,38 +3,47 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from snn_sparsity.gradient_rules.base import GradientRule, replaced
+from snn_sparsity.gradient_rules.base import GradientRule, is_snntorch, replaced, spiking_neurons, takes_all_steps
 from snn_sparsity.validation import require_choice, require_number
 
 SurrogateName = Literal["atan", "sigmoid", "rect", "triangle", "gaussian"]
 Sharpness = float | Tensor
+Spike = Callable[[Tensor], Tensor]
 
 
 class Surrogate(nn.Module, ABC):
-    """The step ``s = 1[u >= 0]`` with a derivative of our own: one call a time step, u [N,...] is the potential less its threshold.
+    """A spike with a derivative of our own: one call a time step, u [N,...] is the potential less its threshold.
 
-    A class of our own because SpikingJelly 2 runs a fused kernel for its own surrogates, which reads their class name and alpha
-    and silently ignores a patched ``forward``.
+    Its values are those of the function it stands for, so that no logit moves. A class of our own because SpikingJelly 2 runs a fused
+    kernel for its own surrogates, which reads their class name and alpha and silently ignores a patched ``forward``.
+
+    Args:
+        spike: The function that it stands for, from u to spikes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, spike: Spike) -> None:
         super().__init__()
+        # In a tuple: a module's weights must not appear under another name.
+        self._spike = (spike,)
         self.step = 0
 
     def restart(self, *_: object) -> None:
-        """Go back to the first time step: a forward pre-hook of the neuron."""
+        """Go back to the first time step: a forward pre-hook of what begins a pass."""
         self.step = 0
 
     def forward(self, u: Tensor) -> Tensor:
         """Return the spikes; passes that take no gradient leave no trace in the rule."""
-        spikes = _Step.apply(u, self.slope(u.detach())) if u.requires_grad else (u >= 0).to(u)
+        with torch.no_grad():
+            spikes = self._spike[0](u)
+        if u.requires_grad:
+            spikes = _Spikes.apply(u, self.slope(u.detach()), spikes)
         self.step += 1
         return spikes
 
@@ -43,35 +52,57 @@ class Surrogate(nn.Module, ABC):
         """Return the derivative at u, of its shape; ``self.step`` says which time step it is."""
 
 
-class _Step(torch.autograd.Function):
+class _Spikes(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, u: Tensor, slope: Tensor) -> Tensor:
+    def forward(ctx: Any, u: Tensor, slope: Tensor, spikes: Tensor) -> Tensor:
         ctx.save_for_backward(slope)
-        return (u >= 0).to(u)
+        return spikes.view_as(spikes)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (slope,) = ctx.saved_tensors
-        return gradients[0] * slope, None
+        return gradients[0] * slope, None, None
 
 
 class SurrogateRule(GradientRule):
-    """A rule that gives every neuron a surrogate of its own."""
+    """A rule that gives every neuron a surrogate of its own: SpikingJelly's, in either step mode, and snnTorch's."""
 
     @contextmanager
-    def changed(self, layer: nn.Module) -> Iterator[None]:
-        """Swap the neuron's surrogate."""
-        surrogate = self.surrogate()
-        with replaced(layer, "surrogate_function", surrogate):
-            restart = layer.register_forward_pre_hook(surrogate.restart)
-            try:
-                yield
-            finally:
-                restart.remove()
+    def applied(self, network: nn.Module) -> Iterator[None]:
+        """Swap each neuron's surrogate while the block runs; see :meth:`GradientRule.applied`."""
+        with ExitStack() as changes:
+            for layer in spiking_neurons(network).values():
+                surrogate = self.surrogate(layer.spike_grad if is_snntorch(layer) else layer.surrogate_function)  # type: ignore[arg-type]
+                changes.enter_context(_swapped(layer, surrogate))
+                # Where a call is one step, it is the network's pass that begins anew.
+                begins = layer if takes_all_steps(layer) else network
+                changes.callback(begins.register_forward_pre_hook(surrogate.restart).remove)
+            yield
 
     @abstractmethod
-    def surrogate(self) -> Surrogate:
-        """Return a new surrogate for one neuron layer."""
+    def surrogate(self, spike: Spike) -> Surrogate:
+        """Return a new surrogate for one neuron layer, with the values of ``spike``."""
+
+
+@contextmanager
+def _swapped(layer: Any, surrogate: Surrogate) -> Iterator[None]:
+    if not is_snntorch(layer):
+        with replaced(layer, "surrogate_function", surrogate):
+            yield
+        return
+    spike = layer.spike_grad
+
+    def reset(mem: Tensor) -> Tensor:
+        with torch.no_grad():
+            spikes: Tensor = spike(mem - layer.threshold)
+        return spikes
+
+    with ExitStack() as changes:
+        changes.enter_context(replaced(layer, "spike_grad", surrogate.forward))
+        if hasattr(layer, "mem_reset"):
+            # snnTorch asks for the last step's spikes again, detached, to reset by: that is no step.
+            changes.enter_context(replaced(layer, "mem_reset", reset))
+        yield
 
 
 def _atan(u: Tensor, alpha: Sharpness) -> Tensor:
@@ -141,14 +172,14 @@ class SurrogateShape(SurrogateRule):
         require_choice("shape", self.shape, SHAPES)
         require_number("alpha", self.alpha, above=0)
 
-    def surrogate(self) -> Surrogate:
-        """Return the step with this derivative."""
-        return _Fixed(SHAPES[self.shape], self.alpha)
+    def surrogate(self, spike: Spike) -> Surrogate:
+        """Return the spike with this derivative."""
+        return _Fixed(spike, SHAPES[self.shape], self.alpha)
 
 
 class _Fixed(Surrogate):
-    def __init__(self, derivative: Callable[[Tensor, Sharpness], Tensor], alpha: float) -> None:
-        super().__init__()
+    def __init__(self, spike: Spike, derivative: Callable[[Tensor, Sharpness], Tensor], alpha: float) -> None:
+        super().__init__(spike)
         self.derivative, self.alpha = derivative, alpha
 
     def slope(self, u: Tensor) -> Tensor:

@@ -43,9 +43,14 @@ class Operation(NamedTuple):
     module: nn.Module
 
     @property
+    def place(self) -> str:
+        """Depth and path, such as ``01_conv1``."""
+        return f"{self.depth:02d}_{self.path}"
+
+    @property
     def tag(self) -> str:
         """Name in logs, such as ``conv/01_conv1``: TensorBoard groups by kind and sorts by depth."""
-        return f"{self.kind}/{self.depth:02d}_{self.path}"
+        return f"{self.kind}/{self.place}"
 
 
 def kind_of(module: nn.Module) -> Kind | None:

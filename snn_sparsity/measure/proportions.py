@@ -2,8 +2,6 @@
 
 Z_95 = 1.959963984540054
 """97.5 % of a standard normal variable lie below."""
-NAMES = ("low", "high")
-"""What the ends of an interval are logged as, after the name of the share: ``pgd/accuracy_low``."""
 
 
 def interval(count: int, samples: int) -> tuple[float, float]:

@@ -1,7 +1,10 @@
 """How far membranes are from the threshold, and what a surrogate gradient still sees there."""
 
+from copy import copy
+from typing import Any
+
 import torch
-from spikingjelly.activation_based import neuron, surrogate
+from spikingjelly.activation_based import surrogate
 from torch import Tensor, nn
 
 from snn_sparsity.validation import InputError
@@ -11,47 +14,87 @@ UNSEEN_SLOPE = 1e-3
 
 
 def membrane_distance(node: nn.Module, x: Tensor) -> Tensor:
-    """Return ``u[t] - V_th`` before the reset, ``u[t] = v[t-1] + x[t]`` from rest.
+    """Return how far the potential is from the threshold before the reset, as the neuron's surrogate sees it, from rest.
+
+    Usually ``u[t] - V_th``; for surrogates that see the potential in thresholds, ``u[t] / V_th - 1``.
 
     Args:
-        node: SpikingJelly's ``IFNode``.
+        node: A neuron of SpikingJelly's with a surrogate, such as ``IFNode``, ``LIFNode`` or a ``LeakyNode``; it is left as it is.
         x: [T,N,...], its input.
 
     Returns:
-        Of the shape of x, in units of the membrane potential.
+        Of the shape of x.
 
     Raises:
-        InputError: For another neuron.
+        InputError: For a neuron that does not ask one surrogate once a step.
 
     Example:
+        >>> from spikingjelly.activation_based import neuron
         >>> membrane_distance(neuron.IFNode(v_threshold=1.0), torch.tensor([[0.75], [0.75], [0.25]])).flatten().tolist()
         [-0.25, 0.5, -0.75]
     """
-    if not isinstance(node, neuron.IFNode):
-        raise InputError(f"only integrate-and-fire neurons (IFNode) are known, this is {type(node).__name__}")
-    v = torch.zeros_like(x[0]) if node.v_reset is None else torch.full_like(x[0], node.v_reset)
-    distances = []
-    for current in x:
-        u = v + current
-        distances.append(u - node.v_threshold)
-        spike = u >= node.v_threshold
-        v = torch.where(spike, u - node.v_threshold if node.v_reset is None else torch.full_like(u, node.v_reset), u)
-    return torch.stack(distances)
+    seen: list[Tensor] = []
+    twin = _shallow(node)
+    twin.surrogate_function = _Watched(twin.surrogate_function, seen)
+    twin.reset()
+    with torch.no_grad():
+        for current in x:
+            twin.single_step_forward(current)
+    if len(seen) != len(x) or any(distance.shape != x.shape[1:] for distance in seen):
+        raise InputError(
+            f"{type(node).__name__} does not ask its surrogate once a time step: how far it is from the threshold is not known"
+        )
+    return torch.stack(seen)
 
 
-def vanishing_degree(function: surrogate.SurrogateFunctionBase, distance: Tensor) -> Tensor:
-    """Return ``G(d) = P(|d|) - P(-|d|)`` with P the surrogate's primitive.
+class _Watched(nn.Module):
+    """A spike function that notes what it is asked about."""
+
+    def __init__(self, spike: nn.Module, seen: list[Tensor]) -> None:
+        super().__init__()
+        self.spike, self.seen = spike, seen
+
+    def forward(self, distance: Tensor) -> Tensor:
+        self.seen.append(distance)
+        spikes: Tensor = self.spike(distance)
+        return spikes
+
+
+def _shallow(node: nn.Module) -> Any:
+    """Return a neuron with the same weights and a memory and surrogate of its own."""
+    if not isinstance(getattr(node, "surrogate_function", None), nn.Module) or not hasattr(node, "single_step_forward"):
+        raise InputError(f"{type(node).__name__} has no surrogate gradient that could vanish")
+    twin = copy(node)
+    for own in ("_modules", "_memories", "_memories_rv"):
+        twin.__dict__[own] = dict(getattr(node, own))
+    return twin
+
+
+def vanishing_degree(function: nn.Module, distance: Tensor) -> Tensor:
+    """Return the share of the surrogate's area within the distance, ``G(d) = (P(|d|) - P(-|d|)) / (P(inf) - P(-inf))``, P its primitive.
+
+    Args:
+        function: A surrogate of SpikingJelly's, or one that says its ``area_within`` a distance itself.
+        distance: Of any shape.
+
+    Raises:
+        InputError: For another one.
 
     Example:
         >>> vanishing_degree(surrogate.ATan(alpha=2.0), torch.tensor([0.0, 1 / torch.pi])).tolist()
         [0.0, 0.5]
     """
     near = distance.abs()
+    if hasattr(function, "area_within"):
+        known: Tensor = function.area_within(near)  # type: ignore[operator]
+        return known
+    if not isinstance(function, surrogate.SurrogateFunctionBase) or not hasattr(function, "alpha"):
+        raise InputError(f"the area of {type(function).__name__}'s slope is not known")
     degree: Tensor = function.primitive_function(near, alpha=function.alpha) - function.primitive_function(-near, alpha=function.alpha)
     return degree
 
 
-def unseen(function: surrogate.SurrogateFunctionBase, distance: Tensor) -> Tensor:
+def unseen(function: nn.Module, distance: Tensor) -> Tensor:
     """Return where the surrogate's slope is below 1e-3 of its slope at the threshold.
 
     Example:

@@ -24,7 +24,7 @@ class SurrogateRecord:
     @property
     def tag(self) -> str:
         """``surrogate/<NN>_<path>``, with depth and path of the neuron."""
-        return f"{SURROGATE}/{self.operation.depth:02d}_{self.operation.path}"
+        return f"{SURROGATE}/{self.operation.place}"
 
     def receive(self, gradient: Tensor) -> None:
         """Take in the gradient [N,...] of one time step."""

@@ -32,6 +32,33 @@ def positions(size: int, kernel: int, stride: int, padding: int | str, dilation:
     return torch.arange(outputs)[:, None] * stride - before + torch.arange(kernel) * dilation
 
 
+class Reach(NamedTuple):
+    """What a kernel sees of a map along one axis.
+
+    Attributes:
+        outputs: Positions of the output.
+        first: The first tap that meets the map at some output.
+        end: The tap behind the last.
+    """
+
+    outputs: int
+    first: int
+    end: int
+
+
+def reach(length: int, kernel: int, stride: int, padding: int) -> Reach:
+    """Return in whole numbers what :func:`positions` has in it, without padding on one side only and without dilation.
+
+    Example:
+        A padded 3x3 kernel on a map of 1x1: only its middle meets anything but padding.
+
+        >>> reach(1, kernel=3, stride=1, padding=1)
+        Reach(outputs=1, first=1, end=2)
+    """
+    outputs = (length + 2 * padding - kernel) // stride + 1
+    return Reach(outputs, max(0, padding - (outputs - 1) * stride), min(kernel, length + padding))
+
+
 def reachable_taps(
     size: Sequence[int],
     kernel: Sequence[int],

@@ -10,6 +10,7 @@ from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from snn_sparsity.networks.layers import batch_norm_as
 from snn_sparsity.networks.normalisation import SpikeBatchNorm2d
 from snn_sparsity.validation import InputError
 
@@ -57,6 +58,8 @@ class SyncBatchNorm2d(SpikeBatchNorm2d):
     """
 
     by_itself = False
+    alone: type[layer.BatchNorm2d] = SpikeBatchNorm2d
+    """What it takes the place of."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise [T,N,C,H,W] in multi-step mode, [N,C,H,W] in single-step mode."""
@@ -94,26 +97,30 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def synchronise(network: nn.Module) -> None:
-    """Make every SpikingJelly ``BatchNorm2d`` of a network a ``SyncBatchNorm2d``.
+    """Put a ``SyncBatchNorm2d`` in the place of every SpikingJelly ``BatchNorm2d`` of a network, with the same parameters and buffers.
 
     Raises:
-        InputError: For a BatchNorm of another kind, naming it.
+        InputError: For a BatchNorm of another kind, naming it; the network is then as it was.
     """
-    for path, module in network.named_modules():
-        if type(module) in (layer.BatchNorm2d, SpikeBatchNorm2d):
-            module.otherwise, module.__class__ = type(module), SyncBatchNorm2d
-        elif isinstance(module, _BatchNorm) and type(module) is not SyncBatchNorm2d:
+    norms = [(path, module) for path, module in network.named_modules() if isinstance(module, _BatchNorm)]
+    for path, module in norms:
+        if type(module) not in (layer.BatchNorm2d, SpikeBatchNorm2d, SyncBatchNorm2d):
             raise InputError(
                 f"trainer.sync_batchnorm=true is not allowed with this network: {path} is a {type(module).__name__}, and only "
                 "SpikingJelly's BatchNorm2d can be synchronised; give false"
             )
+    for path, module in norms:
+        if not isinstance(module, SyncBatchNorm2d):
+            synchronised = batch_norm_as(SyncBatchNorm2d, module)
+            synchronised.alone = type(module)
+            network.set_submodule(path, synchronised)
 
 
 def desynchronise(network: nn.Module) -> None:
     """Undo :func:`synchronise`."""
-    for module in network.modules():
-        if type(module) is SyncBatchNorm2d:
-            module.__class__ = module.__dict__.pop("otherwise")
+    for path, module in list(network.named_modules()):
+        if isinstance(module, SyncBatchNorm2d):
+            network.set_submodule(path, batch_norm_as(module.alone, module))
 
 
 @contextmanager

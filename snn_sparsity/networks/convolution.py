@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from spikingjelly.activation_based import layer
 from torch import Tensor
 
+from snn_sparsity.measure.windows import reach
 from snn_sparsity.networks import sparse
 
 DENSE = 0.5
@@ -50,33 +51,6 @@ class SpikeConv2d(layer.Conv2d):  # type: ignore[misc]  # SpikingJelly ships no 
     def _fits(self, x: Tensor) -> bool:
         padded = [size + 2 * padding for size, padding in zip(x.shape[-2:], self.padding, strict=True)]
         return x.shape[-3] == self.in_channels and all(size >= kernel for size, kernel in zip(padded, self.kernel_size, strict=True))
-
-
-class Reach(NamedTuple):
-    """What a kernel sees of a map along one axis.
-
-    Attributes:
-        outputs: Positions of the output.
-        first: The first tap that meets the map at some output.
-        end: The tap behind the last.
-    """
-
-    outputs: int
-    first: int
-    end: int
-
-
-def reach(length: int, kernel: int, stride: int, padding: int) -> Reach:
-    """Return what a kernel sees along an axis.
-
-    Example:
-        A padded 3x3 kernel on a map of 1x1: only its middle meets anything but padding.
-
-        >>> reach(1, kernel=3, stride=1, padding=1)
-        Reach(outputs=1, first=1, end=2)
-    """
-    outputs = (length + 2 * padding - kernel) // stride + 1
-    return Reach(outputs, max(0, padding - (outputs - 1) * stride), min(kernel, length + padding))
 
 
 class _Form(NamedTuple):

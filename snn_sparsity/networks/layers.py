@@ -1,6 +1,7 @@
 """Which classes the layers of a network are made of."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -11,6 +12,7 @@ from snn_sparsity.networks.convolution import SpikeConv2d
 from snn_sparsity.networks.normalisation import SpikeBatchNorm2d
 
 Made = TypeVar("Made", bound=nn.Module)
+BatchNorm = TypeVar("BatchNorm", bound=layer.BatchNorm2d)
 
 
 def use_spike_layers(network: nn.Module) -> None:
@@ -38,10 +40,17 @@ def _convolution(module: layer.Conv2d) -> SpikeConv2d:
     return _with_state(made, module)
 
 
-def _batch_norm(module: layer.BatchNorm2d) -> SpikeBatchNorm2d:
+def batch_norm_as(kind: type[BatchNorm], module: layer.BatchNorm2d) -> BatchNorm:
+    """Return a BatchNorm of another class with the settings, parameters and buffers of this one.
+
+    Example:
+        >>> plain = layer.BatchNorm2d(3)
+        >>> batch_norm_as(SpikeBatchNorm2d, plain).weight is plain.weight
+        True
+    """
     settings = module.eps, module.momentum, module.affine, module.track_running_stats, module.step_mode
     with torch.device("meta"):
-        made = SpikeBatchNorm2d(module.num_features, *settings)
+        made = kind(module.num_features, *settings)
     return _with_state(made, module)
 
 
@@ -51,4 +60,7 @@ def _with_state(made: Made, module: nn.Module) -> Made:
     return made.train(module.training)
 
 
-MADE_FOR_SPIKES: dict[type[nn.Module], Callable[..., nn.Module]] = {layer.Conv2d: _convolution, layer.BatchNorm2d: _batch_norm}
+MADE_FOR_SPIKES: dict[type[nn.Module], Callable[..., nn.Module]] = {
+    layer.Conv2d: _convolution,
+    layer.BatchNorm2d: partial(batch_norm_as, SpikeBatchNorm2d),
+}

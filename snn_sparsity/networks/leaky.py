@@ -32,6 +32,16 @@ SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": lambda r: torch.sigmoid(r) * torch.sigmoid(-r),
     "atan": lambda r: 0.5 / (1 + (math.pi / 2 * r) ** 2),
 }
+AREAS: dict[str, Callable[[Tensor], Tensor]] = {
+    "triangle": lambda r: 1 - _triangle(r) ** 2,
+    "piecewise_quadratic": lambda r: 1 - _triangle(r) ** 2,
+    "linear": lambda r: 1 - _triangle(r) ** 2,
+    "exponential": lambda r: 1 - torch.exp(-r),
+    "rect": lambda r: (2 * r).clamp(max=1),
+    "sigmoid": lambda r: torch.tanh(r / 2),
+    "atan": lambda r: 2 / math.pi * torch.atan(math.pi / 2 * r),
+}
+"""Share of each slope's area between -r and r, for r at least 0."""
 RELATIVE = ("linear", "exponential")
 """Surrogates that see the potential in thresholds, ``u / V_th - 1``; the others see ``u - V_th``."""
 
@@ -162,6 +172,15 @@ class SlopedStep(nn.Module):
         # Filled where x is: a copy of a number from the host would make it wait for the GPU at each time step.
         width = self.width.to(x) if isinstance(self.width, Tensor) else x.new_full((), self.width)
         return _Step.apply(x, width, SLOPES[self.shape])
+
+    def area_within(self, distance: Tensor) -> Tensor:
+        """Return the share of the slope's area between -d and d, for distances d of at least 0.
+
+        Example:
+            >>> SlopedStep("triangle", 2.0).area_within(torch.tensor([0.0, 1.0, 3.0])).tolist()
+            [0.0, 0.75, 1.0]
+        """
+        return AREAS[self.shape](distance / torch.as_tensor(self.width).detach())
 
 
 class _Step(torch.autograd.Function):

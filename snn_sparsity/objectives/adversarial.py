@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from snn_sparsity.attacks.base import Attack, Passes
 from snn_sparsity.attacks.fgsm import FGSM
+from snn_sparsity.measure.names import ACCURACY
 from snn_sparsity.objectives.base import CHOICE, Objective, Outcome, TrainingStep
 from snn_sparsity.protocols import Space
 from snn_sparsity.validation import InputError, require_choice, require_number
@@ -58,7 +59,7 @@ class AdversarialTraining(Objective):
         attack = self._drawn(step.draw(CHOICE))
         spikes = step.batch.spikes if attack is None else step.attacked(attack, self.space, step.first(self.share))
         logits, labels = step.logits(spikes), step.batch.labels
-        return Outcome(F.cross_entropy(logits, labels), {"accuracy": (logits.argmax(1) == labels).float().mean()})
+        return Outcome(F.cross_entropy(logits, labels), {ACCURACY: (logits.argmax(1) == labels).float().mean()})
 
     def _drawn(self, number: float) -> Attack | None:
         for attack, chance in zip(self._attacks, self._chances, strict=True):

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snn_sparsity.attacks.base import Passes
+from snn_sparsity.measure.names import NOISE
 from snn_sparsity.objectives.base import Objective, Outcome, TrainingStep
 from snn_sparsity.units import Levels
 from snn_sparsity.validation import InputError, require_number
@@ -57,7 +58,7 @@ class SharedNoise(Objective):
         if len(spikes) % self.periods:
             raise InputError(f"model.objective: periods={self.periods} does not divide the {len(spikes)} time steps of the code")
         logits = step.logits(spikes.chunk(self.periods)[period])
-        return Outcome(F.cross_entropy(logits, step.batch.labels), {"noise": noise.abs().mean()})
+        return Outcome(F.cross_entropy(logits, step.batch.labels), {NOISE: noise.abs().mean()})
 
     @property
     def passes(self) -> Passes:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snn_sparsity.attacks.base import Attack, Passes
+from snn_sparsity.measure.names import GRADIENT_ZEROS, PENALTY
 from snn_sparsity.objectives.base import CRAFT, Objective, Outcome, TrainingStep
 from snn_sparsity.validation import InputError, require_number
 
@@ -56,7 +57,7 @@ class SparseGradient(Objective):
         (gradient,) = torch.autograd.grad(first.sum(), x, retain_graph=True)
         second = probability(step.logits(step.shown(x.detach() + self.h * gradient.sign())), labels, rival)
         penalty = ((second - first) / self.h).square().mean()
-        logged = {"penalty": penalty.detach(), "gradient_zeros": (gradient == 0).to(penalty).mean()}
+        logged = {PENALTY: penalty.detach(), GRADIENT_ZEROS: (gradient == 0).to(penalty).mean()}
         return Outcome(F.cross_entropy(logits, labels) + self.weight * penalty, logged)
 
     @property

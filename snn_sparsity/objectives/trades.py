@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snn_sparsity.attacks.base import Passes, input_gradient, project
+from snn_sparsity.measure.names import DIVERGENCE
 from snn_sparsity.objectives.base import CRAFT, Objective, Outcome, TrainingStep
 from snn_sparsity.units import Levels
 from snn_sparsity.validation import require_number
@@ -48,7 +49,7 @@ class TRADES(Objective):
         x_adv = self._craft(step)
         logits, attacked = step.logits(step.batch.spikes), step.logits(step.shown(x_adv))
         divergence = kl_divergence(attacked, logits).mean()
-        return Outcome(F.cross_entropy(logits, step.batch.labels) + self.beta * divergence, {"divergence": divergence.detach()})
+        return Outcome(F.cross_entropy(logits, step.batch.labels) + self.beta * divergence, {DIVERGENCE: divergence.detach()})
 
     def _craft(self, step: TrainingStep) -> Tensor:
         target, x = step.target("image"), step.images

@@ -14,8 +14,17 @@ from snn_sparsity.attacks.metering import Meter, Metered
 from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.encoders import Encoder
-from snn_sparsity.measure.names import ACCURACY, CLEAN_ACCURACY, IMAGES
-from snn_sparsity.measure.proportions import NAMES, interval
+from snn_sparsity.measure.names import (
+    ACCURACY,
+    ACCURACY_INTERVAL,
+    CLEAN_ACCURACY,
+    CLEAN_LOSS,
+    IMAGES,
+    LARGEST_PERTURBATION,
+    LOSS,
+    ZERO_GRADIENT_SAMPLES,
+)
+from snn_sparsity.measure.proportions import interval
 from snn_sparsity.measure.sparsity import per_sample
 from snn_sparsity.probes.base import Probe, ProbeContext
 from snn_sparsity.protocols import BatchNormMode, Space
@@ -92,11 +101,11 @@ class AdversarialAccuracy(Probe):
             clean, attacked = context.classifier(batch.spikes), target.judge(x_adv)
         return {
             ACCURACY: (attacked.argmax(1) == batch.labels).float(),
-            "loss": F.cross_entropy(attacked, batch.labels, reduction="none"),
+            LOSS: F.cross_entropy(attacked, batch.labels, reduction="none"),
             CLEAN_ACCURACY: (clean.argmax(1) == batch.labels).float(),
-            "clean_loss": F.cross_entropy(clean, batch.labels, reduction="none"),
-            "zero_gradient_samples": meter.zero.float(),
-            "largest_perturbation": per_sample((x_adv - x).abs()).amax(1),
+            CLEAN_LOSS: F.cross_entropy(clean, batch.labels, reduction="none"),
+            ZERO_GRADIENT_SAMPLES: meter.zero.float(),
+            LARGEST_PERTURBATION: per_sample((x_adv - x).abs()).amax(1),
         }
 
     def summarise(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -105,8 +114,8 @@ class AdversarialAccuracy(Probe):
         ends = interval(round(right.sum().item()), len(right))
         return (
             super().summarise(values)
-            | {f"{ACCURACY}_{name}": torch.tensor(end) for name, end in zip(NAMES, ends, strict=True)}
-            | {IMAGES: torch.tensor(len(right)), "largest_perturbation": values["largest_perturbation"].max()}
+            | {name: torch.tensor(end) for name, end in zip(ACCURACY_INTERVAL, ends, strict=True)}
+            | {IMAGES: torch.tensor(len(right)), LARGEST_PERTURBATION: values[LARGEST_PERTURBATION].max()}
         )
 
     def _aim(self, context: ProbeContext, batch: SpikeBatch) -> tuple[SpikeTarget | ImageTarget, Tensor]:

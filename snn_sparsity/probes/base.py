@@ -22,7 +22,7 @@ from snn_sparsity.attacks.targets import ImageClassifier, PlainTarget, SpikeTarg
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.distributed import Meeting, StoppedElsewhereError, everyone
 from snn_sparsity.encoders import Encoder
-from snn_sparsity.measure.names import ACCURACY
+from snn_sparsity.measure.names import ACCURACY, seconds_of
 from snn_sparsity.networks.batch_norm import OneValueError, each_by_itself, one_value_refused
 from snn_sparsity.protocols import BatchNormMode
 from snn_sparsity.randomness import mix
@@ -270,7 +270,7 @@ class Probe(Callback, ABC):
             shown = {tag for tag in summary if tag.endswith(f"/{ACCURACY}")}
             pl_module.log_dict({tag: value for tag, value in summary.items() if tag in shown}, prog_bar=True)
             pl_module.log_dict({tag: value for tag, value in summary.items() if tag not in shown})
-        pl_module.log(f"time/{self.name}_seconds", self._seconds)
+        pl_module.log(seconds_of(self.name), self._seconds)
         self._reset()
 
 

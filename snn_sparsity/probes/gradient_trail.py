@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.measure.correlation import Correlation, partial, pearson, spearman
 from snn_sparsity.measure.gradients import record_gradients
-from snn_sparsity.measure.names import TRAIL_CORRELATION
+from snn_sparsity.measure.names import (
+    TRAIL_CORRELATION,
+    TRAIL_INPUT_GRADIENT_ZERO,
+    TRAIL_WEIGHT_DENORMAL,
+    TRAIL_WEIGHT_GRADIENT_ZERO,
+    TRAIL_WEIGHT_SMALL,
+    TRAIL_WEIGHT_ZERO,
+    reachable,
+)
 from snn_sparsity.measure.operations import Operation, operations
 from snn_sparsity.measure.reachability import reachability
 from snn_sparsity.probes.base import Probe, ProbeContext
@@ -59,12 +67,12 @@ class GradientTrail(Probe):
         with record_gradients(network, ["conv", "linear"]) as record:
             loss = F.cross_entropy(context.classifier(spikes), batch.labels, reduction="sum")
             _, *gradients = torch.autograd.grad(loss, [spikes, *weights])
-        reachable = reachability(network, image_size=(spikes.shape[-2], spikes.shape[-1]), channels=spikes.shape[2])
+        seeing = reachability(network, image_size=(spikes.shape[-2], spikes.shape[-1]), channels=spikes.shape[2])
         values = {BATCH: torch.tensor(float(context.first), dtype=torch.float64)}
         for layer, weight, gradient in zip(layers, weights, gradients, strict=True):
-            values[f"trail_input_gradient_zero/{name_of(layer)}"] = record.values[layer.path][0].double()
-            for what, share in weight_shares(weight.detach(), gradient, reachable.get(layer.path)):
-                values[f"trail_{what}/{name_of(layer)}"] = share
+            values[f"{TRAIL_INPUT_GRADIENT_ZERO}/{layer.place}"] = record.values[layer.path][0].double()
+            for what, share in weight_shares(weight.detach(), gradient, seeing.get(layer.path)):
+                values[f"{what}/{layer.place}"] = share
         return values
 
     def summarise(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -95,20 +103,20 @@ class GradientTrail(Probe):
         return [float(value[start:end].mean()) for start, end in zip(starts, ends, strict=True)]
 
     def _correlate(self, over: str, series: dict[str, list[float]]) -> Iterator[tuple[str, float]]:
-        prefix = "trail_input_gradient_zero/"
+        prefix = f"{TRAIL_INPUT_GRADIENT_ZERO}/"
         layers = [name.removeprefix(prefix) for name in series if name.startswith(prefix)]
         for index, layer in enumerate(layers):
             inputs = series[prefix + layer]
             pairs = {
-                "gradients": series[f"trail_weight_gradient_zero_reachable/{layer}"],
-                "weights": series[f"trail_weight_zero_reachable/{layer}"],
+                "gradients": series[f"{reachable(TRAIL_WEIGHT_GRADIENT_ZERO)}/{layer}"],
+                "weights": series[f"{reachable(TRAIL_WEIGHT_ZERO)}/{layer}"],
             }
             if over == "batches":
                 del pairs["weights"]
             for pair, others in pairs.items():
                 yield from _named("pearson", over, pair, layer, pearson(inputs, others))
                 yield from _named("spearman", over, pair, layer, spearman(inputs, others))
-            later = [series[f"trail_weight_zero_reachable/{name}"] for name in layers[index + 1 :]]
+            later = [series[f"{reachable(TRAIL_WEIGHT_ZERO)}/{name}"] for name in layers[index + 1 :]]
             if later and over == "epochs":
                 control = [sum(point) / len(later) for point in zip(*later, strict=True)]
                 yield from _named("partial", over, "gradients", layer, partial(inputs, pairs["gradients"], control))
@@ -121,38 +129,33 @@ def weight_of(layer: Operation) -> nn.Parameter:
     return weight
 
 
-def name_of(layer: Operation) -> str:
-    """Return ``<NN>_<path>``."""
-    return f"{layer.depth:02d}_{layer.path}"
-
-
-def weight_shares(weight: Tensor, gradient: Tensor, reachable: Tensor | None) -> Iterator[tuple[str, Tensor]]:
+def weight_shares(weight: Tensor, gradient: Tensor, seeing: Tensor | None) -> Iterator[tuple[str, Tensor]]:
     """Yield the shares of zero gradients and of zero, denormal and small weights, over all weights and over reachable ones.
 
     Args:
         weight: Of any shape.
         gradient: Of its shape.
-        reachable: Bool of its shape; None if all are.
+        seeing: Which weights can see the image, bool of its shape; None if all do.
 
     Example:
         >>> _ = torch.set_flush_denormal(False)  # the command line lets numbers below 1.2e-38 be zero
         >>> weight = torch.tensor([1.0, 1e-40, 0.0, 1e-7])
         >>> {name: share.item() for name, share in weight_shares(weight, torch.tensor([1.0, 0.0, 0.0, 0.0]), None)
         ...  if not name.endswith("reachable")}
-        {'weight_gradient_zero': 0.75, 'weight_zero': 0.25, 'weight_denormal': 0.25, 'weight_small': 0.75}
+        {'trail_weight_gradient_zero': 0.75, 'trail_weight_zero': 0.25, 'trail_weight_denormal': 0.25, 'trail_weight_small': 0.75}
     """
     size = weight.abs()
     # By their bits: where denormals are flushed, as in every run, a comparison takes them for zero.
     magnitude = weight.float().contiguous().view(torch.int32) & 0x7FFFFFFF
     masks = {
-        "weight_gradient_zero": gradient == 0,
-        "weight_zero": magnitude == 0,
-        "weight_denormal": (magnitude > 0) & (magnitude < SMALLEST_NORMAL),
-        "weight_small": size < SMALL * size.max(),
+        TRAIL_WEIGHT_GRADIENT_ZERO: gradient == 0,
+        TRAIL_WEIGHT_ZERO: magnitude == 0,
+        TRAIL_WEIGHT_DENORMAL: (magnitude > 0) & (magnitude < SMALLEST_NORMAL),
+        TRAIL_WEIGHT_SMALL: size < SMALL * size.max(),
     }
     for name, mask in masks.items():
         yield name, mask.double().mean()
-        yield f"{name}_reachable", (mask if reachable is None else mask[reachable.to(mask.device)]).double().mean()
+        yield reachable(name), (mask if seeing is None else mask[seeing.to(mask.device)]).double().mean()
 
 
 def _named(method: str, over: str, pair: str, layer: str, correlation: Correlation) -> Iterator[tuple[str, float]]:

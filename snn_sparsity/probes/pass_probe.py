@@ -12,6 +12,7 @@ from snn_sparsity.attacks import PGD, Attack
 from snn_sparsity.attacks.base import input_gradient
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.measure.layout import Layout
+from snn_sparsity.measure.names import AT_ADVERSARIAL, WITH_BATCH_STATISTICS
 from snn_sparsity.probes.base import Probe, ProbeContext
 from snn_sparsity.protocols import BatchNormMode
 from snn_sparsity.validation import require_choice
@@ -82,7 +83,7 @@ class PassProbe(Probe):
     @property
     def suffix(self) -> str:
         """Part of a logged name where the setting is not the default, so that two protocols never share a curve."""
-        return ("_adversarial" if self.at == "adversarial" else "") + ("_batchnorm_batch" if self.batch_norm == "batch" else "")
+        return (AT_ADVERSARIAL if self.at == "adversarial" else "") + (WITH_BATCH_STATISTICS if self.batch_norm == "batch" else "")
 
     def tag(self, value_name: str) -> str:
         """Return the name with the suffix on its first part: logged names are those of the operations, not of the probe."""

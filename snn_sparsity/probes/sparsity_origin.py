@@ -99,13 +99,12 @@ class _View:
     def _look_at_windows(self, operation: Operation, x: Tensor, output: Tensor, window: Window) -> None:
         self._unselected[operation.path] = ~selected(x, window)
         spikes = spikes_per_window(x, window)
-        name = f"{operation.depth:02d}_{operation.path}"
         for count, mask in zip(WINDOW_COUNTS, (spikes == 0, spikes == 1, spikes > 1), strict=True):
-            self.values[f"{POOL_WINDOWS}/{count}/{name}"] = mask.float().transpose(0, 1).flatten(1).mean(1)
+            self.values[f"{POOL_WINDOWS}/{count}/{operation.place}"] = mask.float().transpose(0, 1).flatten(1).mean(1)
 
         def share(gradient: Tensor) -> None:
             shared = tie_shared_gradient(x, gradient.reshape(*x.shape[:2], *gradient.shape[-3:]), window)
-            self.values[f"{POOL_TIE_SHARED_ZERO}/{name}"] = zero_fraction(shared, batch_dim=1)
+            self.values[f"{POOL_TIE_SHARED_ZERO}/{operation.place}"] = zero_fraction(shared, batch_dim=1)
 
         output.register_hook(share)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,8 @@ from snn_sparsity.validation import InputError
 class SurrogateSaturation(PassProbe):
     """Membrane distance, vanishing degree and firing of every neuron layer, over all neurons and time steps.
 
-    With d = u - V_th before the reset and surrogate sg: vanishing degree ``G(d) = integral of sg over [-|d|, |d|]``, for ATan
+    With d = u - V_th before the reset (``u / V_th - 1`` where the surrogate sees that) and a surrogate sg whose area is scaled to 1:
+    vanishing degree ``G(d) = integral of sg over [-|d|, |d|]``, for ATan
     ``(2/pi) arctan(pi alpha |d| / 2)`` (arXiv 2512.22522): 0 where the surrogate passes gradients best, 1 where it passes none.
 
     | key | meaning | range |
@@ -40,7 +42,7 @@ class SurrogateSaturation(PassProbe):
     See :class:`PassProbe` for the arguments.
 
     Raises:
-        InputError: In a run, for a neuron that is not integrate-and-fire.
+        InputError: In a run, for a neuron whose distance, or a surrogate whose area, is not known.
     """
 
     @contextmanager
@@ -54,11 +56,9 @@ class SurrogateSaturation(PassProbe):
 
 
 def _look(operation: Operation, layout: Layout, values: Values) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-    name = f"{operation.depth:02d}_{operation.path}"
-
-    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def note(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         layout.time_first(operation, inputs[0])
-        if f"{SURROGATE_SILENT}/{name}" in values:
+        if f"{SURROGATE_SILENT}/{operation.place}" in values:
             raise InputError(f"neuron {operation.path!r} ran more than once in one forward pass: it must run all time steps together")
         with torch.no_grad():
             distance = membrane_distance(module, inputs[0].detach())
@@ -72,6 +72,6 @@ def _look(operation: Operation, layout: Layout, values: Values) -> Callable[[nn.
                 SURROGATE_ALWAYS: (spikes > 0).all(0, keepdim=True).float(),
             }
         for what, statistic in statistics.items():
-            values[f"{what}/{name}"] = statistic.transpose(0, 1).flatten(1).mean(1)
+            values[f"{what}/{operation.place}"] = statistic.transpose(0, 1).flatten(1).mean(1)
 
     return note

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from snn_sparsity.measure.names import accuracy_of
+from snn_sparsity.measure.names import LOSS, TRAIN_LOSS_EPOCH, accuracy_of
 from snn_sparsity.protocols import Protocol
 from snn_sparsity.reproduction.attack_settings import AttackSettings, attacks_of, order
 from snn_sparsity.runs.metrics import Accuracy, Number
 from snn_sparsity.runs.records import Record
 
-LOSSES = ("train/loss_epoch", "val/loss", accuracy_of("val"))
+LOSSES = (TRAIN_LOSS_EPOCH, f"val/{LOSS}", accuracy_of("val"))
 CLEAN = "clean"
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
+from snn_sparsity.measure.names import TRAIN_LOSS_EPOCH
 from snn_sparsity.runs.files import unwritten, write_whole
 from snn_sparsity.validation import InputError
 
@@ -95,7 +96,7 @@ def epochs_logged(run: Path) -> int:
         content.seek(max(0, file.stat().st_size - 4096))
         rows = [line.split(",") for line in content.read().decode("utf-8", "replace").split("\n")[:-1]]
     known = [(int(row[0]), row[2]) for row in rows if len(row) == len(COLUMNS) and row[0].isdigit()]
-    return known[-1][0] + (known[-1][1] == "train/loss_epoch") if known else 0
+    return known[-1][0] + (known[-1][1] == TRAIN_LOSS_EPOCH) if known else 0
 
 
 def _parsed(row: list[str], file: Path, line: int) -> Number:

@@ -9,9 +9,8 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
-from snn_sparsity.measure.names import ACCURACY, CLEAN_ACCURACY, GRAD_NORM, GRAD_ZERO, IMAGES, accuracy_of, mean_of
+from snn_sparsity.measure.names import ACCURACY_INTERVAL, CLEAN_ACCURACY, GRAD_NORM, GRAD_ZERO, IMAGES, accuracy_of, mean_of
 from snn_sparsity.measure.operations import INPUT, KINDS
-from snn_sparsity.measure.proportions import NAMES
 from snn_sparsity.measure.reachability import describe_reachability
 from snn_sparsity.measure.surrogates import SURROGATE
 from snn_sparsity.probes.adversarial_accuracy import AdversarialAccuracy
@@ -105,7 +104,7 @@ def accuracy_table(values: Mapping[str, float], probes: Sequence[Probe]) -> list
     rows = [("clean", stage, "", ""), *((str(probe.name), str(probe.name), CLEAN_ACCURACY, probe.describe()) for probe in attacks)]
     lines = [f"{'accuracy':<16} {'%':>5} {'95 % interval':>14} {'clean %':>8} {'images':>7}  protocol"]
     for name, logged, same, how in rows:
-        ends = [_percent(values.get(f"{logged}/{ACCURACY}_{end}")) for end in NAMES]
+        ends = [_percent(values.get(f"{logged}/{end}")) for end in ACCURACY_INTERVAL]
         clean = _percent(values.get(f"{logged}/{same}")) if same else ""
         images = values.get(f"{logged}/{IMAGES}")
         lines.append(

@@ -1,6 +1,6 @@
 """The audit as a callback of ``test``, and what the ``audit`` command runs."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import nn
 
+from snn_sparsity.attacks.base import Attack
 from snn_sparsity.audit.collect.adapter import Adapted, classes_of
 from snn_sparsity.audit.collect.harness import fingerprint
 from snn_sparsity.audit.collect.journal import Journal
@@ -15,6 +16,7 @@ from snn_sparsity.audit.collect.subject import Subject
 from snn_sparsity.audit.run import JOURNAL, AuditResult, AuditSettings, conduct, settings_of
 from snn_sparsity.data import SpikeDataModule
 from snn_sparsity.encoders import DirectEncoder
+from snn_sparsity.probes import AdversarialAccuracy
 from snn_sparsity.probes.base import undisturbed
 from snn_sparsity.training.run_record import environment
 from snn_sparsity.validation import InputError
@@ -26,6 +28,8 @@ class RobustnessAudit(Callback):
 
     Writes ``audit.json`` (all evidence), ``audit.md`` and ``audit.html`` into ``audit`` in the run directory; see docs/audit.md.
     Every result is kept as soon as it is there: with ``resume`` a stopped audit goes on, to the same numbers.
+
+    The number it judges is, unless ``settings.claim`` says another, that of the ``pgd`` probe of the same trainer.
 
     Args:
         settings: What it does.
@@ -43,10 +47,9 @@ class RobustnessAudit(Callback):
         if not isinstance(data, SpikeDataModule):
             raise InputError("RobustnessAudit needs a datamodule with an encoder (SpikeDataModule)")
         if trainer.is_global_zero:
+            settings = replace(self.settings, claim=self.settings.claim or _attack_of_probe(trainer))
             print(
-                audit_run(
-                    pl_module, data, Path(trainer.default_root_dir) / "audit", self.settings, resume=self.resume, progress=self.progress
-                )
+                audit_run(pl_module, data, Path(trainer.default_root_dir) / "audit", settings, resume=self.resume, progress=self.progress)
             )
         trainer.strategy.barrier()
 
@@ -97,6 +100,12 @@ def audit_run(
     result.save(folder)
     journal.remove()
     return result
+
+
+def _attack_of_probe(trainer: Trainer) -> Attack | None:
+    """Return the attack of the trainer's ``pgd`` probe; None if it has none."""
+    probes = (one for one in getattr(trainer, "callbacks", []) if isinstance(one, AdversarialAccuracy))
+    return next((probe.attack for probe in probes if probe.name == "pgd"), None)
 
 
 def _network(classifier: LightningModule) -> nn.Module:

@@ -35,7 +35,7 @@ PACKAGES = ("torch", "torchvision", "lightning", "spikingjelly", "torchmetrics",
 
 
 class RunRecord(Callback):
-    """Write ``run.json``: command, status, git commit, versions, device, precision, SpikingJelly's kernel, data checksums, wall time.
+    """Write ``run.json``: command, status, git commit, versions, device, precision, SpikingJelly's kernel, data checksums, times.
 
     ``status`` is ``running`` until the run ends, then ``finished``, ``interrupted`` (Ctrl-C, SIGTERM) or ``failed``: a killed run
     never counts as finished. The resolved configuration lies beside it as ``config.yaml``. Of a run that went on in its directory,
@@ -50,6 +50,8 @@ class RunRecord(Callback):
         self.checkpoints = checkpoints
         self.path = Path(run_directory) / "run.json"
         self.began = time.perf_counter()
+        self.since = self.began
+        self.training = 0.0
         self.record: dict[str, Any] = {}
         self.kernels: list[str] = []
         self.held: int | None = None
@@ -95,8 +97,18 @@ class RunRecord(Callback):
         self._end(trainer, "finished")
         self._let_go()
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Training steps begin here."""
+        self.since = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Count the time of a training step, with the loading of its batch."""
+        now = time.perf_counter()
+        self.training, self.since = self.training + now - self.since, now
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the end of a validation by itself."""
+        """Training steps go on from here; or it was a validation by itself, and this is its end."""
+        self.since = time.perf_counter()
         if self.record.get("command") == "validate":
             self._end(trainer, "finished")
 
@@ -140,6 +152,7 @@ class RunRecord(Callback):
         self.record |= {
             "status": status,
             "wall_seconds": round(time.perf_counter() - self.began, 1),
+            "training_seconds": round(self.training, 3),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "spikingjelly_kernels": self.kernels,

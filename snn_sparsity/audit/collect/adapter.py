@@ -1,12 +1,12 @@
 """Anybody's network as the audit knows one: spikes [T,N,...] to logits [N,K], its neurons reset before and after."""
 
-import sys
 from typing import Any
 
 import torch
 from spikingjelly.activation_based import base
 from torch import Tensor, nn
 
+from snn_sparsity.gradient_rules.base import is_snntorch
 from snn_sparsity.validation import InputError
 
 
@@ -47,11 +47,9 @@ def reset(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, base.MemoryModule):
             module.reset()
-    snntorch: Any = sys.modules.get("snntorch")
-    if snntorch is not None and any(isinstance(module, snntorch.SpikingNeuron) for module in model.modules()):
-        from snntorch import utils
-
-        utils.reset(model)
+        elif is_snntorch(module) and hasattr(module, "reset_mem"):
+            # Not snnTorch's utils.reset: it overlooks neurons inside other modules, and resets those of other networks.
+            module.reset_mem()  # type: ignore[operator]
 
 
 def logits_of(output: Any, count: int) -> Tensor:

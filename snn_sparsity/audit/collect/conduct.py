@@ -58,7 +58,7 @@ class Audit:
         ledger.plan(foreseen(work, chosen) * len(work.right))
         self.foresee(ledger.planned)
         return Evidence(
-            eps=self.eps, num_classes=subject.num_classes, labels=subject.labels.tolist(), clean=clean,
+            eps=float(self.eps), num_classes=subject.num_classes, labels=subject.labels.tolist(), clean=clean,
             protocols={protocol.name: evidence_of(work, protocol) for protocol in chosen}, not_run=ledger.not_run,
         )  # fmt: skip
 
@@ -70,7 +70,7 @@ class Audit:
             ledger.missing(f"straight through {path}", "it blocks the gradient, and its input and output differ in shape")
         facts = Facts(**known | {"blocked": tuple(known["blocked"])})
         rules = Battery(False, self.budget, self.eps, facts).rules()
-        return facts._replace(idle=self.journal.once("idle rules", lambda: idle_rules(subject, few, facts, rules)))
+        return facts._replace(idle=self.journal.once("idle rules", lambda: idle_rules(subject, few, rules)))
 
 
 def evidence_of(work: Work, protocol: ThreatModel) -> ProtocolEvidence:
@@ -104,5 +104,5 @@ def foreseen(work: Work, protocols: Sequence[ThreatModel]) -> float:
         if not protocol.drifts:
             battery = protocol.battery(work.budget, work.eps, work.facts)
             jobs = [*battery.cross_entropy(), *battery.scale_free(), *battery.references(), *battery.arms()]
-            total += sum(cost(job.attack) for job in jobs) + len(work.budget.radii) * cost(battery.host())
+            total += sum(cost(job.attack) for job in jobs) + len(work.radii) * cost(battery.host())
     return total

@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from spikingjelly.activation_based import neuron
 from torch import Tensor
 
 from snn_sparsity.attacks.base import Target, input_gradient, project, uniform_noise, whole_levels
@@ -13,7 +12,7 @@ from snn_sparsity.audit.collect.fidelity import group_fidelity, move_fidelity
 from snn_sparsity.audit.collect.subject import Subject
 from snn_sparsity.audit.collect.threat_models import PIXELS, SPIKES, ThreatModel
 from snn_sparsity.gradient_rules import SurrogateShape
-from snn_sparsity.measure.operations import operations
+from snn_sparsity.gradient_rules.base import spiking_neurons, takes_all_steps
 from snn_sparsity.measure.saturation import membrane_distance, vanishing_degree
 
 Measured = dict[str, Any]
@@ -62,18 +61,17 @@ def surrogate_cosine(subject: Subject, places: list[int]) -> Measured:
 
 
 def vanishing(subject: Subject, places: list[int]) -> Measured:
-    """V21: mean vanishing degree of each layer of integrate-and-fire neurons (arXiv 2512.22522)."""
+    """V21: mean vanishing degree of each layer of SpikingJelly's neurons in multi-step mode (arXiv 2512.22522)."""
+    layers = [one for one in spiking_neurons(subject.classifier).items() if takes_all_steps(one[1])]
     target, x, _ = _aim(subject, SPIKES, places)
     degrees: dict[str, float] = {}
     handles = []
-    for operation in operations(subject.classifier, ["neuron"]):
-        if not isinstance(operation.module, neuron.IFNode) or not hasattr(operation.module.surrogate_function, "primitive_function"):
-            continue
+    for path, layer in layers:
 
-        def note(module: Any, inputs: tuple[Tensor, ...], output: Tensor, path: str = operation.path) -> None:
+        def note(module: Any, inputs: tuple[Tensor, ...], output: Tensor, path: str = path) -> None:
             degrees[path] = vanishing_degree(module.surrogate_function, membrane_distance(module, inputs[0])).mean().item()
 
-        handles.append(operation.module.register_forward_hook(note))
+        handles.append(layer.register_forward_hook(note))
     try:
         with torch.no_grad():
             target.logits(x)

@@ -3,19 +3,17 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.pooling import _MaxPoolNd
 
 from snn_sparsity.attacks.base import input_gradient
 from snn_sparsity.attacks.metering import Meter, Metered
-from snn_sparsity.audit.collect.battery import Facts
 from snn_sparsity.audit.collect.harness import SAME, harness
 from snn_sparsity.audit.collect.subject import Subject
 from snn_sparsity.audit.collect.threat_models import SPIKES
 from snn_sparsity.gradient_rules import GradientRule
-from snn_sparsity.gradient_rules.base import spiking_neurons
+from snn_sparsity.gradient_rules.base import own_functions, spiking_neurons
 from snn_sparsity.gradient_rules.straight_through import blocked_modules
-from snn_sparsity.measure.operations import MODULE_TYPES
 from snn_sparsity.validation import InputError
 
 
@@ -26,7 +24,7 @@ def facts_of(subject: Subject, places: list[int]) -> dict[str, Any]:
         subject: What is audited.
         places: Of a few images to look at.
     """
-    why = _why_no_rules(subject.classifier)
+    why = _why_no_rules(subject)
     blocked, stuck = _blocked(subject, places)
     return {
         "random": subject.encoder.stochastic or not _repeats(subject, places),
@@ -40,19 +38,21 @@ def facts_of(subject: Subject, places: list[int]) -> dict[str, Any]:
     }
 
 
-def idle_rules(subject: Subject, places: list[int], facts: Facts, rules: dict[str, GradientRule]) -> dict[str, str]:
-    """Return why rules are not tried: they refuse this network, or change no gradient of it; of a random one every gradient differs."""
+def idle_rules(subject: Subject, places: list[int], rules: dict[str, GradientRule]) -> dict[str, str]:
+    """Return why rules are not tried: they refuse this network, or change no gradient of it (of a random one, with the same draws)."""
     x, labels = SPIKES.inputs(subject, places, subject.generator(0))
     target = Metered(SPIKES.target(subject, subject.generator(0)), Meter(labels))
 
     def gradient() -> Tensor:
-        return input_gradient(target.logits, x, labels, "margin")[0]
+        with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
+            torch.manual_seed(subject.seed)
+            return input_gradient(target.logits, x, labels, "margin")[0]
 
     plain, idle = gradient(), {}
     for name, rule in rules.items():
         try:
             with rule.applied(subject.classifier):
-                if not facts.random and torch.equal(gradient(), plain):
+                if torch.equal(gradient(), plain):
                     idle[name] = "it changes no gradient of this network"
         except InputError as error:
             idle[name] = str(error)
@@ -80,12 +80,13 @@ def _straight(code_book: Tensor | None) -> bool:
     return bool(torch.allclose(steps, steps[:1].expand_as(steps), atol=1e-6))
 
 
-def _why_no_rules(classifier: nn.Module) -> str:
+def _why_no_rules(subject: Subject) -> str:
     """Return why surrogate rules cannot be applied; empty where they can."""
-    if not any(isinstance(module, MODULE_TYPES["neuron"]) for module in classifier.modules()):
-        return "there is no spiking neuron that rules know"
     try:
-        spiking_neurons(classifier)
+        spiking_neurons(subject.classifier)
     except InputError as error:
-        return str(error)
+        x, _ = SPIKES.inputs(subject, [0], subject.generator(0))
+        with torch.enable_grad():
+            own = own_functions(SPIKES.target(subject, subject.generator(0)).logits(x.clone().requires_grad_()))
+        return f"{error}; its derivatives are autograd functions of its own: {', '.join(own)}" if own else str(error)
     return ""

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from snn_sparsity.audit.collect import diagnostics
-from snn_sparsity.audit.collect.battery import POOLS, RULES, cost
+from snn_sparsity.audit.collect.battery import cost
 from snn_sparsity.audit.collect.control import control
 from snn_sparsity.audit.collect.harness import harness
 from snn_sparsity.audit.collect.outcomes import legality, rounded
@@ -31,9 +31,7 @@ class Measurements:
     def harness(self) -> Harness:
         """Is what was attacked a function, and the right one (V1 to V5)?"""
         work = self.attacks.work
-        rules = (RULES if work.facts.spiking else {}) | (POOLS if work.facts.max_pooling else {})
-        rules = {name: rule for name, rule in rules.items() if name not in work.facts.idle}
-        few = list(range(min(HARNESS_IMAGES, len(work.clean))))
+        rules, few = self.attacks.battery.rules(), list(range(min(HARNESS_IMAGES, len(work.clean))))
         found = self._measure("harness", lambda: harness(work.subject, self.attacks.protocol, few, rules))
         return Harness(**found | legality(self.attacks.records))
 

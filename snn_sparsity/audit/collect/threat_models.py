@@ -145,9 +145,13 @@ class Spikes(ThreatModel):
         return not self.drifts and not subject.random
 
     def legality(self, subject: Subject, target: AttackTarget, x_adv: Tensor, labels: Tensor) -> dict[str, Any]:
-        """Return whether the spikes are in the bounds, which are codes of an image, and which are right once rounded."""
+        """Return whether the spikes are in the bounds, which are the code of an image, and which are right once rounded to 0 and 1."""
+        found = {"in_bounds": _in_bounds(target, x_adv), "realisable": realisable(x_adv, subject.encoder)}
+        book = getattr(subject.encoder, "code_book", torch.zeros(1))
+        if not torch.equal(book.round(), book):
+            return found
         right = subject.judge(target, x_adv.round()).argmax(1) == labels
-        return {"in_bounds": _in_bounds(target, x_adv), "realisable": realisable(x_adv, subject.encoder), "right_rounded": right.tolist()}
+        return found | {"right_rounded": right.tolist()}
 
 
 def realisable(spikes: Tensor, encoder: nn.Module) -> list[bool]:

@@ -44,6 +44,12 @@ class Work:
         return [place for place, hit in enumerate(self.clean) if hit]
 
     @cached_property
+    def radii(self) -> list[float]:
+        """Radii of other balls, rising; that of the quoted attack is one of them."""
+        quoted = round(255 * self.claim.eps)
+        return [radius / 255 for radius in sorted({*self.budget.radii, quoted} - {round(255 * self.eps)})]
+
+    @cached_property
     def reference(self) -> nn.Module:
         """The positive control, trained once for all protocols."""
         assert self.training is not None

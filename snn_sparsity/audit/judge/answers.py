@@ -6,11 +6,12 @@ from typing import Any, Literal
 from snn_sparsity.audit.evidence import Evidence
 from snn_sparsity.audit.judge.case import Case
 from snn_sparsity.audit.judge.checks import CHECKS
-from snn_sparsity.audit.judge.checks.base import Check, CheckStatus, Finding, level, won
+from snn_sparsity.audit.judge.checks.base import Check, Finding, level, won
 from snn_sparsity.audit.judge.comparisons import Comparison
 from snn_sparsity.audit.judge.masks import Mask
 from snn_sparsity.audit.judge.statistics import Proportion
 from snn_sparsity.audit.judge.thresholds import CALIBRATED, Thresholds
+from snn_sparsity.units import Levels
 
 Belief = Literal["NOT VALID", "MASKED", "WEAK ATTACK", "NO SIGN OF MASKING", "TOO FEW IMAGES"]
 
@@ -139,7 +140,8 @@ def _belief(case: Case, checked: list[Checked]) -> tuple[Belief, str]:
     """Return the second answer, and the test behind it."""
     invalid = _failed(checked, "valid")
     if invalid:
-        return "NOT VALID", "; ".join(f"{one.check.id}: {one.finding.found}" for one in invalid)
+        found = "; ".join(f"{one.check.id}: {one.finding.found}" for one in invalid)
+        return "NOT VALID", found if case.protocol.batch_norm == "eval" else f"{_about_batch_statistics(case)} ({found})"
     few = "" if case.samples >= case.thresholds.few else f"; {case.samples} images are enough for that, the level is p < {level(case)}"
     if _failed(checked, "masked"):
         best = won(case)[0]
@@ -152,6 +154,18 @@ def _belief(case: Case, checked: list[Checked]) -> tuple[Belief, str]:
     if weak:
         return "WEAK ATTACK", f"{weak[0].finding.found}{few}"
     return _not_accused(case)
+
+
+def _about_batch_statistics(case: Case) -> str:
+    """Return in two sentences why the protocol of the paper's published code measures something else."""
+    sentence = (
+        "The network that is attacked, whose BatchNorm takes the batch's statistics, is not the one that is judged, with the stored ones."
+    )
+    right = case.diagnostics.rounded
+    if right is None:
+        return sentence
+    shares = f"{100 * right:.1f} % right again, of {100 * case.clean.mean():.1f} % without an attack"
+    return f"{sentence} Rounding the attacked spikes to 0 and 1 makes {shares}: no image could have caused what rounding undoes"
 
 
 def _not_accused(case: Case) -> tuple[Belief, str]:
@@ -173,16 +187,31 @@ def _what_to_do(case: Case, belief: Belief, because: str) -> str:
     if worst is None:
         return "Quote nothing: no attack ran."
     if belief == "NOT VALID":
-        return f"Quote no accuracy under attack of this protocol: the measurement is not valid ({because})."
-    left = f"{100 * worst.value:.1f} % ({round(worst.value * worst.samples)} of {worst.samples})"
+        why = because if case.protocol.batch_norm == "eval" else "BatchNorm takes the batch's statistics while the attack is crafted"
+        return f"Quote no accuracy under attack of this protocol: the measurement is not valid ({why})."
+    if quoted is None or case.same_ball:
+        return _sentence(belief, worst, quoted, case.thresholds)
+    # What holds in one ball need not hold in the other.
+    number, bound = f"{100 * quoted.value:.1f} % at eps {Levels(case.quoted_eps)}", _share(case, case.within(case.quoted_eps))
+    if belief in ("MASKED", "WEAK ATTACK") and bound is not None and bound.value < quoted.value:
+        return f"Do not quote {number}: at most {_left(bound)} survive there."
+    sentence = _sentence(belief, worst, None, case.thresholds)
+    return f"At eps {Levels(case.evidence.eps)}: {sentence[0].lower()}{sentence[1:]} To judge the quoted {number}, audit that ball."
+
+
+def _sentence(belief: Belief, worst: Proportion, quoted: Proportion | None, thresholds: Thresholds) -> str:
     if belief in ("MASKED", "WEAK ATTACK"):
         number = f"{100 * quoted.value:.1f} %" if quoted and quoted.value > worst.value else "an accuracy under this attack"
-        return f"Do not quote {number}: at most {left} survive."
+        return f"Do not quote {number}: at most {_left(worst)} survive."
     if belief == "TOO FEW IMAGES":
-        return f"Quote nothing yet: audit {case.thresholds.few} images or more; at most {left} survive so far."
-    if worst.high <= case.thresholds.broken:
-        return f"Call it broken: {left} survive."
-    return f"Quote at most {left}, as an upper bound: no sign of masking was found."
+        return f"Quote nothing yet: audit {thresholds.few} images or more; at most {_left(worst)} survive so far."
+    if worst.high <= thresholds.broken:
+        return f"Call it broken: {_left(worst)} survive."
+    return f"Quote at most {_left(worst)}, as an upper bound: no sign of masking was found."
+
+
+def _left(share: Proportion) -> str:
+    return f"{100 * share.value:.1f} % ({round(share.value * share.samples)} of {share.samples})"
 
 
 def _failed(checked: list[Checked], kind: str) -> list[Checked]:
@@ -191,9 +220,16 @@ def _failed(checked: list[Checked], kind: str) -> list[Checked]:
 
 def _beside(case: Case, checked: list[Checked]) -> list[str]:
     """Return what the reader should know and what decides nothing."""
-    shown: tuple[CheckStatus, ...] = ("warn", "not run")
-    found = [
-        f"{one.check.id} {one.finding.status}: {one.check.question} {one.finding.found}" for one in checked if one.finding.status in shown
+    warned = [f"{one.check.id} warn: {one.check.question} {one.finding.found}" for one in checked if one.finding.status == "warn"]
+    not_run = ", ".join(one.check.id for one in checked if one.finding.status == "not run")
+    return [*warned, *([f"checks that did not run: {not_run}"] if not_run else []), *notes(case)]
+
+
+def notes(case: Case) -> list[str]:
+    """Return what is said beside the checks: of which balls, which attacks did not run, and whether the audit was stopped."""
+    balls = f"the quoted attack's eps is {Levels(case.quoted_eps)}, the audited one {Levels(case.evidence.eps)}"
+    return [
+        *([] if case.same_ball else [f"{balls}: V27 compares inside the first, all else is of the second"]),
+        *(f"did not run: {one.name}: {one.why}" for one in case.protocol.attacks if one.status in ("failed", "skipped")),
+        *([] if case.evidence.complete else ["the audit was stopped before its end"]),
     ]
-    found += [f"did not run: {one.name}: {one.why}" for one in case.protocol.attacks if one.status in ("failed", "skipped")]
-    return [*found, *([] if case.evidence.complete else ["the audit was stopped before its end"])]

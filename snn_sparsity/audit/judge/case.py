@@ -53,8 +53,17 @@ class Case:
     @cached_property
     def quoted(self) -> Mask | None:
         """Who is right under the quoted attack, as it returned it; None if it did not run."""
-        claims = [one for one in self.attacks("claim") if one.status == "done"]
-        return self.clean & ~fooled(claims, self.samples) if claims else None
+        return self.clean & ~fooled(self._claims, self.samples) if self._claims else None
+
+    @cached_property
+    def quoted_eps(self) -> float:
+        """Radius of the quoted attack's own ball; the audited one if it did not run."""
+        return self._claims[0].eps if self._claims else self.evidence.eps
+
+    @cached_property
+    def same_ball(self) -> bool:
+        """Whether the quoted attack's ball is the audited one."""
+        return abs(self.quoted_eps - self.evidence.eps) <= SLACK
 
     @cached_property
     def native(self) -> Mask | None:
@@ -63,9 +72,20 @@ class Case:
         return self.clean & ~fooled(ran, self.samples) if ran else None
 
     @cached_property
+    def native_in_quoted_ball(self) -> Mask | None:
+        """Who is right under the network's own gradient inside the quoted attack's ball; None if no such attack ran there."""
+        ran = [one for one in self.attacks("native", "radius") if one.eps <= self.quoted_eps + SLACK]
+        return self.clean & ~fooled(ran, self.samples) if ran else None
+
+    @cached_property
     def worst(self) -> Mask | None:
-        """Who is right under everything inside the ball, wherever it was found; None if nothing ran."""
-        inside = [one for one in self.attacks("claim", "native", "reference", "arm", "radius", "extra") if self.in_ball(one)]
+        """Who is right under everything inside the audited ball, wherever it was found; None if nothing ran."""
+        return self.within(self.evidence.eps)
+
+    def within(self, eps: float) -> Mask | None:
+        """Return who is right under everything inside a ball, wherever it was found; None if nothing ran there."""
+        ran = self.attacks("claim", "native", "reference", "arm", "radius", "extra")
+        inside = [one for one in ran if one.eps <= eps + SLACK]
         return self.clean & ~fooled(inside, self.samples) & ~seen(inside, self.samples) if inside else None
 
     @cached_property
@@ -75,14 +95,19 @@ class Case:
 
     @cached_property
     def weakness(self) -> Comparison | None:
-        """The native attacks together against the quoted one; None if either did not run."""
-        if self.quoted is None or self.native is None:
+        """The native attacks together against the quoted one, inside its ball; None if either did not run."""
+        native = self.native_in_quoted_ball
+        if self.quoted is None or native is None:
             return None
-        return paired("the native attacks", "none", self.clean, self.clean & ~self.native, self.clean & ~self.quoted)
+        return paired("the native attacks", "none", self.clean, self.clean & ~native, self.clean & ~self.quoted)
 
     def in_ball(self, one: AttackEvidence) -> bool:
         """Return whether an attack kept to the audited ball."""
         return one.eps <= self.evidence.eps + SLACK
+
+    @cached_property
+    def _claims(self) -> list[AttackEvidence]:
+        return [one for one in self.attacks("claim") if one.status == "done"]
 
     def share(self, mask: Mask) -> Proportion:
         """Return how many are right, with the 95 % interval."""

@@ -8,15 +8,25 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from snn_sparsity.audit.evidence import Evidence, ProtocolEvidence
-from snn_sparsity.audit.judge.answers import Answers, Checked, counted, judge
+from snn_sparsity.audit.judge.answers import Answers, Checked, counted, judge, notes
 from snn_sparsity.audit.judge.case import Case
 from snn_sparsity.audit.judge.checks.v12_radius import by_radius
+from snn_sparsity.audit.judge.comparisons import SLACK
 from snn_sparsity.audit.judge.statistics import Proportion
 from snn_sparsity.documents.page import markdown_text
 from snn_sparsity.runs.files import write_whole
+from snn_sparsity.units import Levels
 
 SEVERITY = {"NOT VALID": "bad", "MASKED": "bad", "WEAK ATTACK": "bad", "TOO FEW IMAGES": "doubt", "NO SIGN OF MASKING": "good"}
-ORDER = ("fail", "warn", "not run", "pass", "does not apply")
+MEANING = {
+    "NOT VALID": "The measurement itself is broken.",
+    "MASKED": "The network's own gradient misses what another attack finds at the same cost.",
+    "WEAK ATTACK": "The quoted attack misses what the network's own gradient finds.",
+    "TOO FEW IMAGES": "Chance alone could explain what was seen.",
+    "NO SIGN OF MASKING": "Nothing did significantly better than the network's own gradient. That is no proof of robustness.",
+}
+OPEN = ("fail", "warn")
+"""What a reader must see of the checks."""
 SAME = ("samples", "eps_levels", "claim", "budget")
 """Settings that must be equal for two audits to be compared."""
 
@@ -31,6 +41,7 @@ class Shown:
         answers: Its answers.
         levels: What is left without an attack, after the quoted one, after the native ones too, and after all: it never rises.
         curve: Worst case by radius in grey levels: it never rises.
+        notes: What is said beside the checks.
     """
 
     title: str
@@ -38,6 +49,7 @@ class Shown:
     answers: Answers
     levels: list[tuple[str, Proportion]]
     curve: list[tuple[int, Proportion]]
+    notes: list[str]
 
     @property
     def severity(self) -> str:
@@ -45,16 +57,31 @@ class Shown:
         return SEVERITY[self.answers.belief]
 
     @property
+    def meaning(self) -> str:
+        """The second answer in plain words."""
+        return MEANING[self.answers.belief]
+
+    @property
+    def quoted(self) -> str:
+        """The quoted attack, with its settings."""
+        return next((one.attack for one in self.protocol.attacks if one.role == "claim"), "")
+
+    @property
     def open_checks(self) -> list[Checked]:
-        """Checks that did not simply pass, what failed first."""
+        """Checks that failed or warn, what failed first."""
+        return [one for status in OPEN for one in self.answers.checks if one.finding.status == status]
+
+    @property
+    def other_checks(self) -> list[Checked]:
+        """The others, what did not run first."""
         return sorted(
-            (one for one in self.answers.checks if one.finding.status in ORDER[:3]), key=lambda one: ORDER.index(one.finding.status)
+            (one for one in self.answers.checks if one.finding.status not in OPEN), key=lambda one: one.finding.status != "not run"
         )
 
     @property
-    def passed_checks(self) -> list[Checked]:
-        """The others."""
-        return [one for one in self.answers.checks if one.finding.status in ORDER[3:]]
+    def not_run(self) -> str:
+        """The checks that did not run, by number."""
+        return ", ".join(one.check.id for one in self.other_checks if one.finding.status == "not run")
 
     @property
     def attacks(self) -> list[list[str]]:
@@ -99,13 +126,16 @@ def shown(audits: Sequence[Evidence]) -> list[Shown]:
         for name, protocol in evidence.protocols.items():
             case = Case(evidence, protocol)
             levels = [("no attack", case.clean)]
-            for label, mask in (("quoted attack", case.quoted), ("and native attacks", case.native), ("and all others", case.worst)):
+            # An attack in a larger ball is no part of what is left in this one.
+            quoted = case.quoted if case.quoted_eps <= evidence.eps + SLACK else None
+            quoted_at = "quoted attack" if case.same_ball else f"quoted attack, eps {Levels(case.quoted_eps)}"
+            for label, mask in ((quoted_at, quoted), ("and native attacks", case.native), ("and all others", case.worst)):
                 if mask is not None:
                     levels.append((label, levels[-1][1] & mask))
             found.append(
                 Shown(
                     f"{mark} {name}".strip(), protocol, judged[name], [(label, case.share(mask)) for label, mask in levels],
-                    [(round(255 * eps), share) for eps, share in by_radius(case)],
+                    [(round(255 * eps), share) for eps, share in by_radius(case)], notes(case),
                 )
             )  # fmt: skip
     return sorted(found, key=lambda one: one.protocol.space != "image")
@@ -145,13 +175,15 @@ def audit_markdown(audits: Sequence[Evidence]) -> str:
             f"## {markdown_text(one.title)}",
             f"**{markdown_text(answers.do)}**",
             f"- Accuracy under attack: {markdown_text(answers.under_attack)}\n"
-            f"- Can the quoted number be believed? {markdown_text(answers.belief)}: {markdown_text(answers.because)}\n"
-            f"- What was changed: {markdown_text(one.protocol.what)}",
+            f"- Can the quoted number be believed? {markdown_text(f'{answers.belief}: {one.meaning} {answers.because}')}\n"
+            f"- What was changed: {markdown_text(one.protocol.what)}\n"
+            f"- Quoted attack: {markdown_text(one.quoted)}",
             markdown_table(["left", "accuracy"], [[label, counted(share)] for label, share in one.levels]),
             "### Comparisons at equal cost",
             markdown_table(COMPARISONS, one.comparisons) if one.comparisons else "None were made.",
             "### Checks",
-            markdown_table(CHECKS, [_check_row(check) for check in [*one.open_checks, *one.passed_checks]]),
+            markdown_table(CHECKS, [_check_row(check) for check in [*one.open_checks, *one.other_checks]]),
+            *([markdown_list(one.notes)] if one.notes else []),
             "### Attacks",
             markdown_table(ATTACKS, one.attacks),
         ]
@@ -165,12 +197,13 @@ def audit_table(evidence: Evidence) -> str:
     """Return what the command prints: of each protocol what to do, the two answers, and what stands beside."""
     lines = list(cautions([evidence]))
     for one in shown([evidence]):
+        widest = max(len(label) for label, _ in one.levels)
         lines += [
             one.answers.do,
             f"  {one.title}: {one.protocol.what}",
             f"  accuracy under attack                {one.answers.under_attack}",
             f"  can the quoted number be believed?   {one.answers.belief}: {one.answers.because}",
-            *(f"  {label:<19}{counted(share)}" for label, share in one.levels),
+            *(f"  {label:<{widest}}  {counted(share)}" for label, share in one.levels),
             *(f"  {line}" for line in one.answers.beside),
             "",
         ]
@@ -182,6 +215,11 @@ def write_documents(folder: Path, audits: Sequence[Evidence]) -> list[Path]:
     write_whole(folder / "audit.md", audit_markdown(audits))
     write_whole(folder / "audit.html", audit_html(audits))
     return [folder / "audit.md", folder / "audit.html"]
+
+
+def markdown_list(lines: Sequence[str]) -> str:
+    """Return a list in Markdown, its lines as they are."""
+    return "\n".join(f"- {markdown_text(line)}" for line in lines)
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

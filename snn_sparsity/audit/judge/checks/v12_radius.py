@@ -2,8 +2,6 @@
 
 from snn_sparsity.audit.judge.case import Case
 from snn_sparsity.audit.judge.checks.base import NOT_MEASURED, Check, Finding, passes
-from snn_sparsity.audit.judge.comparisons import SLACK
-from snn_sparsity.audit.judge.masks import fooled
 from snn_sparsity.audit.judge.statistics import Proportion
 
 
@@ -20,14 +18,9 @@ def by_radius(case: Case) -> list[tuple[float, Proportion]]:
     """Return the worst case at each radius that was tried, from 0 up: never rising."""
     if case.worst is None:
         return []
-    ran = [one for one in case.protocol.attacks if one.role in ("radius", "claim", "native", "reference", "arm", "extra")]
-    points, left = [(0.0, case.share(case.clean))], case.clean
-    for eps in sorted({one.eps for one in ran if one.role == "radius" and one.status == "done"} | {case.evidence.eps}):
-        inside = [one for one in ran if one.eps <= eps + SLACK]
-        left = left & ~fooled(inside, case.samples)
-        left = left & case.worst if eps >= case.evidence.eps - SLACK else left
-        points.append((eps, case.share(left)))
-    return points
+    tried = {one.eps for one in case.protocol.attacks if one.role == "radius" and one.status == "done"} | {case.evidence.eps}
+    left = {eps: case.within(eps) for eps in sorted(tried)}
+    return [(0.0, case.share(case.clean)), *((eps, case.share(mask)) for eps, mask in left.items() if mask is not None)]
 
 
 CHECK = Check(

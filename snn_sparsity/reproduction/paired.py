@@ -136,3 +136,56 @@ def slope(zeros: Sequence[float], outcomes: Sequence[Sequence[bool]], groups: Se
     each = centred @ right / (centred**2).sum()
     half = Z_95 * each.std(ddof=1) / len(each) ** 0.5
     return Slope(float(each.mean()), float(each.mean() - half), float(each.mean() + half))
+
+
+class Pooled(NamedTuple):
+    """A mean difference over sets of networks that were judged on the same images.
+
+    Attributes:
+        value: In [-1,1].
+        low: Lower end of the 95 % interval.
+        high: Upper end.
+        seen: The smallest true difference that 80 % of such experiments would tell from 0.
+        sets: k.
+        images: n.
+    """
+
+    value: float
+    low: float
+    high: float
+    seen: float
+    sets: int
+    images: int
+
+
+def pooled(differences: Sequence[Sequence[float] | NDArray[np.float64]]) -> Pooled:
+    """Return the mean of differences d[k][n], with an interval that counts both other networks and other images.
+
+    ``v = var_k(mean_n d) / k + var_n(mean_k d) / n``; the interval is ``mean +- t sqrt(v)`` with Welch and Satterthwaite's degrees of
+    freedom, those of the networks where these vary more. What varies from image to image within a set counts in both terms, so that the
+    interval is rather too wide. One set has no variance between sets: its interval is about other images alone.
+
+    Args:
+        differences: k sets, each with n differences, of the same images in the same order.
+
+    Raises:
+        ValueError: If there are none, or fewer than two images.
+
+    Example:
+        >>> found = pooled([[0.0, 1.0, 0.0, 0.0], [0.0, 1.0, 1.0, 0.0]])
+        >>> found.value, found.sets, found.images
+        (0.375, 2, 4)
+    """
+    d = np.asarray(differences, dtype=float)
+    if d.ndim != 2 or not len(d) or d.shape[1] < 2:
+        raise ValueError(f"differences of shape {d.shape} are no sets of two images or more")
+    k, n = d.shape
+    parts = [(d.mean(0).var(ddof=1) / n, n - 1), *([(d.mean(1).var(ddof=1) / k, k - 1)] if k > 1 else [])]
+    variance = sum(part for part, _ in parts)
+    value = float(d.mean())
+    if variance == 0:
+        return Pooled(value, value, value, 0.0, k, n)
+    freedom = variance**2 / sum(part**2 / count for part, count in parts)
+    error = variance**0.5
+    half = float(stats.t.ppf(0.975, freedom)) * error
+    return Pooled(value, value - half, value + half, half + float(stats.t.ppf(POWER, freedom)) * error, k, n)
