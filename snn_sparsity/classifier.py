@@ -20,6 +20,7 @@ from snn_sparsity.hyperparameters import objects_to_ignore
 from snn_sparsity.measure.names import ACCURACY, ACCURACY_INTERVAL, IMAGES, LOSS, TRAIN_LOSS
 from snn_sparsity.measure.proportions import interval
 from snn_sparsity.networks.batch_norm import one_value_refused
+from snn_sparsity.networks.gpu import settle_kernels
 from snn_sparsity.networks.steps import each_step_seen
 from snn_sparsity.numerics import settle_numerics
 from snn_sparsity.objectives import CrossEntropy, Objective, TrainingStep
@@ -30,8 +31,6 @@ MOST_BETA = 1 - 2**-53
 """The largest float below 1: with 1 Adam would never forget."""
 COUNTED = (IMAGES, *ACCURACY_INTERVAL)
 """What is logged of every accuracy."""
-PLAIN_PASSES = 2
-"""Forward and backward: the passes of plain training."""
 
 
 class SpikingClassifier(LightningModule):
@@ -114,6 +113,7 @@ class SpikingClassifier(LightningModule):
         Raises:
             InputError: Naming it, if a neuron in single-step mode would take time steps for images.
         """
+        settle_kernels(spikes.device)
         functional.reset_net(self.network)
         with each_step_seen(self.network, len(spikes)):
             logits: Tensor = (self.replayed or self.network)(spikes).mean(0)
@@ -129,12 +129,13 @@ class SpikingClassifier(LightningModule):
         """
         with one_value_refused(self.network) if len(batch.labels) == 1 else nullcontext():
             loss, logged = self.objective(self.training_state(batch, batch_idx))
-        self.log(TRAIN_LOSS, loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch.labels), sync_dist=True)
-        passes = sum(self.objective.passes)
-        if passes != PLAIN_PASSES:
-            self.log("passes", passes, prog_bar=True, logger=False)
+        size = len(batch.labels)
+        # What Lightning's bar is handed is waited for at each step; ours reads it when it draws.
+        bar = getattr(self._trainer, "progress_bar_callback", None)
+        handed = bar is not None and not getattr(bar, "reads_loss", False)
+        self.log(TRAIN_LOSS, loss, on_step=True, on_epoch=True, prog_bar=handed, batch_size=size, sync_dist=True)
         for name, value in logged.items():
-            self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=len(batch.labels), sync_dist=True)
+            self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
         return loss
 
     def training_state(self, batch: SpikeBatch, batch_idx: int) -> TrainingStep:

@@ -148,9 +148,11 @@ def test_without_a_compiler_it_is_the_convolution_all_the_same(name, no_compiler
 @pytest.mark.parametrize("name", ["64", "128 to 256", "256", "512"])
 def test_one_and_two_threads_give_the_same_bits(name):
     inputs, outputs, size, kernel, stride, density = BLOCKS[name]
-    shape = sparse.Shape(37, size, size, inputs, *[(size - 1) // stride + 1] * 2, outputs, kernel, kernel, stride, stride, 1, 1)
+    shape = sparse.Shape(
+        37, size, size, inputs, *[(size - 1) // stride + 1] * 2, outputs, kernel, kernel, stride, stride, 1, 1, kernel, kernel, 0, 0
+    )
     x = spikes(37, size, size, inputs, density=density, dtype=torch.float32).detach()
-    weight = torch.randn(inputs // sparse.INPUTS, kernel, kernel, sparse.INPUTS, outputs)
+    weight = torch.randn(outputs, inputs, kernel, kernel)
     g = torch.randn(37, shape.out_rows, shape.out_columns, outputs)
     threads = torch.get_num_threads()
     try:

@@ -12,7 +12,7 @@ from torch import nn
 
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.measure.operations import holds_state, operations
-from snn_sparsity.networks import IFNeuron, SEWResNet, SpikingResNet, fused, native, sparse
+from snn_sparsity.networks import VGG, IFNeuron, SEWResNet, SpikingResNet, fused, native, normalisation, sparse
 from snn_sparsity.networks.neurons import INTEGRATE, FusedIFNode, FusedLIFNode, FusedParametricLIFNode
 from snn_sparsity.validation import InputError
 from tests.tiny import TinyDataModule, TinyNetwork
@@ -269,7 +269,7 @@ def compiling_anew():
     """Forget what was compiled, before and after."""
 
     def forget():
-        for remembered in (fused.compiled, sparse.compiled, native.warn_once):
+        for remembered in (fused.compiled, sparse.compiled, normalisation.compiled, native.warn_once):
             remembered.cache_clear()
 
     forget()
@@ -291,6 +291,20 @@ def test_without_a_compiler_spikingjelly_takes_over_with_one_line(monkeypatch, c
         IFNeuron(kernel="fused")
     assert type(IFNeuron(kernel="auto").build()) is FusedIFNode
     assert calls == []
+
+
+@pytest.mark.usefixtures("compiling_anew")
+@pytest.mark.parametrize("build", [SEWResNet, VGG])
+def test_kernels_are_compiled_when_a_network_is_built_and_not_in_a_forward_pass(build, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        native, "library", lambda source, *options, ask=native.library: (asked.append(source.name), ask(source, *options))[1]
+    )
+    network = build()
+    assert sorted(asked) == ["fused.c", "normalisation.c", "sparse.c"]
+    x = torch.randint(0, 2, (2, 2, 3, 32, 32)).float().requires_grad_()
+    torch.autograd.grad(network(x).sum(), [x, *network.parameters()])
+    assert len(asked) == 3
 
 
 @pytest.mark.usefixtures("compiling_anew")

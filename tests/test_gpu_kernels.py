@@ -8,9 +8,13 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 
+import snn_sparsity
+from snn_sparsity.attacks.targets import PlainTarget, SpikeTarget
+from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.networks import native
-from snn_sparsity.networks.gpu import KERNELS, settle_kernels
+from snn_sparsity.networks.gpu import KERNELS, _one_layer, settle_kernels
 
 pytest.importorskip("triton")
 
@@ -106,6 +110,7 @@ def selections():
     found = [importlib.import_module(f"spikingjelly._ops.{name}")._selection for name in KERNELS]
     before = [selection._requested for selection in found]
     native.warn_once.cache_clear()
+    settle_kernels.cache_clear()
     yield found
     for selection, requested in zip(found, before, strict=True):
         selection._requested = requested
@@ -120,6 +125,24 @@ def test_a_kernel_that_cannot_be_launched_gives_way_with_one_line(selections, ca
     assert {selection._requested for selection in selections} == {"torch"}
     (line,) = caplog.messages
     assert line.startswith("SpikingJelly's kernel for neurons does not run on cuda:0 (Python.h: No such file): ")
+
+
+def test_the_trial_is_made_wherever_a_classifier_runs(monkeypatch):
+    """Whoever asks: training, prediction, an attack, an audit of somebody's module."""
+    asked = []
+    for room in (snn_sparsity.classifier, snn_sparsity.attacks.targets):
+        monkeypatch.setattr(room, "settle_kernels", lambda device, room=room: asked.append((room.__name__.split(".")[1], device.type)))
+    classifier = SpikingClassifier(nn.Sequential(nn.Flatten(2), nn.Linear(12, 5)))
+    spikes = torch.zeros(3, 2, 3, 2, 2)
+    classifier(spikes)
+    SpikeTarget(classifier).logits(spikes.transpose(0, 1))
+    PlainTarget(nn.Sequential(nn.Flatten(), nn.Linear(12, 5))).logits(torch.zeros(2, 3, 2, 2))
+    assert asked == [("classifier", "cpu"), ("classifier", "cpu"), ("attacks", "cpu")]
+
+
+def test_the_trial_runs_inside_a_pass_without_gradients():
+    with torch.inference_mode():
+        _one_layer(torch.device("cpu"))
 
 
 def test_a_kernel_that_runs_is_left_alone(selections, caplog):

@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, TQDMProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from snn_sparsity.attacks import PGD
 from snn_sparsity.classifier import SpikingClassifier
@@ -21,9 +22,11 @@ from snn_sparsity.commands.refusals import REFUSED
 from snn_sparsity.data.images import ImageSet
 from snn_sparsity.data.loader import EpochLoader
 from snn_sparsity.measure.proportions import interval
+from snn_sparsity.objectives import AdversarialTraining
 from snn_sparsity.probes import AdversarialAccuracy
 from snn_sparsity.training.checkpoints import LastCheckpoint
 from snn_sparsity.training.progress import QuietProgressBar
+from snn_sparsity.training.tensorboard import TensorBoardLayout, columns
 from tests.killing import DroppingNetwork, Kill, run
 from tests.tiny import TinyDataModule, TinyNetwork
 
@@ -277,3 +280,43 @@ def test_the_bar_looks_twice_a_second_and_at_the_end(monkeypatch):
     monkeypatch.setattr("snn_sparsity.training.progress.time.monotonic", lambda: next(now))
     bar.enable()
     assert [bar._should_update(step, 5) for step in range(1, 6)] == [True, False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("bars", "handed"), [([QuietProgressBar()], False), ([TQDMProgressBar()], True), ([], False)], ids=["ours", "Lightning's", "none"]
+)
+def test_no_step_waits_for_the_loss_but_for_a_bar_that_is_handed_it(tmp_path, bars, handed):
+    """On a GPU a number handed to a bar is waited for at each step."""
+    shown = []
+
+    class Look(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            shown.append((set(trainer.progress_bar_metrics), bars[0].get_metrics(trainer, pl_module) if bars else {}))
+
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=1, limit_val_batches=0, logger=False, enable_checkpointing=False, enable_model_summary=False,
+        enable_progress_bar=bool(bars), callbacks=[*bars, Look()], default_root_dir=tmp_path, inference_mode=False,
+    )  # fmt: skip
+    model = SpikingClassifier(TinyNetwork(), objective=AdversarialTraining())
+    trainer.fit(model, datamodule=TinyDataModule(validation="test"))
+    first, metrics = shown[0]
+    assert ("train/loss_step" in first) == handed
+    if bars:
+        assert isinstance(metrics["train/loss_step"], float)
+    assert metrics.get("passes") == (4 if bars and not handed else None)
+
+
+def test_a_network_whose_attributes_are_layers_still_has_its_settings_told(tmp_path):
+    class Named(TinyNetwork):
+        def __init__(self):
+            super().__init__()
+            self.pool, self.depth = self.maxpool, torch.nn.Identity()
+
+    logger = TensorBoardLogger(tmp_path)
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=1, limit_val_batches=0, limit_train_batches=1, logger=logger, enable_checkpointing=False,
+        enable_model_summary=False, enable_progress_bar=False, callbacks=[TensorBoardLayout()], inference_mode=False,
+    )  # fmt: skip
+    trainer.fit(SpikingClassifier(Named()), datamodule=TinyDataModule(validation="test"))
+    told = columns(trainer, trainer.lightning_module)
+    assert (told["network"], told["depth"], told["pool"]) == ("Named", 0, "")

@@ -119,9 +119,9 @@ def bench(place: Place) -> Iterator[Claim]:
     work = _work(place)
     ours, plain = Project(work), Loop(work)
     precisions = ("float32", "TF32", "bf16") if place.gpu else ("float32",)
-    for size in work.batches:
-        batch = ours.batch(size)
-        for precision in precisions:
+    for precision in precisions:
+        for size in work.batches:
+            batch = ours.batch(size)
             pairs: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
                 "training step": (partial(ours.train_step, batch), partial(plain.train_step, batch.spikes, batch.labels)),
                 "clean evaluation": (partial(ours.evaluate, batch), partial(plain.evaluate, batch.spikes, batch.labels)),

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from snn_sparsity.attacks.drift import Drift, Statistics
 from snn_sparsity.encoders.base import Encoder, grey_levels
+from snn_sparsity.networks.gpu import settle_kernels
 from snn_sparsity.protocols import BatchNormMode, Space
 from snn_sparsity.validation import InputError, require_choice, require_number
 
@@ -95,6 +96,7 @@ class ImageClassifier(nn.Module):
         Raises:
             InputError: If the module returns anything else.
         """
+        settle_kernels(spikes.device)
         functional.reset_net(self.network)
         logits = self.network(spikes.squeeze(0))
         functional.reset_net(self.network)
@@ -302,8 +304,14 @@ def evaluating(classifier: nn.Module, batch_norm: BatchNormMode = "eval") -> Ite
     before = [(module, module.training) for module in classifier.modules()]
     try:
         for module, _ in before:
-            module.training = batch_norm == "batch" and isinstance(module, _BatchNorm)
+            _set_training(module, batch_norm == "batch" and isinstance(module, _BatchNorm))
         yield
     finally:
         for module, training in before:
-            module.training = training
+            _set_training(module, training)
+
+
+def _set_training(module: nn.Module, training: bool) -> None:
+    # Attacks ask for this hundreds of times, mostly of modules that are so already, and PyTorch is slow to set an attribute.
+    if module.training != training:
+        module.training = training

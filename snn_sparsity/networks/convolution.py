@@ -36,7 +36,8 @@ class SpikeConv2d(layer.Conv2d):  # type: ignore[misc]  # SpikingJelly ships no 
         """Convolve [T,N,C,H,W] in multi-step mode, [N,C,H,W] in single-step mode."""
         if not self._is_plain(x):
             return super().forward(x)
-        y: Tensor = _Convolution.apply(x.flatten(0, -4), self.weight, self.stride, self.padding)
+        maps = x.flatten(0, -4)
+        y: Tensor = _Convolution.apply(maps, self.weight, _Form.of(maps, self.weight, self.stride, self.padding))
         if self.bias is not None:
             y = y + self.bias.view(-1, 1, 1)
         return y.unflatten(0, x.shape[:-3])
@@ -57,9 +58,7 @@ class _Form(NamedTuple):
     """How one convolution of one input is computed.
 
     Attributes:
-        shape: Its sizes, with the taps that reach the map.
-        rows: Those taps.
-        columns: Those taps.
+        shape: Its sizes; the kernel is the taps that reach the map.
         stride: Of the convolution.
         padding: Of the convolution.
         lists: Whether only inputs that are not 0 are looked at.
@@ -67,8 +66,6 @@ class _Form(NamedTuple):
     """
 
     shape: sparse.Shape
-    rows: slice
-    columns: slice
     stride: Pair
     padding: Pair
     lists: bool
@@ -82,23 +79,32 @@ class _Form(NamedTuple):
         kernel = down.end - down.first, right.end - right.first
         corner = padding[0] - down.first, padding[1] - right.first
         outputs = down.outputs, right.outputs, len(weight)
-        shape = sparse.Shape(images, rows, columns, inputs, *outputs, *kernel, *stride, *corner)
+        whole = *weight.shape[2:], down.first, right.first
+        shape = sparse.Shape(images, rows, columns, inputs, *outputs, *kernel, *stride, *corner, *whole)
         # A kernel of one pixel multiplies each input once: too little work to prepare.
         several, pixels = weight[0, 0].numel() > 1, rows * columns
         lists = several and sparse.can_convolve(shape, x.dtype) and _density(x) < DENSE
         pairs = several and pixels <= FEW_PIXELS and pixels * down.outputs * right.outputs <= FEW_PAIRS
-        return _Form(shape, slice(down.first, down.end), slice(right.first, right.end), stride, padding, lists, pairs)
+        return _Form(shape, stride, padding, lists, pairs)
 
     def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.lists:
-            return _channels_first(sparse.convolve(_pixels(x), self._slices(weight), self.shape))
+            return _channels_first(sparse.convolve(_pixels(x), weight, self.shape))
         if self.pairs:
-            return self._map(_pixels(x).flatten(1) @ self._matrix(weight), self.shape.out_rows, self.shape.out_columns)
+            x, taps = _pixels(x).flatten(1, 2), self._taps(weight)
+            y = x.new_zeros(len(x), self.shape.out_rows * self.shape.out_columns, self.shape.outputs)
+            for pixel, output, tap in self._meetings():
+                y[:, output].addmm_(x[:, pixel], taps[tap].T)
+            return _channels_first(y.unflatten(1, (self.shape.out_rows, self.shape.out_columns)))
         return F.conv2d(x, weight.contiguous(memory_format=torch.channels_last), None, self.stride, self.padding)
 
     def input_gradient(self, g: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         if self.pairs:
-            return self._map(_pixels(g).flatten(1) @ self._matrix(weight).T, self.shape.rows, self.shape.columns)
+            g, taps = _pixels(g).flatten(1, 2), self._taps(weight)
+            g_x = g.new_zeros(len(g), self.shape.rows * self.shape.columns, self.shape.inputs)
+            for pixel, output, tap in self._meetings():
+                g_x[:, pixel].addmm_(g[:, output], taps[tap])
+            return _channels_first(g_x.unflatten(1, (self.shape.rows, self.shape.columns)))
         if self.shape.inputs < FEW_INPUTS and self.stride == (2, 2) and self.shape.rows % 2 == self.shape.columns % 2 == 0:
             return self._input_gradient_by_phases(g, weight)
         return self._dense_gradient(g, x, weight, of_input=True)
@@ -125,9 +131,14 @@ class _Form(NamedTuple):
 
     def weight_gradient(self, g: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         if self.lists:
-            return self._kernel(sparse.weight_gradient(_pixels(x), _pixels(g), self.shape), weight)
+            return sparse.weight_gradient(_pixels(x), _pixels(g), self.shape)
         if self.pairs:
-            return self._kernel(self._sum_of_pairs(_pixels(x).flatten(1).T @ _pixels(g).flatten(1)), weight)
+            x, g, g_weight = _pixels(x).flatten(1, 2), _pixels(g).flatten(1, 2), torch.zeros_like(weight)
+            g_taps = torch.zeros_like(self._taps(weight))
+            for pixel, output, tap in self._meetings():
+                g_taps[tap].addmm_(g[:, output].T, x[:, pixel])
+            self._kernel(g_weight).copy_(g_taps.unflatten(0, (self.shape.kernel_rows, self.shape.kernel_columns)))
+            return g_weight
         return self._dense_gradient(g, x, weight, of_input=False)
 
     def _dense_gradient(self, g: Tensor, x: Tensor, weight: Tensor, of_input: bool) -> Tensor:
@@ -135,36 +146,15 @@ class _Form(NamedTuple):
         fixed = (None, self.stride, self.padding, (1, 1), False, (0, 0), 1)
         return torch.ops.aten.convolution_backward(g, x, weight, *fixed, wanted)[0 if of_input else 1]
 
-    def _slices(self, weight: Tensor) -> Tensor:
-        """Return the weights [slices,kernel rows,kernel columns,INPUTS,outputs] that reach the map."""
-        return weight[:, :, self.rows, self.columns].unflatten(1, (-1, sparse.INPUTS)).permute(1, 3, 4, 2, 0).contiguous()
+    def _kernel(self, weight: Tensor) -> Tensor:
+        """Return the part [kernel rows,kernel columns,outputs,inputs] of a weight that reaches the map, in its memory."""
+        rows = slice(self.shape.first_row, self.shape.first_row + self.shape.kernel_rows)
+        columns = slice(self.shape.first_column, self.shape.first_column + self.shape.kernel_columns)
+        return weight[:, :, rows, columns].permute(2, 3, 0, 1)
 
     def _taps(self, weight: Tensor) -> Tensor:
-        """Return the weights [kernel rows,kernel columns,inputs,outputs] that reach the map."""
-        return weight[:, :, self.rows, self.columns].permute(2, 3, 1, 0).contiguous()
-
-    def _kernel(self, taps: Tensor, weight: Tensor) -> Tensor:
-        """Return the gradient of a weight from that of the taps that reach the map; the others have none."""
-        whole = weight.new_zeros(weight.shape)
-        whole[:, :, self.rows, self.columns] = taps.permute(3, 2, 0, 1)
-        return whole
-
-    def _matrix(self, weight: Tensor) -> Tensor:
-        """Return the convolution as a matrix from [rows * columns * inputs] to [out rows * out columns * outputs]."""
-        shape, taps = self.shape, self._taps(weight).flatten(0, 1)
-        matrix = weight.new_zeros(shape.rows * shape.columns, shape.inputs, shape.out_rows * shape.out_columns, shape.outputs)
-        for pixel, output, tap in self._meetings():
-            matrix[pixel, :, output] = taps[tap]
-        return matrix.flatten(0, 1).flatten(1)
-
-    def _sum_of_pairs(self, matrix: Tensor) -> Tensor:
-        """Return the gradient of the taps from that of the matrix made of them."""
-        shape = self.shape
-        blocks = matrix.view(shape.rows * shape.columns, shape.inputs, shape.out_rows * shape.out_columns, shape.outputs)
-        taps = matrix.new_zeros(shape.kernel_rows * shape.kernel_columns, shape.inputs, shape.outputs)
-        for pixel, output, tap in self._meetings():
-            taps[tap] += blocks[pixel, :, output]
-        return taps.unflatten(0, (shape.kernel_rows, shape.kernel_columns))
+        """Return the taps [taps,outputs,inputs] that reach the map."""
+        return self._kernel(weight).contiguous().flatten(0, 1)
 
     def _meetings(self) -> list[tuple[int, int, int]]:
         """Return which pixel meets which output through which tap."""
@@ -178,31 +168,27 @@ class _Form(NamedTuple):
                     found.append((pixel, output, row * s.kernel_columns + column))
         return found
 
-    @staticmethod
-    def _map(rows: Tensor, height: int, width: int) -> Tensor:
-        return _channels_first(rows.view(len(rows), height, width, -1))
-
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
-        return _Form.of(x, weight, stride, padding).convolve(x, weight)
+    def forward(x: Tensor, weight: Tensor, form: _Form) -> Tensor:
+        return form.convolve(x, weight)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, ctx.stride, ctx.padding = inputs
+        x, weight, ctx.form = inputs
         ctx.save_for_backward(x, weight)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
+        form: _Form = ctx.form
         (g,) = gradients
         if torch.is_grad_enabled():
-            return (*_differentiable_gradients(x, weight, g, ctx.stride, ctx.padding), None, None)
-        form = _Form.of(x, weight, ctx.stride, ctx.padding)
+            return (*_differentiable_gradients(x, weight, g, form.stride, form.padding), None)
         g_x = form.input_gradient(g, x, weight) if ctx.needs_input_grad[0] else None
         g_weight = form.weight_gradient(g, x, weight) if ctx.needs_input_grad[1] else None
-        return g_x, g_weight, None, None
+        return g_x, g_weight, None
 
 
 def _differentiable_gradients(x: Tensor, weight: Tensor, g: Tensor, stride: Pair, padding: Pair) -> list[Tensor | None]:

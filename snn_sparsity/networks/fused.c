@@ -2,7 +2,7 @@
  *
  * CHARGE, TO_INPUT, TO_STATE and, where the leak is learnt, TO_LEAK come from the compiler's command line (fused.py). */
 
-#define BLOCK 256 /* neurons whose whole history stays in the processor's cache */
+#define BLOCK 1024 /* neurons whose whole history stays in the processor's cache */
 #define MANY 32768 /* fewer elements are not worth waking threads for */
 typedef long long integer;
 

@@ -8,6 +8,7 @@ import torch
 from spikingjelly.activation_based import layer
 from torch import nn
 
+from snn_sparsity.networks import normalisation, sparse
 from snn_sparsity.networks.convolution import SpikeConv2d
 from snn_sparsity.networks.normalisation import SpikeBatchNorm2d
 
@@ -27,6 +28,9 @@ def use_spike_layers(network: nn.Module) -> None:
         >>> type(network[0]).__name__
         'SpikeConv2d'
     """
+    # Compiled here, where that was not done before: the first forward pass would wait for it.
+    sparse.compiled(torch.float32)
+    normalisation.compiled()
     for path, module in list(network.named_modules()):
         if type(module) in MADE_FOR_SPIKES:
             network.set_submodule(path, MADE_FOR_SPIKES[type(module)](module))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from spikingjelly.activation_based import functional, neuron, surrogate
@@ -88,6 +88,11 @@ class FusedNode(neuron.BaseNode):  # type: ignore[misc]  # SpikingJelly ships no
     That is in float32 on the CPU and while its surrogate is an ``ATan``; elsewhere SpikingJelly's own forward runs. Nothing else
     changes: attributes are read at each call, and states and state-dict names are the neuron's.
     """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # Compiled here, where that was not done before: the first forward pass would wait for it.
+        compiled(self._charge())
 
     def multi_step_forward(self, x_seq: Tensor) -> Tensor:
         """Return the spikes [T,...] of x [T,...]."""

@@ -26,9 +26,9 @@ typedef long long integer;
     free(parts);                                                                                \
     return 0;
 
-/* Of x - mean, and of its square. */
-int moments(const float *x, const float *mean, double *sums, integer rows, integer channels, int threads) {
-    SUM(x[i] - mean[c], (x[i] - mean[c]) * (x[i] - mean[c]))
+/* Of x, and of its square: in double the variance that follows has all of float's digits, unless it is 1e-8 of the mean's square or less. */
+int moments(const float *x, double *sums, integer rows, integer channels, int threads) {
+    SUM(x[i], (double)x[i] * x[i])
 }
 
 /* Of g, and of g (x - mean). */

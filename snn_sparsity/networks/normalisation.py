@@ -24,7 +24,9 @@ def compiled() -> ctypes.CDLL | None:
 class SpikeBatchNorm2d(layer.BatchNorm2d):  # type: ignore[misc]  # SpikingJelly ships no types
     """SpikingJelly's ``BatchNorm2d``, which keeps channels last in memory at no loss of digits.
 
-    PyTorch sums in float there. Used in training, in float32 on a CPU, on maps of more than one pixel; elsewhere it is SpikingJelly's.
+    PyTorch sums in float there. Used in training, in float32 on a CPU, on maps of more than one pixel. In eval mode, while its weights
+    want no gradient (attacks), only the backward pass is its own: a product, where PyTorch sums gradients for weights all the same.
+    Elsewhere it is SpikingJelly's.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -32,6 +34,11 @@ class SpikeBatchNorm2d(layer.BatchNorm2d):  # type: ignore[misc]  # SpikingJelly
         if not self._is_plain(x):
             return super().forward(x)
         maps = x.flatten(0, -4)
+        if self._is_fixed(x):
+            running = self.running_mean, self.running_var
+            return _FixedBatchNorm.apply(maps, self.weight, self.bias, *running, self.eps).view(x.shape)
+        if not self._is_counted(maps):
+            return super().forward(x)
         mean, variance = _mean_and_variance(maps.detach())
         self._remember(mean, variance, x.numel() // x.shape[-3])
         y: Tensor = _BatchNorm.apply(maps, self.weight, self.bias, mean, variance, self.eps)
@@ -44,12 +51,35 @@ class SpikeBatchNorm2d(layer.BatchNorm2d):  # type: ignore[misc]  # SpikingJelly
             running.copy_(self.momentum * seen.double() + (1 - self.momentum) * running.double())
 
     def _is_plain(self, x: Tensor) -> bool:
-        real = type(x) is Tensor and x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() > 0
-        usual = self.training and self.affine and self.track_running_stats and self.momentum is not None
-        if not (real and usual) or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+        if type(x) is not Tensor or x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
             return False
-        maps = x.ndim == (5 if self.step_mode == "m" else 4) and x.shape[-3] == self.num_features and x.shape[-2:].numel() > 1
-        return maps and x.flatten(0, -4).is_contiguous(memory_format=torch.channels_last) and compiled() is not None
+        fits = x.ndim == (5 if self.step_mode == "m" else 4) and x.shape[-3] == self.num_features and x.numel() > 0
+        return fits and self.affine and self.track_running_stats and x.dtype == self.weight.dtype
+
+    def _is_fixed(self, x: Tensor) -> bool:
+        """Whether only the input's gradient is wanted through what is a fixed product and sum for each channel."""
+        input_alone = x.requires_grad and torch.is_grad_enabled() and not (self.weight.requires_grad or self.bias.requires_grad)
+        return input_alone and not self.training
+
+    def _is_counted(self, maps: Tensor) -> bool:
+        usual = self.training and self.momentum is not None and maps.dtype == torch.float32 and maps.shape[-2:].numel() > 1
+        return usual and maps.is_contiguous(memory_format=torch.channels_last) and compiled() is not None
+
+
+class _FixedBatchNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float) -> Tensor:
+        return F.batch_norm(x, mean, variance, weight, bias, eps=eps)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, weight, _, _, variance, eps = inputs
+        ctx.save_for_backward(_inverse(variance, eps) * weight)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (scale,) = ctx.saved_tensors
+        return gradients[0] * scale.view(-1, 1, 1), None, None, None, None, None
 
 
 class _BatchNorm(torch.autograd.Function):
@@ -90,13 +120,12 @@ def _differentiable_gradients(x: Tensor, weight: Tensor, bias: Tensor, g: Tensor
 
 def _mean_and_variance(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return each channel's mean [C] and biased variance [C] of x [M,C,H,W]."""
-    values = x.numel() // x.shape[1]
-    mean = (_sums("moments", x, x.new_zeros(x.shape[1]))[0] / values).float()
-    return mean, _sums("moments", x, mean)[1].float() / values
+    mean, square = _sums("moments", x) * (x.shape[1] / x.numel())
+    return mean.float(), (square - mean * mean).clamp(min=0).float()
 
 
 def _inverse(variance: Tensor, eps: float) -> Tensor:
-    return (1 / (variance.double() + eps).sqrt()).float()
+    return (1 / (variance.double() + eps).sqrt()).to(variance)
 
 
 def _sums(function: str, x: Tensor, *others: Tensor) -> Tensor:

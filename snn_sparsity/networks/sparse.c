@@ -1,6 +1,7 @@
 /* Convolutions of inputs that are mostly zero, such as spikes: only what is not zero is multiplied.
  *
- * Channels last: x is [images][rows][columns][channels], y likewise, gradients of weights are [kernel rows][kernel columns][inputs][outputs].
+ * Channels last: x is [images][rows][columns][channels], y likewise. Weights and their gradients are PyTorch's: [outputs][inputs][whole
+ * rows][whole columns]; the kernel is the part of them that meets the map at some output.
  * REAL comes from the compiler's command line (sparse.py). Vectors are the compiler's own, as wide as the processor's, so that this runs on
  * any of them. Every sum has one order whatever the number of threads: outputs belong to a block of images, gradients of weights to a group
  * of inputs and outputs, and no two threads share one. */
@@ -25,6 +26,7 @@ typedef real vector __attribute__((vector_size(BYTES), aligned(sizeof(real))));
 #define WIDE (8 * LANES < 64 ? 8 * LANES : 64) /* outputs that eight registers, or 64 numbers, hold */
 #define NARROW 32
 #define SLICE 16 /* input channels that are summed up by themselves */
+#define TILE 16  /* outputs whose weights are laid out at a time */
 
 #define PIXELS 64 /* of a block of images: their inputs, outputs and a tap's weights fit into the first cache */
 #define GROUP 8   /* input channels whose gradients of weights are computed at a time */
@@ -32,6 +34,7 @@ typedef real vector __attribute__((vector_size(BYTES), aligned(sizeof(real))));
 typedef struct {
     integer images, rows, columns, inputs, out_rows, out_columns, outputs;
     integer kernel_rows, kernel_columns, row_stride, column_stride, top, left; /* top, left: padding */
+    integer whole_rows, whole_columns, first_row, first_column; /* first: of the kernel in the whole */
 } Shape;
 
 static inline integer least(integer a, integer b) { return a < b ? a : b; }
@@ -39,6 +42,28 @@ static inline integer least(integer a, integer b) { return a < b ? a : b; }
 static inline integer images_a_block(const Shape *s) {
     integer pixels = s->rows * s->columns;
     return pixels >= PIXELS ? 1 : PIXELS / pixels;
+}
+
+/* Where a tap of the kernel lies among those of the whole. */
+static inline integer place(const Shape *s, integer tap) {
+    return (s->first_row + tap / s->kernel_columns) * s->whole_columns + s->first_column + tap % s->kernel_columns;
+}
+
+/* The kernel as [slices][kernel rows][kernel columns][SLICE][outputs], or NULL without memory. */
+static real *laid_out(const Shape *s, const real *w, int threads) {
+    integer taps = s->kernel_rows * s->kernel_columns, whole = s->whole_rows * s->whole_columns;
+    real *laid = malloc(taps * s->inputs * s->outputs * sizeof *laid);
+    if (!laid) return NULL;
+    #pragma omp parallel for num_threads(threads) schedule(static)
+    for (integer first = 0; first < s->inputs; first += SLICE)
+        for (integer from = 0; from < s->outputs; from += TILE)
+            for (integer tap = 0; tap < taps; tap++)
+                for (integer c = 0; c < SLICE; c++) {
+                    const real *in = w + (from * s->inputs + first + c) * whole + place(s, tap);
+                    real *out = laid + (first * taps + tap * SLICE + c) * s->outputs + from;
+                    for (integer o = 0; o < TILE; o++) out[o] = in[o * s->inputs * whole];
+                }
+    return laid;
 }
 
 /* The channels of a pixel that are not zero, SLICE by SLICE. */
@@ -93,11 +118,13 @@ static inline __attribute__((always_inline)) void add_weights(
     for (int v = 0; v < vectors; v++) *(vector *)(y + v * LANES) += sum[v];
 }
 
-/* y = x * w with w [slices][kernel rows][kernel columns][SLICE][outputs]; inputs must be a multiple of SLICE, outputs one of NARROW. Sums are
- * taken slice by slice, within it tap by tap, which rounds as oneDNN does. Returns 0, or 1 without memory. */
+/* y = x * w; inputs must be a multiple of SLICE, outputs one of NARROW. Sums are taken slice by slice, within it tap by tap, which rounds as
+ * oneDNN does. Returns 0, or 1 without memory. */
 int forward(const Shape *s, const real *x, const real *w, real *y, int threads) {
     integer block = images_a_block(s), map = s->rows * s->columns, out_map = s->out_rows * s->out_columns, slices = s->inputs / SLICE;
     integer longest = s->kernel_rows * s->kernel_columns * SLICE;
+    real *laid = laid_out(s, w, threads);
+    if (!laid) return 1;
     int failed = 0;
     #pragma omp parallel num_threads(threads) reduction(| : failed)
     {
@@ -116,7 +143,7 @@ int forward(const Shape *s, const real *x, const real *w, real *y, int threads) 
                     const Listed *image = listed + q / out_map * map * slices;
                     integer count = join(s, image, q % out_map / s->out_columns, q % s->out_columns, slice, rows, values);
                     real *out = y + (start * out_map + q) * s->outputs;
-                    const real *weights = w + slice * longest * s->outputs;
+                    const real *weights = laid + slice * longest * s->outputs;
                     integer from = 0;
                     for (; from + WIDE <= s->outputs; from += WIDE)
                         add_weights(out + from, rows, values, count, weights + from, s->outputs, WIDE / LANES);
@@ -127,6 +154,7 @@ int forward(const Shape *s, const real *x, const real *w, real *y, int threads) 
         free(rows);
         free(values);
     }
+    free(laid);
     return failed;
 }
 
@@ -227,6 +255,20 @@ static inline __attribute__((always_inline)) void add_outputs(
     for (int v = 0; v < vectors; v++) *(vector *)(total + v * LANES) += sum[v];
 }
 
+/* Puts the sums [taps][GROUP][outputs] of a group's channels into the gradient of the weights; taps outside the kernel get 0. */
+static void put(const Shape *s, const real *sums, real *g_w, integer first, integer channels) {
+    integer taps = s->kernel_rows * s->kernel_columns, whole = s->whole_rows * s->whole_columns;
+    if (taps < whole)
+        for (integer o = 0; o < s->outputs; o++) memset(g_w + (o * s->inputs + first) * whole, 0, channels * whole * sizeof *g_w);
+    for (integer from = 0; from < s->outputs; from += TILE)
+        for (integer c = 0; c < channels; c++)
+            for (integer tap = 0; tap < taps; tap++) {
+                const real *in = sums + (tap * GROUP + c) * s->outputs + from;
+                real *out = g_w + (from * s->inputs + first + c) * whole + place(s, tap);
+                for (integer o = 0; o < TILE; o++) out[o * s->inputs * whole] = in[o];
+            }
+}
+
 /* The gradient g_w of the weights from that g of y; outputs must be a multiple of 32. Returns 0, or 1 without memory. */
 int weight_gradient(const Shape *s, const real *x, const real *g, real *g_w, int threads) {
     Plan plan = planned(s);
@@ -237,24 +279,27 @@ int weight_gradient(const Shape *s, const real *x, const real *g, real *g_w, int
     #pragma omp parallel num_threads(threads) reduction(| : failed)
     {
         Lists lists = {malloc(GROUP * plan.pixels * sizeof(int)), malloc(GROUP * (plan.classes + 1) * sizeof(int)), malloc(GROUP * plan.pixels * sizeof(real))};
-        failed = !lists.where || !lists.ends || !lists.values;
+        real *sums = malloc(plan.taps * GROUP * s->outputs * sizeof *sums);
+        failed = !lists.where || !lists.ends || !lists.values || !sums;
         #pragma omp for schedule(dynamic)
         for (integer first = 0; first < s->inputs; first += GROUP) {
             if (failed) continue;
             integer channels = least(GROUP, s->inputs - first);
-            for (integer tap = 0; tap < plan.taps; tap++) memset(g_w + (tap * s->inputs + first) * s->outputs, 0, channels * s->outputs * sizeof(real));
+            memset(sums, 0, plan.taps * GROUP * s->outputs * sizeof *sums);
             for (integer start = 0; start < s->images; start += plan.block) {
                 list_channels(s, &plan, x + start * map * s->inputs + first, least(plan.block, s->images - start), channels, lists);
                 const real *out = g + start * out_map * s->outputs;
                 for (integer from = 0; from < s->outputs; from += WIDE)
                     for (integer tap = 0; tap < plan.taps; tap++)
                         for (integer c = 0; c < channels; c++) {
-                            real *total = g_w + (tap * s->inputs + first + c) * s->outputs + from;
+                            real *total = sums + (tap * GROUP + c) * s->outputs + from;
                             if (from + WIDE <= s->outputs) add_outputs(total, &plan, &lists, c, tap, out + from, zeros, WIDE / LANES);
                             else add_outputs(total, &plan, &lists, c, tap, out + from, zeros, NARROW / LANES);
                         }
             }
+            put(s, sums, g_w, first, channels);
         }
+        free(sums);
         free(lists.where);
         free(lists.ends);
         free(lists.values);

@@ -35,6 +35,10 @@ class Shape(NamedTuple):
         column_stride: Pixels between two outputs, to the right.
         top: Padding above; below is whatever the outputs need.
         left: Padding to the left.
+        whole_rows: Of the weights, of which the kernel is the part that meets the map at some output.
+        whole_columns: Of the weights.
+        first_row: Of the kernel in the weights.
+        first_column: Of the kernel in the weights.
     """
 
     images: int
@@ -50,6 +54,10 @@ class Shape(NamedTuple):
     column_stride: int
     top: int
     left: int
+    whole_rows: int
+    whole_columns: int
+    first_row: int
+    first_column: int
 
 
 class _Shape(ctypes.Structure):
@@ -74,26 +82,26 @@ def convolve(x: Tensor, weight: Tensor, shape: Shape) -> Tensor:
 
     Args:
         x: [images,rows,columns,inputs], contiguous; entries that are 0 cost nothing.
-        weight: [inputs / INPUTS,kernel rows,kernel columns,INPUTS,outputs], contiguous.
+        weight: [outputs,inputs,whole rows,whole columns].
         shape: The sizes.
 
     Returns:
         [images,out rows,out columns,outputs].
     """
     y = x.new_empty(shape.images, shape.out_rows, shape.out_columns, shape.outputs)
-    _call("forward", shape, x, weight, y)
+    _call("forward", shape, x, weight.contiguous(), y)
     return y
 
 
 def weight_gradient(x: Tensor, g: Tensor, shape: Shape) -> Tensor:
-    """Return the gradient [kernel rows,kernel columns,inputs,outputs] of the weights.
+    """Return the gradient [outputs,inputs,whole rows,whole columns] of the weights, 0 outside the kernel.
 
     Args:
         x: As :func:`convolve` took it.
         g: [images,out rows,out columns,outputs], contiguous, the gradient of its output.
         shape: The sizes.
     """
-    g_weight = x.new_empty(shape.kernel_rows, shape.kernel_columns, shape.inputs, shape.outputs)
+    g_weight = x.new_empty(shape.outputs, shape.inputs, shape.whole_rows, shape.whole_columns)
     _call("weight_gradient", shape, x, g, g_weight)
     return g_weight
 

@@ -120,7 +120,7 @@ def _to_host(flag: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
     if not _on_gpu(flag):
         return flag, None
     host = flag.to("cpu", non_blocking=True)
-    copied = torch.cuda.Event()
+    copied = torch.cuda.Event(blocking=True)  # who waits for it sleeps, and leaves its core to others
     copied.record()
     return host, copied
 

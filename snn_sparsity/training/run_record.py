@@ -22,7 +22,6 @@ from spikingjelly.logger import logger as spikingjelly_log
 import snn_sparsity
 from snn_sparsity.data import SpikeDataModule
 from snn_sparsity.distributed import first_alone
-from snn_sparsity.networks.gpu import settle_kernels
 from snn_sparsity.numerics import numerics
 from snn_sparsity.probes.adversarial_accuracy import AdversarialAccuracy
 from snn_sparsity.probes.base import probes_of
@@ -57,12 +56,11 @@ class RunRecord(Callback):
         self.held: int | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Try the GPU's kernel, and take hold of the run that is to be trained.
+        """Take hold of the run that is to be trained.
 
         Raises:
             LiveRunError: If another process has.
         """
-        settle_kernels(trainer.strategy.root_device)
         if stage == "fit":
             first_alone(trainer, self._hold)
 

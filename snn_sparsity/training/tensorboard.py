@@ -77,16 +77,22 @@ def columns(trainer: Trainer, pl_module: LightningModule) -> dict[str, str | flo
     group = trainer.optimizers[0].param_groups[0] if trainer.optimizers else {}
     return {
         "network": type(network).__name__,
-        "depth": getattr(network, "depth", 0),
-        "pool": getattr(network, "pool", ""),
+        "depth": _given(network, "depth", 0),
+        "pool": _given(network, "pool", ""),
         "dataset": str(getattr(data, "name", type(data).__name__.removesuffix("DataModule"))),
         "encoder": type(encoder).__name__.removesuffix("Encoder"),
-        "time steps": getattr(encoder, "num_steps", 0),
+        "time steps": _given(encoder, "num_steps", 0),
         "optimizer": ", ".join(type(optimizer).__name__ for optimizer in trainer.optimizers),
         "lr": float(group.get("lr", 0)),
         "batch size": getattr(data, "batch_size", 0) * trainer.world_size * trainer.accumulate_grad_batches,
-        "seed": getattr(data, "seed", 0),
+        "seed": _given(data, "seed", 0),
     }
+
+
+def _given(owner: Any, name: str, otherwise: str | int) -> str | int:
+    """Return a setting, unless the attribute of that name is something else, such as a layer."""
+    value = getattr(owner, name, otherwise)
+    return value if isinstance(value, str | int) else otherwise
 
 
 def layout(probes: list[AdversarialAccuracy]) -> dict[str, dict[str, list[Any]]]:
