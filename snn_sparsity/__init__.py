@@ -15,7 +15,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 EXPORTS = {
-    "snn_sparsity.attacks": ("APGD", "BPDA", "EOT", "FGSM", "PGD", "SAPGD", "AnnealedPGD", "Attack", "CodeBookAscent", "Square"),
+    "snn_sparsity.attacks": ("APGD", "BPDA", "EOT", "FGSM", "PGD", "SAPGD", "AnnealedPGD", "Attack", "CodeBookAscent", "HopSkipJump",
+                             "SpikeFlips", "Square"),
     "snn_sparsity.attacks.targets": ("ImageTarget", "PlainTarget", "SpikeTarget"),
     "snn_sparsity.classifier": ("SpikingClassifier",),
     "snn_sparsity.data": ("ArrayDataModule", "CIFARDataModule", "DigitsDataModule", "ImageFolderDataModule", "SpikeBatch",

@@ -107,6 +107,21 @@ def trained(steps=30):
     return classifier, images, encoder
 
 
+def test_longer_budgets_walk_along_the_boundary_and_mix_surrogates(tmp_path):
+    classifier, images, encoder = trained()
+    budget = replace(SMALL, walk=40, mixed=2, rules=16, steps=3, queries=9, noise=1, radii=(), references=1, probes=1)
+    evidence, _ = audited(classifier, images[:2], tmp_path, protocols=("image", "spikes"), encoder=encoder, budget=budget)
+    for protocol in evidence.protocols.values():
+        arms = {one.name: one for one in protocol.attacks if one.role == "arm"}
+        assert arms["HopSkipJump, 40 queries"].family == "no gradient"
+        assert arms["MDSE, 2 steps"].family == "rules"
+        assert {"ASSG", "ASSG, triangle", "ASSG, Gaussian", "ASSG, sigmoid", "ASSG, rect"} <= arms.keys()
+        assert {name for name, one in arms.items() if one.status != "done"} == {"straight through rounding"}
+        assert protocol.harness.gap_rules == 0.0
+        assert protocol.harness.in_bounds
+        assert all(one.largest_perturbation <= one.eps + 1e-6 for one in protocol.attacks)
+
+
 # Masked on purpose -----------------------------------------------------------------------------------------------------------
 
 

@@ -63,7 +63,7 @@ def test_the_whole_bench_on_two_tiny_networks_and_again_without_auditing(tiny, t
     assert rows["shut"]["fault"] == "masked"
     assert rows["shut"]["all_images"] == "MASKED"
     assert all(row["worst"] <= row["truth"]["quoted"] for row in rows.values())
-    assert result["rates"]["choose"]["sound"] + result["rates"]["choose"]["faulty"] + result["rates"]["choose"]["between"] == 1
+    assert (result["rates"]["choose"]["honest"], result["rates"]["report"]["faulty"]) == (1, 1)
     written = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
     monkeypatch.setattr(run, "examine", lambda *_: pytest.fail("what is audited already is not audited again"))
     assert run.bench(tmp_path, images=40, subsets_=4, size=20) == table
@@ -185,10 +185,18 @@ def audited(name="a", half="choose", **counts):
 
 
 def test_rates_by_hand():
-    networks = [audited(), audited(knowing=100), audited(knowing=289)]
-    answers = [["NO SIGN OF MASKING"] * 3 + ["MASKED"], ["MASKED"] * 2 + ["WEAK ATTACK"] * 2, ["MASKED"] * 4]
-    # Sound: one of four accused. Masked: two of four missed. In between: never wrong, and the only one that always says the same.
-    assert rates(networks, answers) == Rates(false=0.25, missed=0.5, stable=1 / 3, same=(0.75 + 0.5 + 1) / 3)
+    networks = [audited(), audited(knowing=100), audited(knowing=289), audited(quoted=400)]
+    answers = [
+        ["NO SIGN OF MASKING"] * 3 + ["MASKED"],
+        ["MASKED"] * 2 + ["WEAK ATTACK"] * 2,
+        ["MASKED"] * 4,
+        ["WEAK ATTACK", "MASKED", "NO SIGN OF MASKING", "NO SIGN OF MASKING"],
+    ]
+    # Honest are the first and the last: one answer of four each accuses falsely. Faulty are the second, missed twice, and the last, missed
+    # three times. The third is in between: nothing is held against an answer, and it alone always gets the same.
+    assert rates(networks, answers) == Rates(
+        honest=2, false=0.25, faulty=2, missed=(0.5 + 0.75) / 2, stable=0.25, same=(0.75 + 0.5 + 1 + 0.5) / 4
+    )  # fmt: skip
 
 
 def test_the_thresholds_that_are_chosen_accuse_nobody_and_miss_nothing():

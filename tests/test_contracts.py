@@ -13,7 +13,7 @@ from lightning import Callback, Trainer
 from torch import nn
 
 import snn_sparsity
-from snn_sparsity.attacks import PGD, Attack, RayS, Square, Swap, Transfer
+from snn_sparsity.attacks import PGD, Attack, HopSkipJump, RandomFlips, RayS, Square, Swap, Transfer
 from snn_sparsity.attacks.metering import Meter, Metered
 from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
 from snn_sparsity.batch import SpikeBatch
@@ -196,7 +196,7 @@ def test_attack_costs_what_it_says(kind):
     attack(Metered(target, meter), x, meter.labels, torch.Generator().manual_seed(3))
     allowed = tuple(6 * count for count in attack.passes)
     assert (meter.forwards, meter.backwards) <= allowed
-    if kind not in (Square, RayS):  # they drop images already broken
+    if kind not in (Square, RayS, HopSkipJump, RandomFlips):  # they drop images already broken
         assert (meter.forwards, meter.backwards) == allowed
 
 

@@ -279,6 +279,8 @@ def test_masking_comes_before_weakness():
     [
         Harness(deterministic=False, gap_repeat=0.5),
         Harness(gap_batch=0.01),
+        Harness(gap_batch=0.0, gap_state=0.01),
+        Harness(gap_batch=0.0, gap_state=float("nan")),
         Harness(gap_judge=0.5, state_unchanged=True),
         Harness(state_unchanged=False),
         Harness(gap_judge=0.0, gap_rules=1e-3, state_unchanged=True),

@@ -23,6 +23,10 @@ MOST_FALSE, MOST_MISSED, STABLE = 0.05, 0.10, 0.95
 """What the issue asks for: false accusations, misses, and the same words in so many of the subsets."""
 
 
+ACCUSATIONS: set[Belief] = {"NOT VALID", "MASKED", "WEAK ATTACK"}
+FAULTS = ("masked", "weak", "not valid")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Audited:
     """A network that has been audited.
@@ -88,35 +92,37 @@ class Rates:
     """How often answers are right.
 
     Attributes:
-        false: Share of the answers about sound networks that accuse them.
+        honest: Networks that hide nothing and are measured soundly.
+        false: Share of the answers about honest networks that accuse them of what is not true.
+        faulty: Networks that are masked, quoted too high, or not valid.
         missed: Share of the answers about faulty networks that do not name the fault.
         stable: Share of networks with the same words in 95 % of the subsets.
         same: Mean share of the subsets with a network's most frequent words.
     """
 
+    honest: int
     false: float
+    faulty: int
     missed: float
     stable: float
     same: float
 
 
 def rates(audited: Sequence[Audited], answers: Sequence[Sequence[Belief]]) -> Rates:
-    """Return the rates of the answers about some networks, by network and subset; networks between sound and faulty count for stability.
+    """Return the rates of the answers about some networks, by network and subset; those of which nothing is held wrong count for stability.
 
     Example:
         >>> rates([], [])
-        Rates(false=0.0, missed=0.0, stable=1.0, same=1.0)
+        Rates(honest=0, false=0.0, faulty=0, missed=0.0, stable=1.0, same=1.0)
     """
-    wrong = [sum(word not in one.truth.accepted for word in said) / len(said) for one, said in zip(audited, answers, strict=True)]
-    false = [share for one, share in zip(audited, wrong, strict=True) if one.truth.fault == "none"]
-    missed = [share for one, share in zip(audited, wrong, strict=True) if one.truth.fault in ("masked", "weak", "not valid")]
+    together = list(zip(audited, answers, strict=True))
+    false = [_share(said, ACCUSATIONS - one.truth.accepted) for one, said in together if one.truth.honest]
+    missed = [1 - _share(said, one.truth.accepted) for one, said in together if one.truth.fault in FAULTS]
     same = [modal(said)[1] for said in answers]
     return Rates(
-        false=_mean(false, 0.0),
-        missed=_mean(missed, 0.0),
-        stable=_mean([float(share >= STABLE) for share in same], 1.0),
-        same=_mean(same, 1.0),
-    )
+        honest=len(false), false=_mean(false, 0.0), faulty=len(missed), missed=_mean(missed, 0.0),
+        stable=_mean([float(share >= STABLE) for share in same], 1.0), same=_mean(same, 1.0),
+    )  # fmt: skip
 
 
 def modal(said: Sequence[Belief]) -> tuple[Belief, float]:
@@ -154,6 +160,10 @@ def choose(audited: Sequence[Audited], seen: Sequence[Sequence[Seen]]) -> tuple[
         )  # fmt: skip
 
     return min(good, key=badness)[0], tried
+
+
+def _share(said: Sequence[Belief], words: set[Belief]) -> float:
+    return sum(word in words for word in said) / len(said)
 
 
 def _mean(values: Sequence[float], empty: float) -> float:

@@ -6,11 +6,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.audit_bench.rejudge import PROTOCOL, Audited, choose, look, modal, rates, subsets
-from snn_sparsity.audit.judge.answers import Answers, judge
+from benchmarks.audit_bench.rejudge import PROTOCOL, Audited, Rates, choose, look, modal, rates, subsets
+from snn_sparsity.audit.judge.answers import Answers, Belief, judge
 from snn_sparsity.audit.judge.thresholds import CALIBRATED
 
-FAULTS = ("masked", "weak", "not valid", "between", "none")
+TRUTHS = ("masked", "weak", "not valid", "between", "none")
 FEWER = (16, 32, 64, 128)
 """Smaller subsets, to see what few images say."""
 
@@ -34,7 +34,7 @@ def calibrated(audited: Sequence[Audited], count: int, size: int) -> dict[str, A
         "size": size,
         "chosen": asdict(chosen),
         "in_use": asdict(CALIBRATED),
-        "rates": {half: _rates(audited, beliefs, half) for half in ("choose", "report")},
+        "rates": {half: asdict(_rates(audited, beliefs, half)) for half in ("choose", "report")},
         "networks": [_row(one, of_it) for one, of_it in zip(audited, said, strict=True)],
         "checks": _checks(audited),
         "fewer": {few: _fewer(audited, few, max(count // 10, 1)) for few in FEWER if few < size},
@@ -47,13 +47,9 @@ def judged(audited: Audited, places: Sequence[Sequence[int]]) -> list[Answers]:
     return [judge(audited.evidence.of(of_it))[PROTOCOL] for of_it in places]
 
 
-def _rates(audited: Sequence[Audited], beliefs: Sequence[Sequence[Any]], half: str) -> dict[str, Any]:
+def _rates(audited: Sequence[Audited], beliefs: Sequence[Sequence[Belief]], half: str) -> Rates:
     places = [place for place, one in enumerate(audited) if one.half == half]
-    networks = [audited[place] for place in places]
-    faults = [one.truth.fault for one in networks]
-    counts = {"sound": faults.count("none"), "between": faults.count("between")}
-    counts["faulty"] = len(faults) - sum(counts.values())
-    return asdict(rates(networks, [beliefs[place] for place in places])) | counts
+    return rates([audited[place] for place in places], [beliefs[place] for place in places])
 
 
 def _row(one: Audited, said: Sequence[Answers]) -> dict[str, Any]:
@@ -80,18 +76,12 @@ def _checks(audited: Sequence[Audited]) -> dict[str, dict[str, list[int]]]:
     return found
 
 
-def _fewer(audited: Sequence[Audited], size: int, count: int) -> dict[str, float]:
-    """Return how often few images accuse a sound network, name a fault, and say that they are too few."""
-    false, named, few = [], [], []
-    for one in audited:
-        words = [answers.belief for answers in judged(one, subsets(len(one.evidence.labels), size, count))]
-        few.append(words.count("TOO FEW IMAGES") / count)
-        accused = sum(word in ("MASKED", "WEAK ATTACK", "NOT VALID") and word not in one.truth.accepted for word in words) / count
-        if one.truth.fault == "none":
-            false.append(accused)
-        elif one.truth.fault != "between":
-            named.append(sum(word in one.truth.accepted for word in words) / count)
-    return {name: sum(shares) / max(len(shares), 1) for name, shares in (("false", false), ("named", named), ("too_few", few))}
+def _fewer(audited: Sequence[Audited], size: int, count: int) -> dict[str, Any]:
+    """Return how often few images accuse an honest network falsely, name a fault, and are said to be too few."""
+    said = [[answers.belief for answers in judged(one, subsets(len(one.evidence.labels), size, count))] for one in audited]
+    found = rates(audited, said)
+    few = sum(words.count("TOO FEW IMAGES") for words in said) / sum(map(len, said))
+    return {"false": found.false, "named": 1 - found.missed, "too_few": few}
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -100,10 +90,10 @@ def markdown(result: dict[str, Any]) -> str:
     parts = [
         f"Each network was audited on {audited} images and judged on {result['subsets']} random subsets of {result['size']}.",
         _table(
-            ["half", "sound", "faulty", "between", "false accusations", "misses", "networks with the same words in 95 %", "same words"],
+            ["half", "honest", "false accusations", "faulty", "misses", "networks with the same words in 95 %", "same words"],
             [
-                ["thresholds chosen on it" if half == "choose" else "reported", found["sound"], found["faulty"], found["between"],
-                 *(_percent(found[name]) for name in ("false", "missed", "stable", "same"))]
+                ["thresholds chosen on it" if half == "choose" else "reported", found["honest"], _percent(found["false"]), found["faulty"],
+                 *(_percent(found[name]) for name in ("missed", "stable", "same"))]
                 for half, found in result["rates"].items()
             ],
         ),
@@ -115,14 +105,14 @@ def markdown(result: dict[str, Any]) -> str:
         ),
         "Fewer images, by the thresholds in use.",
         _table(
-            ["images", "sound networks accused", "faults named", "TOO FEW IMAGES"],
+            ["images", "honest networks accused falsely", "faults named", "TOO FEW IMAGES"],
             [[few, *(_percent(found[name]) for name in ("false", "named", "too_few"))] for few, found in result["fewer"].items()],
         ),
         "How many networks each check fails or warns about, of those that it was measured on, by what is true of them.",
         _table(
-            ["check", *FAULTS],
+            ["check", *TRUTHS],
             [
-                [check, *("{} of {}".format(*counts.get(fault, [0, 0])) for fault in FAULTS)]
+                [check, *("{} of {}".format(*counts.get(fault, [0, 0])) for fault in TRUTHS)]
                 for check, counts in result["checks"].items()
             ],
         ),

@@ -87,6 +87,11 @@ class Truth:
         }
         return right[self.fault]
 
+    @property
+    def honest(self) -> bool:
+        """Whether nothing hides and the measurement is sound: whatever else is true of it, to call it masked or not valid is false."""
+        return self.fault in ("none", "weak") or (self.fault == "between" and self.hidden <= HIDDEN[0])
+
 
 def measure(kind: Kind, built: Built, images: Digits) -> Truth:
     """Return what is true of a trained network on these images."""

@@ -7,6 +7,9 @@ from snn_sparsity.attacks.bpda import BPDA
 from snn_sparsity.attacks.codebook import CodeBookAscent
 from snn_sparsity.attacks.eot import EOT
 from snn_sparsity.attacks.fgsm import FGSM
+from snn_sparsity.attacks.flips import RandomFlips, SpikeFlips
+from snn_sparsity.attacks.hopskipjump import HopSkipJump
+from snn_sparsity.attacks.mdse import MDSE
 from snn_sparsity.attacks.noise import Noise
 from snn_sparsity.attacks.pgd import PGD
 from snn_sparsity.attacks.rays import RayS
@@ -21,14 +24,18 @@ __all__ = [
     "BPDA",
     "EOT",
     "FGSM",
+    "MDSE",
     "PGD",
     "SAPGD",
     "SPSA",
     "AnnealedPGD",
     "Attack",
     "CodeBookAscent",
+    "HopSkipJump",
     "Noise",
+    "RandomFlips",
     "RayS",
+    "SpikeFlips",
     "Square",
     "Swap",
     "Target",

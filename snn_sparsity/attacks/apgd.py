@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from snn_sparsity.attacks.base import LOSSES, Attack, BestSoFar, Loss, Passes, Target, input_gradient, project, uniform_noise
+from snn_sparsity.attacks.base import LOSSES, Attack, BestSoFar, Loss, Passes, Target, beside, input_gradient, project, uniform_noise
 from snn_sparsity.validation import InputError, require_choice, require_number
 
 
@@ -170,8 +170,3 @@ def touching_noise(x: Tensor, generator: torch.Generator | None) -> Tensor:
     """Draw noise of the shape of x whose largest absolute value is 1 in each sample."""
     noise = uniform_noise(x, 1.0, generator)
     return noise / (beside(noise.flatten(1).abs().amax(1), x) + 1e-12)
-
-
-def beside(values: Tensor, x: Tensor) -> Tensor:
-    """Return values [N] as [N,1,...], to go with x [N,...]."""
-    return values.view(-1, *[1] * (x.ndim - 1))

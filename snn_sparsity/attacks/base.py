@@ -183,6 +183,11 @@ def project(x_adv: Tensor, x: Tensor, eps: float, bounds: tuple[float, float]) -
     return torch.minimum(torch.maximum(x_adv, x - eps), x + eps).clamp(*bounds)
 
 
+def beside(values: Tensor, x: Tensor) -> Tensor:
+    """Return values [N] as [N,1,...], to go with x [N,...]."""
+    return values.view(-1, *[1] * (x.ndim - 1))
+
+
 def uniform_noise(x: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
     """Draw noise uniform in [-eps, eps], of the shape of x, without touching the global random state.
 

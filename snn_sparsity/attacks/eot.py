@@ -89,5 +89,5 @@ class Drawn(WrappedTarget):
         The mean is that of the logits, as ``input_gradient`` returns it, so that margins of both kinds of look can be compared.
         Mean log-probabilities would rank alike: they differ from it by one number for each sample.
         """
-        draws = torch.stack([self.target.logits(x) for _ in range(self.draws)])
+        draws = torch.stack([self.target.logits(x) for _ in range(self.draws)]).flatten(0, -3)
         return draws if x.requires_grad else draws.mean(0)

@@ -6,7 +6,7 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from snn_sparsity.attacks.base import Attack, Passes, Target, whole_levels
+from snn_sparsity.attacks.base import Attack, Passes, Target, beside, whole_levels
 from snn_sparsity.validation import require_number
 
 TOLERANCE = 1e-3
@@ -110,7 +110,7 @@ class _Search:
 
     def along(self, x: Tensor, directions: Tensor, radii: Tensor) -> Tensor:
         """Return x moved by a radius each; images by whole grey levels."""
-        radii = radii.view(-1, *[1] * (x.ndim - 1))
+        radii = beside(radii, x)
         if self.share is not None:
             # A whole number of levels must stay that, whatever it was rounded to.
             radii = (255 * radii + 0.001 + 0.998 * self.share).floor() / 255

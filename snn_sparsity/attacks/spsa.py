@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from snn_sparsity.attacks.base import LOSSES, Attack, BestSoFar, LossName, Passes, Target, project, random_corners
+from snn_sparsity.attacks.base import LOSSES, Attack, BestSoFar, LossName, Passes, Target, beside, project, random_corners
 from snn_sparsity.validation import require_choice, require_number
 
 
@@ -61,7 +61,7 @@ class SPSA(Attack):
                     signs = random_corners(x, 1.0, generator)
                     ends = [(x_adv + side * self.width * signs).clamp(*target.bounds) for side in (1, -1)]
                     up, down = (measure(target.logits(end), labels) for end in ends)
-                    slope += (up - down).view(-1, *[1] * (x.ndim - 1)) * signs
+                    slope += beside(up - down, x) * signs
                 x_adv = project(x_adv + self.alpha * slope.sign(), x, self.eps, target.bounds)
                 best.update(x_adv, target.logits(x_adv), labels)
         return best.x

@@ -84,7 +84,8 @@ class Harness:
     Attributes:
         deterministic: Whether repeated passes predict the same.
         gap_repeat: Largest distance of normalised logits between repeated passes.
-        gap_batch: Largest difference of an image's logits alone, in a batch and after other calls.
+        gap_batch: Largest difference of an image's logits alone and in a batch; not measured of a random network.
+        gap_state: Largest difference of an image's logits before and after other calls, with the same random draws.
         gap_judge: Largest difference between what is attacked and what is judged.
         gap_rules: Largest change of a logit by a backward rule.
         state_unchanged: Whether weights, buffers and random state were left alone.
@@ -99,6 +100,7 @@ class Harness:
     deterministic: bool | None = None
     gap_repeat: float | None = None
     gap_batch: float | None = None
+    gap_state: float | None = None
     gap_judge: float | None = None
     gap_rules: float | None = None
     state_unchanged: bool | None = None

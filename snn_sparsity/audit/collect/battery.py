@@ -5,7 +5,22 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from snn_sparsity.attacks import APGD, BPDA, EOT, FGSM, PGD, SAPGD, SPSA, AnnealedPGD, CodeBookAscent, Noise, RayS, Square
+from snn_sparsity.attacks import (
+    APGD,
+    BPDA,
+    EOT,
+    FGSM,
+    MDSE,
+    PGD,
+    SAPGD,
+    SPSA,
+    AnnealedPGD,
+    CodeBookAscent,
+    HopSkipJump,
+    Noise,
+    RayS,
+    Square,
+)
 from snn_sparsity.attacks.base import Attack, LossName
 from snn_sparsity.audit.evidence import Family, Role
 from snn_sparsity.gradient_rules import (
@@ -51,6 +66,8 @@ class Budget:
         probes: Images of the costlier diagnostics.
         planted: Images with a planted example: a thousand forward passes each, and an attack.
         draws: Of a random network that an attack averages over.
+        walk: Queries of HopSkipJump; 0 leaves it out.
+        mixed: Steps of MDSE over five surrogates; 0 leaves it out.
     """
 
     samples: int
@@ -65,12 +82,14 @@ class Budget:
     probes: int
     planted: int
     draws: int
+    walk: int = 0
+    mixed: int = 0
 
 
 BUDGETS: dict[BudgetName, Budget] = {
     "quick": Budget(256, 10, 1, 4, 0, 10, 150, (32, 128, 255), 5, 8, 0, 5),
-    "standard": Budget(256, 50, 3, 8, 3, 50, 1000, (2, 4, 16, 32, 64, 128, 255), 8, 32, 64, 10),
-    "full": Budget(1000, 100, 10, 12, 9, 100, 5000, (1, 2, 4, 16, 32, 64, 128, 255), 12, 64, 64, 20),
+    "standard": Budget(256, 50, 3, 8, 3, 50, 1000, (2, 4, 16, 32, 64, 128, 255), 10, 32, 64, 10, 1000, 20),
+    "full": Budget(1000, 100, 10, 12, 9, 100, 5000, (1, 2, 4, 16, 32, 64, 128, 255), 16, 64, 64, 20, 5000, 40),
 }
 
 # In the order of what they gained most often (docs/audit.md): a small budget runs the first ones.
@@ -83,6 +102,10 @@ RULES: dict[str, GradientRule] = {
     "PDSG": PDSG(),
     "triangle": SurrogateShape("triangle", 1.0),
     "BPTR": BPTR(),
+    "ASSG, triangle": ASSG("triangle"),
+    "ASSG, Gaussian": ASSG("gaussian"),
+    "ASSG, sigmoid": ASSG("sigmoid"),
+    "ASSG, rect": ASSG("rect"),
     "ATan, alpha 4": SurrogateShape("atan", 4.0),
     "sigmoid": SurrogateShape("sigmoid", 4.0),
     "Gaussian": SurrogateShape("gaussian", 2.0),
@@ -147,9 +170,9 @@ class Battery:
         """Whether code-book ascent is the attack with the network's own gradient."""
         return self.image and self.facts.coded
 
-    def host(self, loss: LossName = "margin", eps: float | None = None, longer: int = 1) -> Attack:
+    def host(self, loss: LossName = "margin", eps: float | None = None, steps: int | None = None) -> Attack:
         """Return the native attack that arms change one thing of, from a random start."""
-        eps, steps = self.eps if eps is None else eps, longer * self.budget.steps
+        eps, steps = self.eps if eps is None else eps, steps or self.budget.steps
         if self.coded:
             return CodeBookAscent(eps=eps, steps=steps, loss=loss, random_start=True)
         return PGD(eps=eps, alpha=step_length(eps, steps), steps=steps, loss=loss)
@@ -210,6 +233,8 @@ class Battery:
         if self.facts.random:
             found.append((f"mean of {self.budget.draws} draws", self._averaged(host), "averaging"))
         found += [(name, self._averaged(BPDA(host, rule, eps=eps)), "rules") for name, rule in self.rules().items()]
+        if self.facts.spiking and self.budget.mixed:
+            found.append((f"MDSE, {self.budget.mixed} steps", self._averaged(MDSE(self.host(steps=self.budget.mixed), eps=eps)), "rules"))
         if self.coded:
             steps = self.budget.steps
             annealed = AnnealedPGD(eps=eps, alpha=step_length(eps, steps), steps=steps, random_start=True, loss="margin")
@@ -223,6 +248,8 @@ class Battery:
         if self.coded:
             yield f"Square on grey levels, {queries} queries", Square(eps=self.eps, queries=queries, lattice=True), family
         yield f"RayS, {queries} queries", RayS(eps=self.eps, queries=queries), family
+        if self.budget.walk:
+            yield f"HopSkipJump, {self.budget.walk} queries", HopSkipJump(eps=self.eps, queries=self.budget.walk), family
         directions = 8
         spsa = SPSA(eps=self.eps, steps=max(queries // (2 * directions + 1), 1), directions=directions, alpha=step_length(self.eps, 5))
         yield f"SPSA, {spsa.passes.forwards} queries", spsa, family

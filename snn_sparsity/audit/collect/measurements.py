@@ -87,7 +87,7 @@ class Measurements:
         if not work.budget.planted:
             raise InputError("this budget plants none: a thousand forward passes for each image")
         attacks = {
-            "found": battery.host(longer=2 if battery.coded else 1),
+            "found": battery.host(steps=(1 + battery.coded) * work.budget.steps),
             "found_by_noise": protocol.noise(work.eps, work.budget.noise),
         }
         units = POINTS + sum(map(cost, attacks.values()))
