@@ -27,8 +27,9 @@ test: setup ## Run the test suite
 test-full: setup ## Run the long tests that `make test` leaves out
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m long
 
-bench: setup ## Time everything against a plain SpikingJelly loop (8 minutes on two cores)
+bench: setup ## Time everything against a plain SpikingJelly loop, and put it into docs/performance.md (10 minutes on two cores)
 	$(BIN)/python -m benchmarks.run --device cpu
+	$(BIN)/python -m benchmarks.table benchmarks/results/cpu.json docs/performance.md
 
 bench-gpu: setup ## The same on a GPU
 	$(BIN)/python -m benchmarks.run --device cuda

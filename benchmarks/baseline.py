@@ -6,6 +6,7 @@ Images come one by one through a DataLoader, neurons and convolutions are the li
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,11 +48,16 @@ class Loop:
         self.encoder = encoding.WeightedPhaseEncoder(BITS)
         torch.manual_seed(0)
         builder = {18: sew_resnet.sew_resnet18, 34: sew_resnet.sew_resnet34}[work.depth]
-        node = {"spiking_neuron": neuron.IFNode, "surrogate_function": surrogate.ATan(), "detach_reset": True}
+        node = {"spiking_neuron": self.spiking_neuron, "surrogate_function": surrogate.ATan(), "detach_reset": True}
         self.network: nn.Module = builder(num_classes=10, cnf="ADD", **node)
         functional.set_step_mode(self.network, "m")
         self.network.to(work.device)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-3, weight_decay=1e-3)
+
+    @staticmethod
+    def spiking_neuron(**settings: Any) -> nn.Module:
+        """Return a layer of neurons."""
+        return neuron.IFNode(**settings)
 
     def arms(self) -> dict[str, Arm]:
         """Return what is timed."""

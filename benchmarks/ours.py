@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from lightning import Callback, Trainer
+from torch import nn
 
 from benchmarks.floors import convolutions, copy
 from benchmarks.work import EPS, STEP_LENGTH, STEPS, Work, wear
@@ -23,9 +24,10 @@ from snn_sparsity.distributed import Meeting
 from snn_sparsity.encoders import PhaseEncoder
 from snn_sparsity.networks import SEWResNet
 from snn_sparsity.probes import AdversarialAccuracy, GradientSparsity, Probe, ProbeContext, SparsityOrigin, SurrogateSaturation
-from snn_sparsity.probes.base import undisturbed
+from snn_sparsity.probes.undisturbed import undisturbed
 
 PROBED = 48
+DENSITIES = (0.02, 0.1, 0.2, 0.3, 0.4, 0.6)
 Arm = Callable[[], float | None]
 
 
@@ -70,6 +72,7 @@ class Project:
         torch.manual_seed(0)
         self.encoder = PhaseEncoder(num_steps=work.time_steps).to(work.device)
         self.classifier = SpikingClassifier(SEWResNet(depth=work.depth)).to(work.device)  # type: ignore[arg-type]
+        self.network: nn.Module = self.classifier.network
         self.optimizer = self.classifier.configure_optimizers()
 
     def arms(self) -> dict[str, Arm]:
@@ -90,9 +93,10 @@ class Project:
     def _floors(self) -> dict[str, Arm]:
         spikes = self.batch(self.work.batches[0]).spikes
         return {
-            "floor: convolutions, batch 16": convolutions(self.classifier.network, spikes, dense=True),
-            "floor: convolutions on spikes, batch 16": convolutions(self.classifier.network, spikes),
+            "floor: convolutions, batch 16": convolutions(self.network, spikes, dense=True),
+            "floor: convolutions on spikes, batch 16": convolutions(self.network, spikes),
             "floor: copy": copy(self.work.device),
+            **{f"density: {density}": convolutions(self.network, spikes, density=density) for density in DENSITIES},
         }
 
     def _growth(self) -> dict[str, Arm]:
@@ -108,7 +112,7 @@ class Project:
     def wear(self) -> None:
         """Bring weights and optimiser to where L2 decay takes them in an epoch."""
         self.train_step(self.batch(self.work.batches[0]))
-        wear(self.classifier.network, self.optimizer)
+        wear(self.network, self.optimizer)
 
     def train_step(self, batch: SpikeBatch) -> None:
         """Train on a batch."""

@@ -1,10 +1,12 @@
 """The work that both sides do: sizes, images, attacks."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from snn_sparsity.data.digits import DigitsDataModule
 from snn_sparsity.measure.reachability import reachability
 
 EPS, STEP_LENGTH, STEPS = 8 / 255, 0.01, 7
@@ -26,6 +28,7 @@ class Work:
         scale: The epoch has the paper's 50,000 and 10,000 images divided by this.
         depth: Of the SEW-ResNet.
         time_steps: T.
+        pictures: What the images are: ``random`` pixels, or handwritten ``digits``.
     """
 
     device: str = "cpu"
@@ -35,6 +38,7 @@ class Work:
     scale: int = 800
     depth: int = 18
     time_steps: int = 10
+    pictures: Literal["random", "digits"] = "random"
 
     @property
     def epoch_train(self) -> int:
@@ -47,7 +51,10 @@ class Work:
         return PAPER_TEST // self.scale
 
     def images(self, count: int) -> tuple[Tensor, Tensor]:
-        """Return random images [count,3,32,32] uint8 and labels, the same on both sides."""
+        """Return images [count,3,32,32] uint8 and labels, the same on all sides."""
+        if self.pictures == "digits":
+            digits = DigitsDataModule().load().train.select(torch.arange(count))
+            return digits.images, digits.labels
         generator = torch.Generator().manual_seed(count)
         images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator)
         return images, torch.randint(0, 10, (count,), generator=generator)

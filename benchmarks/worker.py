@@ -7,13 +7,14 @@ import time
 import warnings
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Literal
 
 import torch
 
 from benchmarks.work import Work
 
-Side = Literal["baseline", "ours"]
+Side = Literal["baseline", "published", "ours"]
 Arm = Callable[[], float | None]
 PEAK = "peak memory"
 
@@ -25,12 +26,13 @@ class Worker:
         side: Whose code runs.
         work: How much.
         worn: Whether weights and optimiser are first brought to where an epoch of L2 decay takes them.
+        weights: State dict of the network; None leaves it untrained.
     """
 
-    def __init__(self, side: Side, work: Work, worn: bool = False) -> None:
+    def __init__(self, side: Side, work: Work, worn: bool = False, weights: Path | None = None) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, there = context.Pipe()
-        self._process = context.Process(target=_serve, args=(there, side, work, worn), daemon=True)
+        self._process = context.Process(target=_serve, args=(there, side, work, worn, weights), daemon=True)
         self._process.start()
         there.close()
         self.arms: list[str] = self._connection.recv()
@@ -49,10 +51,10 @@ class Worker:
         self._process.join()
 
 
-def _serve(connection: Connection, side: Side, work: Work, worn: bool) -> None:
+def _serve(connection: Connection, side: Side, work: Work, worn: bool, weights: Path | None) -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    arms = _arms(side, work, worn)
+    arms = _arms(side, work, worn, weights)
     start = _peak(work.device)
     connection.send(list(arms))
     while True:
@@ -66,14 +68,18 @@ def _serve(connection: Connection, side: Side, work: Work, worn: bool) -> None:
             connection.send(error)
 
 
-def _arms(side: Side, work: Work, worn: bool) -> dict[str, Arm]:
+def _arms(side: Side, work: Work, worn: bool, weights: Path | None) -> dict[str, Arm]:
     if side == "baseline":
         from benchmarks.baseline import Loop as Party
+    elif side == "published":
+        from benchmarks.published import PublishedLoop as Party
     else:
         # As the command line does, before PyTorch starts its threads.
         torch.set_flush_denormal(True)
         from benchmarks.ours import Project as Party
     party = Party(work)
+    if weights:
+        party.network.load_state_dict(torch.load(weights))
     if worn:
         party.wear()
     return party.arms()

@@ -19,9 +19,9 @@ from snn_sparsity.gradient_rules.base import GradientRule
 from snn_sparsity.hyperparameters import objects_to_ignore
 from snn_sparsity.measure.names import ACCURACY, ACCURACY_INTERVAL, IMAGES, LOSS, TRAIN_LOSS
 from snn_sparsity.measure.proportions import interval
-from snn_sparsity.networks.batch_norm import one_value_refused
 from snn_sparsity.networks.gpu import settle_kernels
 from snn_sparsity.networks.steps import each_step_seen
+from snn_sparsity.networks.sync_batch_norm import one_value_refused
 from snn_sparsity.numerics import settle_numerics
 from snn_sparsity.objectives import CrossEntropy, Objective, TrainingStep
 from snn_sparsity.optimisation import Interval, MakeOptimizer, MakeScheduler, Optimisation, paper_adam

@@ -103,19 +103,13 @@ class Optimisation:
             for group, now in zip(restored, self.optimizer.state_dict()["param_groups"], strict=True):
                 group |= {name: value for name, value in now.items() if name != "params"}
             return
-        owned = _owned(self.scheduler)
+        momentum = {"momentum", "betas"} if getattr(self.scheduler, "cycle_momentum", False) else set[str]()
+        owned = {"lr"} | momentum if self.scheduler else set[str]()
         for group, was, now in zip(restored, before["groups"], self.made_with["groups"], strict=True):
             changed = {name: value for name, value in now.items() if was.get(name) != value}
             if kept := sorted(owned & changed.keys()):
                 log.warning("%s of the checkpoint's schedule goes on; what is given now is not applied.", " and ".join(kept))
             group |= {name: value for name, value in changed.items() if name not in owned}
-
-
-def _owned(scheduler: LRScheduler | None) -> set[str]:
-    """Return the options of an optimiser that a schedule sets."""
-    if scheduler is None:
-        return set()
-    return {"lr"} | ({"momentum", "betas"} if getattr(scheduler, "cycle_momentum", False) else set())
 
 
 def _schedule(made_with: Mapping[str, Any]) -> dict[str, Any]:

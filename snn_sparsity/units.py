@@ -28,7 +28,14 @@ class Levels(float):
         """Read it."""
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise InputError(f"{value!r} is not allowed: give a number or a fraction such as 8/255")
-        return super().__new__(cls, _read(value) if isinstance(value, str) else value)
+        if not isinstance(value, str):
+            return super().__new__(cls, value)
+        parts = re.fullmatch(f"{NUMBER}(?:/{NUMBER})?", value)
+        if parts is None:
+            raise InputError(f"{value!r} is not allowed: give a number or a fraction such as 8/255")
+        if parts[2] is not None and float(parts[2]) == 0:
+            raise InputError(f"{value!r} is not allowed: its denominator is 0")
+        return super().__new__(cls, float(parts[1]) / float(parts[2] or 1))
 
     def __repr__(self) -> str:
         """Write it."""
@@ -37,12 +44,3 @@ class Levels(float):
         return f"{near}/255" if 0 < abs(near) < 255 and abs(levels - near) < 1e-6 else float.__repr__(self)
 
     __str__ = __repr__
-
-
-def _read(text: str) -> float:
-    parts = re.fullmatch(f"{NUMBER}(?:/{NUMBER})?", text)
-    if parts is None:
-        raise InputError(f"{text!r} is not allowed: give a number or a fraction such as 8/255")
-    if parts[2] is not None and float(parts[2]) == 0:
-        raise InputError(f"{text!r} is not allowed: its denominator is 0")
-    return float(parts[1]) / float(parts[2] or 1)

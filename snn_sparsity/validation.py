@@ -1,5 +1,6 @@
 """One-line errors: what a user can get wrong (the name, the value given, what is allowed), and what can go wrong in a run."""
 
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 from math import inf
@@ -46,6 +47,16 @@ def require_number(name: str, value: float, *, at_least: float = -inf, above: fl
               f"of at most {at_most}" if at_most < inf else ""]  # fmt: skip
     wanted = " and ".join(limit for limit in limits if limit)
     raise InputError(f"{name}={value!r} is not allowed: give a {'whole ' if whole else ''}number {wanted}".rstrip())
+
+
+def require_train_and_test(root: str) -> None:
+    """Raise InputError unless a folder of images has its two parts."""
+    for split in ("train", "test"):
+        # Unlike Path.is_dir, it is no error to ask it about a name too long to exist.
+        if not os.path.isdir(os.path.join(root, split)):
+            raise InputError(
+                f"data.root={root}: {os.path.join(root, split)} is no folder; give one that holds train/<class>/ and test/<class>/"
+            )
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from lightning import Callback, Trainer
+import torch.nn.functional as F
+from lightning import Callback, LightningModule, Trainer
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from snn_sparsity.attacks import FGSM, PGD, CodeBookAscent
 from snn_sparsity.classifier import SpikingClassifier
@@ -108,6 +111,25 @@ class Losses(Callback):
         self.steps.append(float(trainer.callback_metrics["train/loss_step"]))
 
 
+class Plain(LightningModule):
+    """A network of plain images, which knows nothing of spikes or of this package."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3))
+
+    def forward(self, images):
+        return self.layers(images)
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    validation_step = test_step = training_step
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
 def data(processes, **given):
     settings = {"validation": "test", "train_images": 60, "test_images": 37, "eval_batch_size": 8, "seed": 5, "encoder": PhaseEncoder(4)}
     return TinyDataModule(**settings | {"batch_size": GLOBAL_BATCH // processes} | given)
@@ -157,6 +179,22 @@ class Job:
         trainer = Trainer(callbacks=probes(), **self.options)
         return numbers(getattr(trainer, command)(network, datamodule=data(self.processes, **given), verbose=False)[0])
 
+    def plain(self):
+        """A LightningModule of one's own on a loader of one's own, fitted for an epoch and tested on 37 images."""
+        torch.manual_seed(0)
+        images = torch.rand(37, 3, 8, 8)
+        pairs = DataLoader(TensorDataset(images, images.mean((2, 3)).argmax(1)), 8)
+        probes = [
+            AdversarialAccuracy(attack=PGD(steps=2, random_start=False), name="pgd"),
+            GradientSparsity(kinds=("conv", "linear")),
+            Places(),
+        ]
+        trainer = Trainer(max_epochs=1, callbacks=probes, **self.options)
+        trainer.fit(Plain(), pairs, pairs)
+        fitted = numbers(trainer.callback_metrics)
+        torch.manual_seed(0)
+        return fitted, numbers(trainer.test(Plain(), pairs, verbose=False)[0])
+
     def failure(self, error, late=False):
         """What this process hears of an error on one process, and what it measures afterwards."""
         return self.heard([Places(), Fails(attack=FGSM(), space="spikes", batch_norm="batch", error=error, late=late)])
@@ -179,6 +217,7 @@ class Job:
             # Fewer batches than processes; and a process whose only batch is a short one.
             "five images": self.evaluate(classifier(), probes=few_probes, test_images=5),
             "twelve images": self.evaluate(classifier(), probes=few_probes, test_images=12),
+            "plain": self.plain(),
             "failure": self.failure(ZeroDivisionError("by nothing")),
             "late failure": self.failure(ZeroDivisionError("by nothing"), late=True),
             "mistake": self.failure(InputError("eps is wrong")),

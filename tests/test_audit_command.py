@@ -66,7 +66,7 @@ def without_times(value):
 def test_an_audit_leaves_evidence_and_two_documents():
     audit = json.loads((FOLDER / "audit.json").read_text())
     assert audit["complete"]
-    assert set(audit["protocols"]) == set(audit["answers"]) == {"image", "spikes", "paper"}
+    assert set(audit["protocols"]) == set(audit["answers"]) == {"image", "steps", "spikes", "flips", "paper"}
     assert audit["settings"]["samples"] == len(audit["labels"]) == 8
     assert audit["answers"]["paper"]["belief"] == "NOT VALID"
     roles = {one["role"] for one in audit["protocols"]["image"]["attacks"]}

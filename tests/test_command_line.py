@@ -45,7 +45,8 @@ def test_help_is_short_and_has_an_example(command, capsys):
 def test_neither_help_nor_mistakes_import_anything_heavy():
     commands = [[name, "--help"] for name in Tree().commands]
     mistakes = [["fit", "--trainer.max_epoch", "3"], ["fit", "--config", "dmeo"], ["test"], ["predict", "--ckpt_path", "none"],
-                ["fit", "--probes.pgd.atack", "PGD"], ["sweep", "--grid", "none"], ["report"]]  # fmt: skip
+                ["fit", "--probes.pgd.atack", "PGD"], ["sweep", "--grid", "none"], ["report"],
+                ["report", "none"], ["plot", "none"], ["fit", "--trainer.callbacks", "EarlyStoping"]]  # fmt: skip
     code = f"""
 import sys
 from snn_sparsity.commands.main import main
@@ -145,6 +146,15 @@ def test_arguments_after_the_dashes_are_those_of_fit():
         (["fit", "--probes.pgd.attack", "PDG"], "--probes.pgd.attack: there is no PDG (did you mean PGD?)"),
         (["fit", "--probes.pgd.attack.stesp", "1"], "--probes.pgd.attack.stesp: PGD has no such setting (did you mean steps?)"),
         (["fit", "--probes.pgd.sapce", "image"], "(did you mean space?)"),
+        (["fit", "--trainer.callbacks", "EarlyStoping"], "--trainer.callbacks: there is no EarlyStoping (did you mean EarlyStopping?)"),
+        (["fit", "--trainer.callbacks+=lightning.pytorch.callbacks.Tiner"], "callbacks.Tiner (did you mean Timer?)"),
+        (["fit", "--config", "callbacks.yaml"], "--trainer.callbacks.pacience: EarlyStopping has no such setting (did you mean patience?)"),
+        (["fit", "--probes.pdg.max_samples", "3"], "--probes.pdg: there is no such probe to change (there are: codebook, fgsm, pgd, "),
+        (["fit", "--config", "own.yaml", "--probes.pgd.max_samples", "3"], "--probes.pgd: there is no such probe to change (there are: mi"),
+        (["fit", "--data", "ImageFolderDataModule"], "--data ImageFolderDataModule needs --data.root: where the images are"),
+        (["fit", "--data", "ImageFolderDataModule", "--data.root", "none"], "data.root=none: none/train is no folder"),
+        (["fit", "--data", "ArrayDataModule"], "--data ArrayDataModule needs --data.path"),
+        (["fit", "--data", "ArrayDataModule", "--data.path", "none"], "data.path=none: there is no such file"),
         (["fit", "--config", "wrong.yaml"], "--config wrong.yaml: --model.netwrok: SpikingClassifier has no such setting"),
         (["fit", "--config", "itself.yaml"], "holds itself"),
         (["fit", "--ckpt_path", "none"], "--ckpt_path none is no file"),
@@ -160,6 +170,22 @@ def test_mistakes_are_seen_at_once_and_get_a_suggestion(arguments, message, caps
     monkeypatch.setattr("snn_sparsity.commands.main.import_lightning", lambda: pytest.fail("too late"))
     Path("wrong.yaml").write_text("model: {netwrok: x}\n")
     Path("itself.yaml").write_text("data: &a {b: *a}\n")
+    Path("own.yaml").write_text("probes: {mine: {class_path: GradientSparsity}}\n")
+    Path("callbacks.yaml").write_text("trainer: {callbacks: [{class_path: EarlyStopping, init_args: {monitor: val/loss, pacience: 2}}]}\n")
+    assert message in error(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["report", "none"], "no runs found in none: there is no such folder"),
+        (["keep", "."], "no runs found in .: give a folder such as"),
+        (["plot", "none"], "none is no run: there is no none/metrics.csv"),
+        (["report", "runs", "--out", "-"], "--out: - is no folder"),
+    ],
+)
+def test_missing_runs_are_told_before_anything_is_imported(arguments, message, capsys, monkeypatch):
+    monkeypatch.setattr("snn_sparsity.commands.main.import_module", lambda name: pytest.fail("too late"))
     assert message in error(capsys, *arguments)
 
 

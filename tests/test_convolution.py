@@ -15,7 +15,7 @@ from snn_sparsity.measure.windows import reach, reachable_taps
 from snn_sparsity.networks import SEWResNet, SpikingResNet, sparse
 from snn_sparsity.networks.convolution import DENSE, SpikeConv2d
 from snn_sparsity.networks.layers import use_spike_layers
-from snn_sparsity.networks.normalisation import SpikeBatchNorm2d
+from snn_sparsity.networks.spike_batch_norm import SpikeBatchNorm2d
 
 BLOCKS = {
     # Every convolution of SEW-ResNet18 on 32x32, and its density (share of inputs that are not 0).

@@ -76,6 +76,21 @@ def test_every_number_of_every_probe_is_exactly_that_of_one_process(job, process
 
 
 @pytest.mark.parametrize("processes", SEVERAL)
+def test_a_plain_module_has_the_numbers_of_one_process(job, processes):
+    alone, ranks = job(processes)
+    _, expected = alone["plain"]
+    assert expected["places/count"] == 37
+    for rank in ranks:
+        fitted, tested = rank["plain"]
+        assert fitted.keys() >= {"pgd/accuracy", "grad_zero/conv/01_layers.0", "places/count"}
+        assert fitted["places/count"] == 37
+        drawn = {name for name in tested if name.startswith("places/") and name != "places/count"}
+        assert {name: tested[name] for name in tested.keys() - drawn} == pytest.approx(
+            {name: expected[name] for name in expected.keys() - drawn}, rel=1e-5
+        )
+
+
+@pytest.mark.parametrize("processes", SEVERAL)
 def test_each_image_is_counted_once_and_draws_do_not_depend_on_processes(job, processes):
     for rank in job(processes)[1]:
         counts = {evaluation: rank[evaluation]["places/count"] for evaluation in ("validate", "test", "five images", "twelve images")}

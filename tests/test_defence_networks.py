@@ -135,7 +135,7 @@ def test_sums_are_t_times_means():
     torch.testing.assert_close(SpikingClassifier(network).eval()(x), 4 * means)
 
 
-def test_normalisation_is_a_layer_without_state():
+def test_spike_batch_norm_is_a_layer_without_state():
     network = VGG(**TINY, mean=[0.1, 0.2, 0.3], std=[0.5, 0.25, 0.2])
     assert not [name for name in network.state_dict() if "normalise" in name]
     x = torch.rand(2, 1, 3, 8, 8)

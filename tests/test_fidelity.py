@@ -6,11 +6,9 @@ import pytest
 import torch
 from scipy import stats
 
-from snn_sparsity.attacks.base import cross_entropy
-from snn_sparsity.attacks.codebook import CodeBookAscent
 from snn_sparsity.attacks.metering import Meter, Metered
 from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
-from snn_sparsity.audit.collect.fidelity import FRACTIONS, choice_fidelity, fidelity, group_fidelity, move_fidelity, spearman
+from snn_sparsity.audit.collect.fidelity import FRACTIONS, fidelity, group_fidelity, move_fidelity, rank_correlation
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.encoders import DirectEncoder, PhaseEncoder
 from snn_sparsity.validation import InputError
@@ -74,7 +72,7 @@ def test_signs_and_ranks_by_hand():
 
 def test_rank_correlation_is_scipy_s():
     values = np.random.default_rng(3).integers(0, 6, (2, 40)).astype(float)
-    assert isclose(spearman(*values), stats.spearmanr(*values).statistic)
+    assert isclose(rank_correlation(*values), stats.spearmanr(*values).statistic)
 
 
 # Targets with a gradient -------------------------------------------------------------------------------------------------
@@ -117,22 +115,11 @@ def test_a_true_spike_gradient_predicts_any_move_of_levels_under_a_linear_functi
     assert list(found) == list(FRACTIONS)
     for each in found.values():
         assert each == pytest.approx((1.0, 1.0), abs=1e-3)
-    assert choice_fidelity(coded(weights, weights), images, LABELS, loss="margin") == pytest.approx((1.0, 1.0))
 
 
-def test_a_wrong_spike_gradient_chooses_the_worst_level(weights, images):
+def test_a_wrong_spike_gradient_predicts_the_opposite(weights, images):
     target = coded(weights, -weights)
     assert group_fidelity(target, images, LABELS, fractions=[1.0], loss="margin")[1.0] == pytest.approx((0.0, -1.0), abs=1e-3)
-    rank, correlation = choice_fidelity(target, images, LABELS, eps=4 / 255, loss="margin")
-    assert rank >= 8  # of nine, fewer near 0 and 255
-    assert correlation == pytest.approx(-1.0)
-
-
-def test_a_random_spike_gradient_chooses_a_random_level(weights, images):
-    other = torch.randn(weights.shape, generator=generator(6))
-    rank, correlation = choice_fidelity(coded(weights, other), images, LABELS, pixels=60, loss="margin")
-    assert 7 <= rank <= 11
-    assert abs(correlation) < 0.15
 
 
 @pytest.mark.parametrize(("fraction", "pixels"), [(0.0, 1), (0.1, 8), (1.0, 75)])
@@ -155,54 +142,11 @@ def test_the_ends_of_the_scale_stay_in_the_ball(weights):
     low, high = PhaseEncoder().decode(torch.cat(target.spikes.asked[2:]).transpose(0, 1)).view(-1, 2, 75).unbind(1)
     assert set(low.unique().tolist()) == {1, 2}
     assert set(high.unique().tolist()) == {252, 253, 255}
-    # Three levels are left at 0, not five: the worst rank is 3.
-    assert choice_fidelity(coded(weights, -weights), images[:1], LABELS[:1], eps=2 / 255, loss="margin").median_rank <= 3
 
 
 def spiking(encoder):
     torch.manual_seed(8)
     return ImageTarget(SpikingClassifier(TinyNetwork()).eval(), encoder)
-
-
-def test_the_choice_is_that_of_code_book_ascent_and_the_change_is_the_loss_s():
-    target = spiking(PhaseEncoder())
-    x = torch.randint(0, 256, (1, 3, 32, 32), generator=generator(9)) / 255
-    labels = torch.tensor([1])
-    found = choice_fidelity(target, x, labels, generator(10), eps=2 / 255, pixels=2)
-    step = CodeBookAscent(eps=2 / 255, steps=1, smallest_fraction=1.0)
-    chosen = step_levels(step, target, x, labels)
-    ranks = []
-    replay = generator(10)
-    clean = cross_entropy(target.judge(x), labels)
-    for _ in range(2):
-        pixel = torch.randint(3072, (1,), generator=replay).item()
-        level = round(255 * x.flatten()[pixel].item())
-        changes = {}
-        for other in range(max(level - 2, 0), min(level + 2, 255) + 1):
-            moved = x.flatten().clone()
-            moved[pixel] = other / 255
-            changes[other] = (cross_entropy(target.judge(moved.view_as(x)), labels) - clean).item()
-        mine = changes[chosen[pixel]]
-        ranks.append(1 + sum(change > mine for change in changes.values()) + (list(changes.values()).count(mine) - 1) / 2)
-    assert found.median_rank == np.median(ranks)
-
-
-def step_levels(attack, target, x, labels):
-    # What the step asks for, whatever it is worth.
-    asked = []
-    spikes = target.spikes
-
-    class Watched:
-        space, bounds = "spikes", (0.0, 1.0)
-
-        def logits(self, shown):
-            asked.append(shown.detach())
-            return spikes.logits(shown)
-
-    watched = target.smoothed(8)
-    watched.spikes = Watched()
-    attack(watched, x, labels)
-    return PhaseEncoder().decode(asked[-1].transpose(0, 1)).flatten().tolist()
 
 
 # Housekeeping ------------------------------------------------------------------------------------------------------------
@@ -215,12 +159,11 @@ def test_costs_are_those_documented():
     for measure in (
         lambda metered: move_fidelity(metered, x, labels, draws=3),
         lambda metered: group_fidelity(metered, x, labels, draws=3, fractions=[0.1, 1.0]),
-        lambda metered: choice_fidelity(metered, x, labels, eps=1 / 255, pixels=4),
     ):
         meter = Meter(labels)
         measure(Metered(target, meter))
         counted.append((meter.forwards / 2, meter.backwards / 2))
-    assert counted == [(3 + 2, 1), (2 * 3 + 2, 1), (4 * 3 + 2, 1)]
+    assert counted == [(3 + 2, 1), (2 * 3 + 2, 1)]
 
 
 def test_results_are_plain_floats_from_the_generator_alone(spikes, weights, images):
@@ -229,9 +172,8 @@ def test_results_are_plain_floats_from_the_generator_alone(spikes, weights, imag
     for seed in (1, 1, 2):
         target = coded(weights, torch.randn(weights.shape, generator=generator(12)))
         group = group_fidelity(target, images, LABELS, generator(seed))
-        choice = choice_fidelity(target, images, LABELS, generator(seed))
         moves = move_fidelity(target.spikes, spikes, LABELS, generator(seed))
-        results.append(json.dumps([[value._asdict() for value in group.values()], choice._asdict(), moves._asdict()]))
+        results.append(json.dumps([[value._asdict() for value in group.values()], moves._asdict()]))
     assert results[0] == results[1] != results[2]
     assert torch.equal(before, torch.get_rng_state())
 
@@ -243,12 +185,11 @@ def test_spikes_of_a_spiking_network_are_measured_too(classifier):
     assert -1 <= rank <= 1
 
 
-@pytest.mark.parametrize("measure", [group_fidelity, choice_fidelity])
-def test_codes_are_needed_and_whole_levels(measure, classifier, weights, images):
+def test_codes_are_needed_and_whole_levels(classifier, weights, images):
     with pytest.raises(InputError, match="code book"):
-        measure(SpikeTarget(classifier), images, LABELS)
+        group_fidelity(SpikeTarget(classifier), images, LABELS)
     with pytest.raises(InputError, match=r"eps=0.05 is 12.75 grey levels"):
-        measure(coded(weights, weights), images, LABELS, eps=0.05)
+        group_fidelity(coded(weights, weights), images, LABELS, eps=0.05)
 
 
 def test_groups_need_a_ball_to_move_in(weights, images):

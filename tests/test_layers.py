@@ -1,6 +1,7 @@
 """Who may import whom: each room of the package knows only rooms of the floors below it (docs/design.md)."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,15 @@ FILES = sorted(path for path in ROOT.rglob("*.py"))
 def test_every_folder_and_file_has_a_floor_and_every_floor_is_there():
     rooms = {path.name.removesuffix(".py") for path in ROOT.iterdir() if path.suffix == ".py" or any(path.glob("*.py"))}
     assert rooms == FLOOR.keys()
+
+
+def test_the_design_tells_of_every_room_and_every_file_it_names_is_there():
+    design = (ROOT.parent / "docs/design.md").read_text()
+    for room_or_file in FLOOR.keys() - {"__init__", "__main__"}:
+        assert f"{room_or_file}/" in design or f"{room_or_file}.py" in design, room_or_file
+    named = set(re.findall(r"`((?:snn_sparsity|docs|tests)/[^`<:]*\.[a-z]+)", design))
+    assert len(named) > 12
+    assert {name for name in named if not (ROOT.parent / name).is_file()} == set()
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

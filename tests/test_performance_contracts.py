@@ -1,16 +1,23 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
+from spikingjelly.activation_based import neuron, surrogate
+from torch import nn
 
 from benchmarks.baseline import Loop
 from benchmarks.figure import draw
-from benchmarks.floors import bytes_of_the_rest, convolutions, shapes
+from benchmarks.floors import Cost, bytes_of_the_rest, convolutions, cost, shapes
 from benchmarks.ours import Project
-from benchmarks.table import markdown
+from benchmarks.published import PublishedLoop
+from benchmarks.run import DIGITS, PUBLISHED
+from benchmarks.table import BEGIN, END, markdown, refreshed
 from benchmarks.work import EPS, WORN, Work, wear
+from benchmarks.worker import _arms
 from snn_sparsity.attacks import FGSM
 from snn_sparsity.attacks.base import input_gradient
 from snn_sparsity.attacks.targets import SpikeTarget
@@ -98,9 +105,49 @@ def test_both_sides_do_the_same_work():
 def test_every_arm_runs_and_both_sides_have_the_same():
     baseline, ours = Loop(SMALL).arms(), Project(SMALL).arms()
     assert list(baseline) == list(ours)[: len(baseline)]
+    assert set(PUBLISHED) | set(DIGITS) <= set(Loop(Work(scale=25_000)).arms())
     for name in ("input pipeline", "training step, batch 3", "clean evaluation"):
         assert baseline[name]() is None
         assert ours[name]() is None
+
+
+def test_the_published_loop_computes_the_same_step_by_step():
+    published, baseline = PublishedLoop(SMALL), Loop(SMALL)
+    published.network.load_state_dict(baseline.network.state_dict())
+    spikes, labels = baseline._batch(2)
+    calls = []
+    for module in published.network.modules():
+        if isinstance(module, surrogate.ATan):
+            module.register_forward_hook(lambda *_: calls.append(1))
+    theirs, plain = (
+        torch.autograd.grad(F.cross_entropy(loop.forward(spikes), labels), loop.network.conv1.weight) for loop in (published, baseline)
+    )
+    torch.testing.assert_close(theirs, plain)
+    # Each layer of neurons calls its surrogate once a time step.
+    assert len(calls) == 10 * sum(isinstance(module, neuron.IFNode) for module in published.network.modules())
+
+
+@pytest.mark.parametrize("side", ["baseline", "published", "ours"])
+def test_a_side_takes_trained_weights(side, tmp_path, monkeypatch):
+    trained = Loop(SMALL).network
+    with torch.no_grad():
+        trained.fc.bias += 1
+    torch.save(trained.state_dict(), tmp_path / "weights.pt")
+    loaded = []
+    party = {"baseline": Loop, "published": PublishedLoop, "ours": Project}[side]
+    monkeypatch.setattr(party, "arms", lambda self: loaded.append(self.network.fc.bias.detach()))
+    _arms(side, SMALL, worn=False, weights=tmp_path / "weights.pt")
+    torch.set_flush_denormal(False)
+    assert torch.equal(loaded[0], trained.fc.bias)
+
+
+def test_digits_are_the_same_images_for_all_sides():
+    images, labels = Work(pictures="digits").images(20)
+    assert images.shape == (20, 3, 32, 32)
+    assert images.dtype == torch.uint8
+    # A digit is dark around it.
+    assert (images[..., :3] == 0).float().mean() > 0.8
+    assert len(labels.unique()) > 4
 
 
 def test_worn_weights_are_those_no_image_reaches():
@@ -141,6 +188,33 @@ def test_floors_by_hand(network):
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
+def test_costs_by_hand():
+    """Two convolutions of one pixel, of three and four channels, on a map of 1x2."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.Conv2d(4, 5, 1, bias=False))
+    nn.init.zeros_(network[0].weight)
+    network[0].weight.data[0] = 1
+    x = torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]], [[1.0, 0.0]]]).unsqueeze(0)
+    # The first sees 2 of 6 numbers that are not 0 and makes 1 of 8 that is not: forward 3 * 8 and 4 * 10 multiplications.
+    forward, of_spikes = (24, 40), (8, 5)
+    inputs, weights, outputs = (6, 8), (12, 20), (8, 10)
+    moved = [4 * sum(sizes) for sizes in zip(inputs, weights, outputs, strict=True)]
+    lists = [6 * present + 4 * (weight + out) for present, weight, out in zip((2, 1), weights, outputs, strict=True)]
+    expected = Cost(2 * 24 + 3 * 40, 2 * moved[0] + 3 * moved[1], 13 / 64, 2 * 8 + 2 * 5 + 40, 2 * sum(lists) + moved[1])
+    assert sum(of_spikes) / sum(forward) == expected.density
+    assert cost(network, x) == expected
+
+
+def test_a_density_is_given_to_all_inputs_behind_the_first(network):
+    spikes, seen = torch.rand(1, 1, 3, 32, 32), []
+    floor = convolutions(network, spikes, density=0.25)
+    for path in ("conv1", "conv2"):
+        network.get_submodule(path).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    floor()
+    assert torch.equal(seen[0].view_as(spikes), spikes)
+    assert set(seen[1].unique().tolist()) == {0.0, 1.0}
+    assert 0.1 < seen[1].mean() < 0.4
+
+
 def timed(*seconds):
     values = list(seconds)
     return {"median": sorted(values)[len(values) // 2], "min": min(values), "max": max(values), "values": values}
@@ -150,14 +224,19 @@ RESULT = {
     "machine": {"processor": "Abacus", "cores": 2, "threads": 2, "instructions": ["avx2"], "load before": 0.1, "gpu": None, "torch": "2"},
     "work": {"device": "cpu", "depth": 18, "time_steps": 10, "attack_batch": 100, "scale": 500, "epoch_train": 100, "epoch_test": 20},
     "arms": {
-        "training step, batch 16": {"baseline": timed(3.0, 4.0, 5.0), "ours": timed(2.0, 2.0, 1.0)},
+        "training step, batch 16": {"baseline": timed(3.0, 4.0, 5.0), "ours": timed(2.0, 2.0, 1.0), "published": timed(5.0, 5.0, 5.0)},
         "FGSM + PGD-7": {"baseline": timed(20.0), "ours": timed(10.0)},
         "probe sparsity": {"ours": timed(0.48)},
+        "probe fgsm": {"ours": timed(4.8)},
+        "probe pgd": {"ours": timed(4.8)},
+        "probe codebook": {"ours": timed(24.0)},
+        "density: 0.1": {"ours": timed(0.4)},
         "floor: convolutions, batch 16": {"ours": timed(1.6)},
         "floor: copy": {"ours": timed(0.1)},
         "growth: T=5": {"ours": timed(1.0)},
         "growth: T=10": {"ours": timed(2.0)},
     },
+    "costs": {"digits": Cost(4_000_000_000, 20_000_000, 0.25, 2_000_000_000, 10_000_000)._asdict()},
     "bytes_of_the_rest": 2_000_000,
     "bytes_copied": 1_000_000,
     "profile": {"aten::mm": 0.25},
@@ -176,14 +255,30 @@ def test_tables_by_hand():
     # 10 ms an image and 1,000 images, against 50,000 images at 125 ms.
     assert "| `aten::mm` | 25.0% |" in text
     assert "| sparsity | 10.0 | 0.2% |" in text
+    # (0.01 + 0.1 + 0.1 + 0.5 / 5) s an image.
+    assert "The default probes, the code book every fifth epoch: **5.0%** of the training. At most 10%: met." in text
+    assert "| training step, batch 16 | 5.000 (5.000-5.000) | 2.000 (1.000-2.000) | **2.50** (2.50-5.00) |" in text
+    assert "| 0.1 | 0.400 (0.400-0.400) | 0.25 |" in text
+    assert "| digits | 25.0% | 4.0 | 2.0 | 20 | 10 |" in text
     assert "| FGSM + PGD-7 | 100 | 101 | **missed** |" in text
     assert "| `snn-sparsity --help` | 1.000 (1.000-1.000) | 2: met |" in text
-    assert "6: **missed**" in text
+    assert "5: **missed**" in text
 
 
 def test_tables_of_a_part_leave_the_rest_out():
-    part = RESULT | {"arms": {"growth: T=5": {"ours": timed(1.0)}}, "profile": {}, "peak_mib": {}, "start_up": {}}
+    part = RESULT | {"arms": {"growth: T=5": {"ours": timed(1.0)}}, "costs": {}, "profile": {}, "peak_mib": {}, "start_up": {}}
     assert [line for line in markdown(part).splitlines() if line.startswith("| ---")] == ["| --- | --- |"]
+
+
+def test_tables_take_the_place_of_those_before():
+    page = f"Above\n{BEGIN}old\n{END}below\n"
+    assert refreshed(page, "new\n") == f"Above\n{BEGIN}new\n{END}below\n"
+    assert refreshed(refreshed(page, "new\n"), "old\n") == page
+
+
+def test_the_page_shows_what_was_measured_last():
+    page, measured = Path("docs/performance.md").read_text(), json.loads(Path("benchmarks/results/cpu.json").read_text())
+    assert refreshed(page, markdown(measured)) == page
 
 
 def test_the_picture_is_drawn(tmp_path):

@@ -12,7 +12,7 @@ from torch import nn
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.measure.operations import operations
 from snn_sparsity.networks import SEWResNet
-from snn_sparsity.networks.batch_norm import SyncBatchNorm2d, desynchronise, each_by_itself, synchronise
+from snn_sparsity.networks.sync_batch_norm import SyncBatchNorm2d, desynchronise, each_by_itself, synchronise
 from snn_sparsity.probes import GradientSparsity
 from snn_sparsity.training.sync_batchnorm import MultiStepSyncBatchNorm
 from snn_sparsity.validation import InputError

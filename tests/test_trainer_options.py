@@ -24,8 +24,9 @@ from snn_sparsity.data.loader import EpochLoader
 from snn_sparsity.measure.proportions import interval
 from snn_sparsity.objectives import AdversarialTraining
 from snn_sparsity.probes import AdversarialAccuracy
+from snn_sparsity.runs.metrics import append
 from snn_sparsity.training.checkpoints import LastCheckpoint
-from snn_sparsity.training.progress import QuietProgressBar
+from snn_sparsity.training.progress_bar import QuietProgressBar
 from snn_sparsity.training.tensorboard import TensorBoardLayout, columns
 from tests.killing import DroppingNetwork, Kill, run
 from tests.tiny import TinyDataModule, TinyNetwork
@@ -89,6 +90,13 @@ def test_a_learning_rate_finder():
     assert 1e-8 < found <= 0.1
     assert found != 1e-3
     assert [path.name for path in RUN.glob(".*")] == []
+
+
+def test_a_learning_rate_finder_beside_a_schedule_is_refused_before_it_searches(capsys):
+    tuner = ["--trainer.callbacks", "LearningRateFinder", "--lr_scheduler", "StepLR", "--lr_scheduler.step_size", "1"]
+    assert main([*PLAIN, *tuner]) == 2
+    assert "LearningRateFinder is not allowed with --lr_scheduler: the schedule would go on from" in capsys.readouterr().err
+    assert not RUN.exists()
 
 
 def test_a_batch_size_finder():
@@ -210,6 +218,9 @@ def test_whoever_logs_the_run_keeps_its_numbers(logger, files, capsys):
     assert [line.rsplit(" ", 1)[1] for line in shown] == (["a/lightning_logs/version_0"] if "TensorBoard" in logger[0] else [])
     assert bool(shown) != (f"Numbers: {RUN}/metrics.csv" in told)
     assert main(["keep", str(RUN), "--out", "kept"]) == 0
+    append(RUN / "metrics.csv", [(1, 10, name, 0.5) for name in ("grad_zero/conv/01_conv1", "grad_norm/conv/01_conv1")])
+    assert main(["plot", str(RUN), "--out", "figures"]) == 0
+    assert (Path("figures") / "gradients.png").is_file()
 
 
 @pytest.mark.parametrize(
@@ -277,7 +288,7 @@ def test_images_go_to_the_device_once(data, monkeypatch):
 
 def test_the_bar_looks_twice_a_second_and_at_the_end(monkeypatch):
     bar, now = QuietProgressBar(), iter([10.0, 10.1, 10.4, 10.6, 10.7])
-    monkeypatch.setattr("snn_sparsity.training.progress.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("snn_sparsity.training.progress_bar.time.monotonic", lambda: next(now))
     bar.enable()
     assert [bar._should_update(step, 5) for step in range(1, 6)] == [True, False, False, True, True]
 

@@ -208,6 +208,25 @@ class ImageTarget:
         return BoxBPDA.apply(x, spikes, self._mean_code, self.half_width)
 
 
+class StepwiseTarget(ImageTarget):
+    """A classifier seen from an image for each time step: x is [N,T,C,H,W], and step t shows what the code of image t shows at t.
+
+    See :class:`ImageTarget` for the arguments. With T equal images it is that target.
+
+    Example:
+        >>> from snn_sparsity.classifier import SpikingClassifier
+        >>> from snn_sparsity.encoders import PhaseEncoder
+        >>> from snn_sparsity.networks import SEWResNet
+        >>> target = StepwiseTarget(SpikingClassifier(SEWResNet()), PhaseEncoder(4))
+        >>> target.logits(torch.rand(2, 4, 3, 32, 32)).shape
+        torch.Size([2, 10])
+    """
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the spikes [N,T,C,H,W] of images [N,T,C,H,W]."""
+        return torch.stack([super(StepwiseTarget, self).encode(x[:, step])[:, step] for step in range(x.shape[1])], 1)
+
+
 class ImageModel(nn.Module):
     """A target as foolbox, torchattacks and AutoAttack take it: a module from images [N,C,H,W] in [0,1] to logits [N,K].
 

@@ -36,7 +36,7 @@ class AttackEvidence:
         family: What an arm does that the native attack does not.
         stream: Arms are compared with the references of the same stream.
         attack: The attack with its settings.
-        eps: Radius of its ball.
+        eps: Radius of its ball; of flips, 1 is all that are allowed.
         units: What it costs an image at most: forward passes, and twice the backward passes.
         one_step: Whether it takes one step only.
         averaged: Whether it averages over a random network's draws.
@@ -50,7 +50,7 @@ class AttackEvidence:
         zero_gradient_start: Images whose first gradient was exactly 0.
         zero_gradient: Images with a gradient of exactly 0 at any step.
         still_improving: Share of images whose loss still rose in the last steps.
-        largest_perturbation: Largest change of an entry.
+        largest_perturbation: Largest change of an entry; of flips, the share of those allowed.
         not_finite: Images with logits that are not finite.
     """
 

@@ -22,7 +22,7 @@ from snn_sparsity.audit.collect.harness import fingerprint
 from snn_sparsity.audit.collect.journal import Journal
 from snn_sparsity.audit.collect.ledger import Tell
 from snn_sparsity.audit.collect.subject import Subject
-from snn_sparsity.audit.collect.threat_models import THREAT_MODELS
+from snn_sparsity.audit.collect.threat_models import threat_models
 from snn_sparsity.audit.evidence import Evidence
 from snn_sparsity.audit.judge.answers import Answers, judge
 from snn_sparsity.encoders.base import Encoder, grey_levels
@@ -31,13 +31,15 @@ from snn_sparsity.runs.files import write_whole
 from snn_sparsity.units import Levels
 from snn_sparsity.validation import InputError, require_choice, require_number
 
-Spaces = Literal["image", "spikes", "both", "paper", "all"]
+Spaces = Literal["image", "steps", "spikes", "flips", "both", "paper", "all"]
 SPACES: dict[Spaces, list[str]] = {
     "image": ["image"],
+    "steps": ["steps"],
     "spikes": ["spikes"],
+    "flips": ["flips"],
     "both": ["image", "spikes"],
     "paper": ["paper"],
-    "all": ["image", "spikes", "paper"],
+    "all": ["image", "steps", "spikes", "flips", "paper"],
 }
 JOURNAL = "audit.unfinished.json"
 
@@ -49,7 +51,9 @@ class AuditSettings:
     Args:
         budget: ``quick`` (minutes on two cores), ``standard`` (hours) or ``full`` (a GPU).
         samples: Images, the first of the set; null is 256, 256 or 1000, by the budget.
-        space: What is attacked: ``image`` (pixels), ``spikes``, ``both`` of them, ``paper`` (spikes, as published), or ``all`` three.
+        space: What is attacked: ``image`` (pixels), ``spikes`` (by real numbers), ``both`` of them, ``steps`` (pixels, each time step by
+            itself), ``flips`` (spikes that stay spikes), ``paper`` (spikes, as published), or ``all`` five.
+        flips: Most spikes of an image that ``flips`` may flip; null is 0.25 % of the code's entries.
         eps: Radius of the ball; a whole number of grey levels.
         claim: The quoted attack, in a ball of its own eps; null is that of the run's own ``pgd`` probe, without one the paper's PGD.
         batch_size: Images attacked at a time.
@@ -64,6 +68,7 @@ class AuditSettings:
     space: Spaces = "image"
     eps: Levels | float = Levels(8 / 255)
     claim: Attack | None = None
+    flips: int | None = None
     batch_size: int = 32
     seed: int = 3407
 
@@ -73,6 +78,8 @@ class AuditSettings:
         require_number("eps", self.eps, above=0, at_most=1)
         whole_levels(self.eps)
         require_number("batch_size", self.batch_size, at_least=1, whole=True)
+        if self.flips is not None:
+            require_number("flips", self.flips, at_least=1, whole=True)
         if self.samples is not None:
             require_number("samples", self.samples, at_least=1, whole=True)
         if self.claim is not None:
@@ -129,6 +136,7 @@ def audit(
     claim: Attack | None = None,
     encoder: Encoder | None = None,
     space: Spaces = "image",
+    flips: int | None = None,
     training: tuple[Tensor, Tensor] | None = None,
     batch_size: int = 32,
     seed: int = 3407,
@@ -145,7 +153,8 @@ def audit(
         budget: ``quick``, ``standard`` or ``full``; all the images are attacked.
         claim: The quoted attack, in a ball of its own eps; None is PGD with 7 steps of 0.01.
         encoder: The spike code in front of the model; None where it takes images.
-        space: What is attacked.
+        space: What is attacked; see :class:`AuditSettings`.
+        flips: Most spikes of an image that the space ``flips`` may flip; None is 0.25 % of the code's entries.
         training: Images and labels to train the positive control on; None leaves it out.
         batch_size: Images attacked at a time.
         seed: Of all random numbers.
@@ -157,7 +166,9 @@ def audit(
     Raises:
         InputError: For images, labels or settings that do not fit.
     """
-    settings = AuditSettings(budget=budget, samples=len(labels), space=space, eps=eps, claim=claim, batch_size=batch_size, seed=seed)
+    settings = AuditSettings(
+        budget=budget, samples=len(labels), space=space, eps=eps, claim=claim, flips=flips, batch_size=batch_size, seed=seed
+    )
     if len(images) != len(labels) or not len(labels):
         raise InputError(f"there are {len(images)} images and {len(labels)} labels")
     adapted = Adapted(model, timed=encoder is not None)
@@ -202,8 +213,8 @@ def conduct(
     environment = journal.once("made with", made_with or dict)
     with _Progress(progress) as tell:
         evidence = Audit(
-            subject, SPACES[settings.space], BUDGETS[settings.budget], settings.eps, journal, training, source, settings.claim, tell,
-            (lambda units: None) if settings.budget == "quick" else partial(say_time, subject, settings),
+            subject, SPACES[settings.space], BUDGETS[settings.budget], settings.eps, journal, training, source, settings.claim,
+            settings.flips, tell, (lambda units: None) if settings.budget == "quick" else partial(say_time, subject, settings),
         ).run()  # fmt: skip
     seconds = journal.once("seconds", lambda: round(time.perf_counter() - began, 1))
     record = settings_of(subject, settings) | (described or {}) | environment
@@ -218,6 +229,7 @@ def settings_of(subject: Subject, settings: AuditSettings) -> dict[str, Any]:
         "space": settings.space,
         "eps_levels": whole_levels(settings.eps),
         "claim": repr(settings.claim or quoted(settings.eps)),
+        **({"flips": settings.flips} if settings.flips else {}),
         "seed": settings.seed,
         "batch_size": settings.batch_size,
         "encoder": f"{type(subject.encoder).__name__}, T={subject.encoder.num_steps}",
@@ -227,7 +239,7 @@ def settings_of(subject: Subject, settings: AuditSettings) -> dict[str, Any]:
 
 def say_time(subject: Subject, settings: AuditSettings, units: float) -> None:
     """Say on stderr how long the attacks take if none breaks an image, by the time of one pass: a unit is a forward pass of an image."""
-    protocol = THREAT_MODELS[SPACES[settings.space][0]]
+    protocol = threat_models(SPACES[settings.space], subject)[0]
     places = list(range(min(settings.batch_size, len(subject.labels))))
     x, _ = protocol.inputs(subject, places, subject.generator(0))
     target = protocol.target(subject, subject.generator(0))

@@ -15,7 +15,7 @@ from snn_sparsity.audit.collect.weights import load_weights, read_weights
 from snn_sparsity.audit.evidence import read_audit
 from snn_sparsity.audit.pages.documents import write_documents
 from snn_sparsity.audit.run import AuditSettings
-from snn_sparsity.commands.train import NetworkCLI, network_of, quieten
+from snn_sparsity.commands.network import NetworkCLI, network_of, quieten
 from snn_sparsity.runs.directory import CONFIG
 from snn_sparsity.training.checkpoint_files import read_checkpoint
 from snn_sparsity.training.robustness_audit import audit_run
@@ -25,15 +25,25 @@ from snn_sparsity.validation import InputError
 def run(given: Namespace) -> int:
     """Attack a trained network with a battery of attacks and say how far its robustness can be believed, or compare such audits."""
     if given.compare is not None:
-        return _compare(given)
+        if len(given.compare) < 2:
+            raise InputError("audit --compare needs at least two audit.json files")
+        for path in write_documents(given.out or Path("comparison"), [read_audit(path) for path in given.compare]):
+            print(path)
+        return 0
     given.more, about_claim = _split(given.more)
     claim = _claim(given.claim, about_claim, given.eps) or _claim_of_run(given.ckpt_path)
     settings = AuditSettings(
-        budget=given.budget, samples=given.samples, space=given.space, eps=given.eps, batch_size=given.batch_size, claim=claim
+        budget=given.budget,
+        samples=given.samples,
+        space=given.space,
+        eps=given.eps,
+        flips=given.flips,
+        batch_size=given.batch_size,
+        claim=claim,
     )
     made = network_of(given) if given.weights is None else _foreign(given)
     source = str(given.ckpt_path or given.weights)
-    folder = Path(given.out) if given.out else Path(source).parent / "audit"
+    folder = given.out or Path(source).parent / "audit"
     made.datamodule.prepare_data()
     made.datamodule.setup("fit")
     result = audit_run(
@@ -119,11 +129,3 @@ def _second(model: LightningModule, path: str | None) -> LightningModule | None:
     except RuntimeError as error:
         raise InputError(f"--transfer_from {path} holds the weights of another network") from error
     return other
-
-
-def _compare(given: Namespace) -> int:
-    if len(given.compare) < 2:
-        raise InputError("audit --compare needs at least two audit.json files")
-    for path in write_documents(Path(given.out or "comparison"), [read_audit(path) for path in given.compare]):
-        print(path)
-    return 0

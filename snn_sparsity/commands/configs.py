@@ -13,7 +13,8 @@ def run(given: Namespace) -> int:
     """Run the command."""
     if given.name is None:
         for name in shipped.names():
-            print(f"{name:<24} {_first_comment(shipped.DIRECTORY / name)}")
+            comment = (shipped.DIRECTORY / name).read_text().splitlines()[0]
+            print(f"{name:<24} {comment.lstrip('# ')}")
         return 0
     source = Path(shipped.resolve(given.name))
     target = Path(given.target) / source.name if os.path.isdir(given.target) else Path(given.target)
@@ -27,7 +28,3 @@ def run(given: Namespace) -> int:
         raise InputError(f"{target} cannot be written: {error.strerror}") from error
     print(target)
     return 0
-
-
-def _first_comment(path: Path) -> str:
-    return path.read_text().splitlines()[0].lstrip("# ")

@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from snn_sparsity.audit.collect.harness import fingerprint
 from snn_sparsity.audit.collect.journal import Journal
+from snn_sparsity.commands.network import network_of
 from snn_sparsity.commands.plot import save
-from snn_sparsity.commands.train import network_of
 from snn_sparsity.data.images import ImageSet
 from snn_sparsity.data.recognition import originals
 from snn_sparsity.documents import page
@@ -19,7 +19,7 @@ from snn_sparsity.documents.blocks import Block, Picture
 from snn_sparsity.experiments import trail
 from snn_sparsity.experiments.attackers import RESULTS, ModelUnderTest, Once, measure
 from snn_sparsity.gradient_rules import PoolGradient
-from snn_sparsity.probes.base import undisturbed
+from snn_sparsity.probes.undisturbed import undisturbed
 from snn_sparsity.reproduction import causal
 from snn_sparsity.reproduction.attackers import ALPHA, ATTACKERS, CODEBOOK_STEPS, EPS, STEPS
 from snn_sparsity.reproduction.paper import network_name

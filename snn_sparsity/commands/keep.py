@@ -43,7 +43,15 @@ def keep(record: Record, folder: Path) -> None:
     ``metrics.csv`` stays as it is, byte by byte. In the others, absolute paths are cut to their last part: they mean nothing elsewhere.
     """
     for name in KEPT:
-        _copy(record.path / name, folder / name)
+        source, target = record.path / name, folder / name
+        if not source.is_file():
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.suffix in WRITERS:
+            read = json.loads if source.suffix == ".json" else yaml.safe_load
+            write_whole(target, WRITERS[source.suffix](_portable(read(source.read_text(encoding="utf-8")))))
+        else:
+            shutil.copyfile(source, target)
     export_weights(record, folder / "weights.safetensors")
     write_whole(folder / "card.md", card(read_record(folder)))
 
@@ -60,18 +68,6 @@ def export_weights(record: Record, target: Path) -> None:
     content = read_checkpoint(str(checkpoint))
     weights = {name.removeprefix("network."): value for name, value in content["state_dict"].items() if name.startswith("network.")}
     save_file(weights, target, metadata={"run": record.name, "dataset": record.dataset, "epoch": str(content["epoch"])})
-
-
-def _copy(source: Path, target: Path) -> None:
-    if not source.is_file():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.suffix not in WRITERS:
-        shutil.copyfile(source, target)
-        return
-    read = json.loads if source.suffix == ".json" else yaml.safe_load
-    content = read(source.read_text(encoding="utf-8"))
-    write_whole(target, WRITERS[source.suffix](_portable(content)))
 
 
 def _portable(value: Any) -> Any:

@@ -48,7 +48,11 @@ def main(args: Sequence[str] | None = None) -> int:
         try:
             return _run(arguments)
         except (InputError, RunError) as error:
-            return _tell(f"error: {_one_line(str(error))}", RUN_ERROR if isinstance(error, RunError) else USAGE_ERROR)
+            # One line, without control characters, and without its middle where it is too long to read.
+            line = "".join(sign if sign.isprintable() else "?" for sign in " ".join(str(error).split()))
+            half = LONGEST_LINE // 2
+            short = line if len(line) <= LONGEST_LINE else f"{line[:half]} ... {line[-half:]}"
+            return _tell(f"error: {short}", RUN_ERROR if isinstance(error, RunError) else USAGE_ERROR)
         except OSError as error:
             if error.errno not in OUT_OF_REACH:
                 raise
@@ -72,7 +76,8 @@ def _run(arguments: list[str]) -> int:
             parse(arguments)
         return 0
     given = parse(arguments)
-    _require_spikingjelly_2()
+    if int((found := version("spikingjelly")).split(".")[0]) < 2:
+        raise InputError(f"SpikingJelly {found} is not supported: its neurons have no gradient in eval mode; install spikingjelly>=2,<3")
     # A console script does not look for modules where it is started; a user's own probe lies there.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -85,18 +90,6 @@ def _run(arguments: list[str]) -> int:
         import_module("snn_sparsity.numerics").settle_numerics()
     exit_code: int = module.run(given)
     return exit_code
-
-
-def _one_line(message: str) -> str:
-    """Return a message without line breaks and control characters, and without its middle where it is too long to read."""
-    line = "".join(sign if sign.isprintable() else "?" for sign in " ".join(message.split()))
-    return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
-
-
-def _require_spikingjelly_2() -> None:
-    found = version("spikingjelly")
-    if int(found.split(".")[0]) < 2:
-        raise InputError(f"SpikingJelly {found} is not supported: its neurons have no gradient in eval mode; install spikingjelly>=2,<3")
 
 
 def console() -> None:

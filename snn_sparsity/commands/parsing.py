@@ -8,7 +8,7 @@ from jsonargparse import ActionConfigFile, Namespace, _typehints
 from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser
 
-from snn_sparsity.commands.mistakes import as_given, options
+from snn_sparsity.commands.settings import as_given, options
 from snn_sparsity.configs import shipped
 from snn_sparsity.training.checkpoint_files import read_checkpoint
 from snn_sparsity.units import Levels

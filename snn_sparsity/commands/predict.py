@@ -14,7 +14,7 @@ from lightning import LightningModule
 from torch import Tensor
 
 from snn_sparsity.batch import SpikeBatch
-from snn_sparsity.commands.train import network_of
+from snn_sparsity.commands.network import network_of
 from snn_sparsity.data import SpikeDataModule
 from snn_sparsity.data.image_files import LOOKED_FOR, Background, contents, read_image, require_inside, tell_left_out
 from snn_sparsity.randomness import stream

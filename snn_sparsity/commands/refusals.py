@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 from jsonargparse import Namespace
@@ -56,7 +57,8 @@ def in_one_line(*more: type[Exception]) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        by = _raised_by(error)
+        *_, (innermost, _) = walk_tb(error.__traceback__)
+        by = str(innermost.f_globals.get("__name__"))
         if by.startswith("torch.optim."):
             raise InputError(f"{by.rsplit('.', 1)[-1]}: {error}") from error
         if by.startswith("lightning.") and isinstance(error, meant):
@@ -91,11 +93,3 @@ def leaving_nothing(trainer: Trainer, run: Path) -> Iterator[None]:
                 with suppress(OSError):
                     folder.rmdir()
         raise
-
-
-def _raised_by(error: Exception) -> str:
-    """Return the module whose code raised an error."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    return str(traceback.tb_frame.f_globals.get("__name__")) if traceback is not None else ""

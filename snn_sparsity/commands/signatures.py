@@ -2,11 +2,12 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 
 import snn_sparsity
 
@@ -39,19 +40,19 @@ def signatures() -> dict[str, Signature]:
     return {name: found for file in files for name, found in _classes(file)}
 
 
-def parameters_of(name: str) -> dict[str, str] | None:
-    """Return what a class takes, with annotations; None for one that is unknown, or takes anything.
+def parameters_of(name: str, others: Mapping[str, Signature] = MappingProxyType({})) -> dict[str, str] | None:
+    """Return what a class, of ours or one of others, takes, with annotations; None for one that is unknown, or takes anything.
 
     Example:
         >>> sorted(parameters_of("FGSM"))
         ['eps', 'loss']
     """
-    found = signatures().get(name)
+    found = signatures().get(name) or others.get(name)
     if found is None or found.open:
         return None
     inherited: dict[str, str] = {}
     for base in () if found.own else found.bases:
-        inherited |= parameters_of(base) or {}
+        inherited |= parameters_of(base, others) or {}
     return inherited | found.parameters
 
 
@@ -81,12 +82,20 @@ def class_in(annotation: str) -> str | None:
 @cache
 def trainer_settings() -> dict[str, str]:
     """Return what Lightning's Trainer takes; nothing where its source is not where it was."""
+    return next((found.parameters for name, found in _of_lightning("trainer/trainer.py") if name == "Trainer"), {})
+
+
+@cache
+def lightning_callbacks() -> dict[str, Signature]:
+    """Return the public classes in Lightning's room of callbacks by name; nothing where it is not where it was."""
+    return {name: found for name, found in _of_lightning("callbacks/**/*.py") if not name.startswith("_")}
+
+
+def _of_lightning(pattern: str) -> Iterator[tuple[str, Signature]]:
     found = find_spec("lightning")
     for place in (found.submodule_search_locations or []) if found else []:
-        file = Path(place) / "pytorch/trainer/trainer.py"
-        if file.is_file():
-            return dict(_classes(file))["Trainer"].parameters
-    return {}
+        for file in sorted(Path(place, "pytorch").glob(pattern)):
+            yield from _classes(file)
 
 
 def _classes(file: Path) -> Iterator[tuple[str, Signature]]:

@@ -13,12 +13,21 @@ from snn_sparsity.validation import InputError, require_number
 def run(given: Namespace) -> int:
     """Run the command."""
     rows = _rows(given)
-    place = Place(given.root, _device(given), given.data_root, given.test)
+    device = ("--trainer.accelerator", "cpu") if given.jobs is not None else ("--trainer.devices", "1")
+    place = Place(given.root, device, given.data_root, given.test)
     if given.print:
-        for row in rows:
-            print("\n".join(shlex.join(["snn-sparsity", *command]) for command in _commands(row, place)))
+        for command in (command for row in rows for command in _left(row, place)):
+            print(shlex.join(["snn-sparsity", *command]))
         return 0
-    return Sweep(rows, place, _slots(given)).run()
+    # The environment of each process that may run at a time.
+    slots: list[dict[str, str]] = [{}]
+    if given.devices:
+        slots = [{"CUDA_VISIBLE_DEVICES": device} for device in given.devices.split(",")]
+    elif given.jobs is not None:
+        require_number("--jobs", given.jobs, at_least=1, whole=True)
+        threads = max(1, (os.cpu_count() or 1) // given.jobs)
+        slots = [{"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}] * given.jobs
+    return Sweep(rows, place, slots).run()
 
 
 def _rows(given: Namespace) -> list[Row]:
@@ -28,37 +37,16 @@ def _rows(given: Namespace) -> list[Row]:
         if number is not None:
             require_number(f"--{name}", number, at_least=1, whole=True)
             shorter += [word for option in options for word in (option, str(number))]
-    rows = chosen(read_grid(given.grid, _seeds(given.seeds), [*shorter, *given.more]), given.only)
+    seeds = given.seeds.split(",")
+    if not all(word.isdecimal() for word in seeds):
+        raise InputError(f"--seeds {given.seeds} is not allowed: give whole numbers with commas between, such as 3407,1,2")
+    rows = chosen(read_grid(given.grid, list(dict.fromkeys(map(int, seeds))), [*shorter, *given.more]), given.only)
     return part(rows, given.part) if given.part else rows
 
 
-def _seeds(text: str) -> list[int]:
-    words = text.split(",")
-    if not all(word.isdecimal() for word in words):
-        raise InputError(f"--seeds {text} is not allowed: give whole numbers with commas between, such as 3407,1,2")
-    return list(dict.fromkeys(int(word) for word in words))
-
-
-def _device(given: Namespace) -> tuple[str, ...]:
-    return ("--trainer.accelerator", "cpu") if given.jobs is not None else ("--trainer.devices", "1")
-
-
-def _slots(given: Namespace) -> list[dict[str, str]]:
-    """Return the environment of each process that may run at a time."""
-    if given.devices:
-        return [{"CUDA_VISIBLE_DEVICES": device} for device in given.devices.split(",")]
-    if given.jobs is None:
-        return [{}]
-    require_number("--jobs", given.jobs, at_least=1, whole=True)
-    threads = max(1, (os.cpu_count() or 1) // given.jobs)
-    return [{"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}] * given.jobs
-
-
-def _commands(row: Row, place: Place) -> list[list[str]]:
+def _left(row: Row, place: Place) -> list[list[str]]:
     """Return what is left to run of a row, one command after the other."""
     command = next_command(row, place)
-    if command is None:
-        return []
-    if not place.test or command[0] == "test":
-        return [command]
+    if command is None or not place.test or command[0] == "test":
+        return [command] if command else []
     return [command, tested(next(iter(runs_of(row, place)), place.next_run(row)))]

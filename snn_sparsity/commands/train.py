@@ -1,61 +1,40 @@
 """``snn-sparsity fit | validate | test``: LightningCLI with named configurations, named probes and run directories."""
 
-import logging
-import tempfile
-import warnings
 from argparse import Namespace as CommandLine
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import yaml
 from jsonargparse import Namespace
-from jsonargparse.typing import register_type
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, ProgressBar
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from snn_sparsity import attacks, data, encoders, gradient_rules, networks, objectives, training  # noqa: F401  # named by their last names
-from snn_sparsity.classifier import SpikingClassifier
-from snn_sparsity.commands.parsing import TrainingParser, checkpoint_settings, condense, flat, parsed, with_full_name
-from snn_sparsity.commands.refusals import disk_errors_told_once, in_one_line, leaving_nothing, require_schedule
-from snn_sparsity.configs import shipped
-from snn_sparsity.data import SpikeDataModule
-from snn_sparsity.optimisation import Interval, MakeOptimizer, MakeScheduler
-from snn_sparsity.probes.base import Probe
+from snn_sparsity.commands.network import PARSER, NetworkCLI, quieten
+from snn_sparsity.commands.parsing import flat
+from snn_sparsity.commands.refusals import disk_errors_told_once, in_one_line, leaving_nothing
 from snn_sparsity.runs.directory import CONFIG, LOCK, is_finished, live, own_run, require_place, run_directory, runs_beside
 from snn_sparsity.runs.files import is_held, write_whole
 from snn_sparsity.runs.metrics import forget_from
 from snn_sparsity.training.checkpoint_files import WholeCheckpointIO, last_whole, read_checkpoint
-from snn_sparsity.training.checkpoints import BestBy, BestCheckpoint, LastCheckpoint
+from snn_sparsity.training.checkpoints import BestCheckpoint, LastCheckpoint
 from snn_sparsity.training.dead_layers import DeadLayers
 from snn_sparsity.training.end_table import Summary
 from snn_sparsity.training.finite_check import FiniteCheck
 from snn_sparsity.training.memory import require_memory, step_bytes
 from snn_sparsity.training.metrics_logger import MetricsCSV
-from snn_sparsity.training.progress import QuietProgressBar
+from snn_sparsity.training.progress_bar import QuietProgressBar
 from snn_sparsity.training.run_record import RunRecord
 from snn_sparsity.training.stopping import StopTogether
 from snn_sparsity.training.sync_batchnorm import MultiStepSyncBatchNorm
 from snn_sparsity.training.tensorboard import Curves, TensorBoardLayout
 from snn_sparsity.validation import InputError
 
-# Averaging callbacks are given a device, and a run's config.yaml must hold it.
-register_type(torch.device, fail_already_registered=False)
-
-PAPER_SEED = 3407
-PARSER: dict[str, Any] = {"allow_abbrev": False, "default_config_files": [str(shipped.PAPER)]}
 ELSEWHERE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.default_root_dir",
              "trainer.enable_progress_bar", "trainer.enable_model_summary", "data.init_args.root", "data.init_args.path",
              "checkpoints")  # fmt: skip
 """Settings that say where and on what a run is made: it may go on with others."""
-OPTIMISATION: Sequence[tuple[str, Any, str]] = (
-    ("optimizer", MakeOptimizer | None, "Any optimiser of PyTorch by name, with its own numbers; null is Adam with those of --model."),
-    ("lr_scheduler", MakeScheduler | None, "Any learning-rate schedule of PyTorch by name; null is none."),
-    ("lr_scheduler_interval", Interval, "What the schedule counts: epochs or steps."),
-)
-"""What LightningCLI calls so; the model gets them."""
 
 
 def run(given: CommandLine) -> int:
@@ -72,32 +51,8 @@ def run(given: CommandLine) -> int:
     return 0
 
 
-def network_of(given: CommandLine) -> "NetworkCLI":
-    """Return model, datamodule and trainer as a command says that asks for a checkpoint: ``.model`` has its weights, on its device.
-
-    Raises:
-        InputError: For whatever is not allowed.
-    """
-    quieten()
-    configs = [word for config in given.config for word in ("--config", config)]
-    made = NetworkCLI([*configs, *given.more, *(["--help"] if given.help_all else [])], given.ckpt_path)
-    made.model.load_state_dict(read_checkpoint(given.ckpt_path)["state_dict"])
-    made.model.to(made.trainer.strategy.root_device).eval()
-    return made
-
-
 class RunIsFinishedError(Exception):
     """The run that is to go on has nothing left to do."""
-
-
-def quieten() -> None:
-    """Leave out what Lightning says that helps nobody here."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
-    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
-    # It is where checkpoints go, by choice.
-    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-    # Probes log the values of all processes, the same on each.
-    warnings.filterwarnings("ignore", message=".*sync_dist=True.*to accumulate the metric across devices")
 
 
 class SaveConfig(SaveConfigCallback):
@@ -106,96 +61,6 @@ class SaveConfig(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Save it."""
         write_whole(Path(trainer.default_root_dir) / CONFIG, self.parser.dump(self.config, skip_none=False))
-
-
-class NetworkCLI(LightningCLI):
-    """Make a network, its data and a trainer of settings: the paper's, a checkpoint's, those of files, and those given.
-
-    Args:
-        args: What is given.
-        checkpoint: Where to take settings from as well.
-        options: Of LightningCLI.
-    """
-
-    @in_one_line()
-    def __init__(self, args: list[str], checkpoint: str | None = None, **options: Any) -> None:
-        self.checkpoint = checkpoint
-        defaults: dict[str, Any] = {
-            "parser_kwargs": PARSER,
-            # Attacks need gradients in validate and test as well.
-            # Lightning's table of layers counts no FLOP of a spiking network, and takes metrics for layers: Summary says what there is.
-            "trainer_defaults": {"max_epochs": 100, "inference_mode": False, "enable_model_summary": False},
-            "save_config_callback": None,
-            "run": False,
-        }
-        super().__init__(
-            SpikingClassifier,
-            SpikeDataModule,
-            subclass_mode_data=True,
-            parser_class=TrainingParser,
-            seed_everything_default=PAPER_SEED,
-            auto_configure_optimizers=False,
-            args=args,
-            **defaults | options,
-        )
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the probes, and fill in what follows from other settings."""
-        parser.add_argument(
-            "--probes",
-            type=dict[str, Probe | None] | None,
-            default={},
-            help="Probes by name; the name is the first part of what they log. null switches one off, or all.",
-        )
-        for name, kind, meaning in OPTIMISATION:
-            parser.add_argument(f"--{name}", type=kind, default="epoch" if kind is Interval else None, help=meaning)
-            parser.link_arguments(name, f"model.{name}")
-        parser.add_argument(
-            "--best",
-            type=BestBy,
-            default="accuracy",
-            help="Of which epoch best.ckpt is: of the highest accuracy, or the lowest loss (as the paper's code does), in validation.",
-        )
-        parser.link_arguments("data.num_classes", "model.network.init_args.num_classes", apply_on="instantiate")
-        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=_whole_seed)
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse; with a checkpoint, once more with the settings it was made with as defaults."""
-        assert isinstance(args, list)
-        self.config = parsed(parser, args)
-        command = self.config.get("subcommand")
-        checkpoint = self.config[command].get("ckpt_path") if command else self.checkpoint
-        if checkpoint is None:
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            made_with = Path(folder) / "checkpoint.yaml"
-            made_with.write_text(yaml.safe_dump(checkpoint_settings(checkpoint)))
-            self._parser(command).default_config_files = [str(shipped.PAPER), str(made_with)]
-            self.config = parsed(parser, args)
-        self.checkpoint = checkpoint
-
-    def _parse_ckpt_path(self) -> None:
-        """Do nothing: Lightning would let the checkpoint's settings win over the command line's (its issue 21455)."""
-
-    @property
-    def given(self) -> Namespace:
-        """The settings, of the command if there is one."""
-        settings: Namespace = self.config[self.subcommand] if self.subcommand else self.config
-        return settings
-
-    def before_instantiate_classes(self) -> None:
-        """Refuse numbers of the trainer that it would take."""
-        require_schedule(self.given.trainer)
-
-    def instantiate_classes(self) -> None:
-        """Make model, data and probes; what their constructors refuse is a mistake in what was given."""
-        try:
-            with in_one_line(TypeError):
-                super().instantiate_classes()
-        except ValueError as error:
-            raise InputError(with_full_name(condense(str(error)), self.given.as_dict())) from error
-        if self.checkpoint is not None:
-            self.model.on_load_checkpoint(read_checkpoint(self.checkpoint))
 
 
 class TrainingCLI(NetworkCLI):
@@ -292,11 +157,6 @@ class TrainingCLI(NetworkCLI):
 
     def before_fit(self) -> None:
         """Refuse what memory cannot hold; where a run goes on, take out of its metrics what it logged after the checkpoint."""
-        self._require_memory()
-        if self.goes_on_at is not None:
-            forget_from(self.run_directory / "metrics.csv", self.goes_on_at)
-
-    def _require_memory(self) -> None:
         encoder, batch_size = self.datamodule.spike_encoder, self.datamodule.batch_size
         spikes = encoder(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.Generator())
         needed = step_bytes(self.model, spikes, batch_size)
@@ -305,6 +165,8 @@ class TrainingCLI(NetworkCLI):
         device = self.trainer.strategy.root_device
         processes = self.trainer.num_devices if device.type == "cpu" else 1
         require_memory(processes * needed, device, f"a training step of {batch_size} images with {len(spikes)} time steps")
+        if self.goes_on_at is not None:
+            forget_from(self.run_directory / "metrics.csv", self.goes_on_at)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer, with the probes before all other callbacks so that these see their values."""
@@ -314,7 +176,17 @@ class TrainingCLI(NetworkCLI):
             if probe is not None:
                 probe.name = name
         own = given.get("callbacks") or []
-        own = self._without_tuners(own if isinstance(own, list) else [own])
+        own = own if isinstance(own, list) else [own]
+        if self.given.get("lr_scheduler") and any(isinstance(callback, LearningRateFinder) for callback in own):
+            raise InputError(
+                "trainer.callbacks: LearningRateFinder is not allowed with --lr_scheduler: the schedule would go on from its own rate, not "
+                "from the one that was found; search without a schedule, then give --model.lr or --optimizer.lr"
+            )
+        if self.goes_on_at:
+            # What a tuner found is in the checkpoint of a run that goes on, and Lightning would lose that in tuning.
+            if any(isinstance(callback, BatchSizeFinder) for callback in own):
+                self.datamodule.batch_size = read_checkpoint(str(self.given.ckpt_path))["datamodule_hyper_parameters"]["batch_size"]
+            own = [callback for callback in own if not isinstance(callback, BatchSizeFinder | LearningRateFinder)]
         shown = given.get("enable_progress_bar") is not False and not any(isinstance(callback, ProgressBar) for callback in own)
         kwargs["callbacks"] = [
             StopTogether(),
@@ -325,7 +197,13 @@ class TrainingCLI(NetworkCLI):
             *([QuietProgressBar()] if shown else []),
             *self._own_callbacks(given),
         ]
-        kwargs["logger"] = self._loggers(given.get("logger"))
+        loggers = given.get("logger")
+        if loggers in (None, True):
+            parent, name = self.run_directory.parent, self.run_directory.name
+            loggers = Curves(str(parent), name="", version=name, default_hp_metric=False, purge_step=self.goes_on_at)
+        # Without metrics.csv there is no run.
+        numbers = MetricsCSV(str(self.run_directory))
+        kwargs["logger"] = [*(loggers if isinstance(loggers, list) else [loggers] if loggers else []), numbers]
         kwargs["default_root_dir"] = str(self.run_directory)
         plugins = given.get("plugins") or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), WholeCheckpointIO()]
@@ -348,29 +226,3 @@ class TrainingCLI(NetworkCLI):
             if checkpoints
             else always
         )
-
-    def _loggers(self, given: Any) -> list[Any]:
-        """Return TensorBoard's logger, or those given in its place, and that of ``metrics.csv``, without which there is no run."""
-        if given in (None, True):
-            parent, name = self.run_directory.parent, self.run_directory.name
-            given = Curves(str(parent), name="", version=name, default_hp_metric=False, purge_step=self.goes_on_at)
-        loggers = given if isinstance(given, list) else [given] if given else []
-        return [*loggers, MetricsCSV(str(self.run_directory))]
-
-    def _without_tuners(self, callbacks: list[Callback]) -> list[Callback]:
-        """Return the callbacks of a run that goes on: what a tuner found is in its checkpoint, and Lightning would lose that in tuning."""
-        if not self.goes_on_at:
-            return callbacks
-        if any(isinstance(callback, BatchSizeFinder) for callback in callbacks):
-            self.datamodule.batch_size = read_checkpoint(str(self.given.ckpt_path))["datamodule_hyper_parameters"]["batch_size"]
-        return [callback for callback in callbacks if not isinstance(callback, BatchSizeFinder | LearningRateFinder)]
-
-
-def _whole_seed(seed: bool | int) -> int:
-    if isinstance(seed, bool):
-        raise InputError(f"seed_everything={str(seed).lower()} is not allowed: give a whole number (Lightning takes true for seed 0)")
-    return seed
-
-
-def _no_advertisement(record: logging.LogRecord) -> bool:
-    return "litlogger" not in record.getMessage() and "litmodels" not in record.getMessage()

@@ -164,15 +164,12 @@ class SpikeDataModule(LightningDataModule, ABC):
         objective = getattr(getattr(self.trainer, "lightning_module", None), "objective", None)
         replays = getattr(objective, "replays", 1) if train else 1
         same = train and bool(getattr(self.trainer, "overfit_batches", 0))
-        return EpochLoader(self._placed(split), batch_size, self.seed, train, rank, world_size, self.crop, replays, same)
-
-    def _placed(self, split: str) -> ImageSet:
-        """Return a split on the device that trains: it goes there once, and batches are gathered there."""
         images = self._splits[split]
         device = self.trainer.strategy.root_device if self.trainer else images.labels.device
         if images.labels.device != device:
+            # A split goes to the device that trains once, and batches are gathered there.
             images = self._splits_on_device.setdefault((split, device), ImageSet(*(part.to(device) for part in images)))
-        return images
+        return EpochLoader(images, batch_size, self.seed, train, rank, world_size, self.crop, replays, same)
 
 
 def shifted(images: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:

@@ -116,11 +116,9 @@ def tell_left_out(folder: Path, why: str, paths: Sequence[Path]) -> None:
         return
     endings = Counter(path.suffix.lower() or "no ending" for path in paths)
     counts = ", ".join(f"{count} {ending}" for ending, count in sorted(endings.items(), key=lambda item: (-item[1], item[0])))
-    log.warning("%s: left out %d %s (%s): %s", folder, len(paths), why, counts, some_names([_below(folder, path) for path in paths]))
-
-
-def _below(folder: Path, path: Path) -> str:
-    return path.relative_to(folder).as_posix()
+    log.warning(
+        "%s: left out %d %s (%s): %s", folder, len(paths), why, counts, some_names(path.relative_to(folder).as_posix() for path in paths)
+    )
 
 
 def read_image(path: str | Path, background: Background = "white") -> torch.Tensor:

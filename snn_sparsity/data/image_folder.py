@@ -23,7 +23,7 @@ from snn_sparsity.data.image_files import (
     tell_left_out,
 )  # fmt: skip
 from snn_sparsity.data.images import ImageSet, Splits, cached, require_every_class
-from snn_sparsity.validation import InputError, require_choice
+from snn_sparsity.validation import InputError, require_choice, require_train_and_test
 
 TEST_ORDER_SEED = 0
 DECODING = 3
@@ -54,13 +54,7 @@ class ImageFolderDataModule(SpikeDataModule):
     def __post_init__(self) -> None:
         require_choice("background", self.background, ("white", "black"))
         super().__post_init__()
-        folder = Path(self.root)
-        for split in ("train", "test"):
-            # Unlike Path.is_dir, it is no error to ask it about a name too long to exist.
-            if not os.path.isdir(folder / split):
-                raise InputError(
-                    f"data.root={self.root}: {folder / split} is no folder; give one that holds train/<class>/ and test/<class>/"
-                )
+        require_train_and_test(self.root)
 
     @cached_property
     def class_names(self) -> list[str]:

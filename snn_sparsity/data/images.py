@@ -116,23 +116,19 @@ def cached(path: Path, decode: Callable[[], Splits]) -> Splits:
         return found
     splits = decode()
     try:
-        _keep(path, splits)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        needed = sum(part.images.numel() + 8 * part.labels.numel() for part in splits)
+        if shutil.disk_usage(path.parent).free < needed:
+            raise OSError(f"no room for {needed / 2**20:.0f} MiB")
+        content = {"splits": [tuple(part) for part in splits], "checksums": [part.checksum() for part in splits]}
+        with whole_file(path) as file:
+            torch.save(content, file)
     # torch.save tells of a full disk by a RuntimeError.
     except (OSError, RuntimeError, InputError) as error:
         reason = getattr(error.__cause__ or error, "strerror", None) or str(error).partition("\n")[0]
         log.warning("The decoded dataset cannot be kept in %s (%s): it is decoded anew each time; SNN_SPARSITY_CACHE names another place",
                     path.parent, reason)  # fmt: skip
     return splits
-
-
-def _keep(path: Path, splits: Splits) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    needed = sum(part.images.numel() + 8 * part.labels.numel() for part in splits)
-    if shutil.disk_usage(path.parent).free < needed:
-        raise OSError(f"no room for {needed / 2**20:.0f} MiB")
-    content = {"splits": [tuple(part) for part in splits], "checksums": [part.checksum() for part in splits]}
-    with whole_file(path) as file:
-        torch.save(content, file)
 
 
 def _read(path: Path) -> Splits | None:

@@ -135,7 +135,10 @@ class EpochLoader:
     def __iter__(self) -> Iterator[RawBatch]:
         """Yield the batches of the sampler's epoch that are still to come."""
         epoch, batches, device = self.sampler.epoch, self.sampler.batches(), self.data.labels.device
-        flips, shifts = self._flips().to(device), self._shifts().to(device)
+        flips, shifts = self._flips_and_shifts()
+        flips, shifts = flips.to(device), shifts.to(device)
+        # Evaluation draws the same code in every epoch: a change of accuracy must come from the network.
+        key = self.sampler.seed, self.sampler.drawn if self.train else -1, ENCODE
         places = torch.cat(batches).to(device).split([len(batch) for batch in batches])
         # Only a loaded state is resumed: an iteration that was broken off, as the sanity check's is, starts again.
         resumed, self._resume_at = self._resume_at, None
@@ -143,24 +146,18 @@ class EpochLoader:
         for number in range(done, len(self)):
             self._position = {"epoch": epoch, "batches_done": number + 1}
             chosen = places[number // self.replays]
-            yield RawBatch(*self.data.select(chosen), flips[chosen], self._encoding_seed(number), shifts[chosen])
+            yield RawBatch(
+                *self.data.select(chosen), flips[chosen], mix(*key, number * self.sampler.world_size + self.sampler.rank), shifts[chosen]
+            )
 
-    def _flips(self) -> Tensor:
-        if not self.train:
-            return torch.zeros(self.sampler.size, dtype=torch.bool)
-        return torch.rand(self.sampler.size, generator=stream(self.sampler.seed, self.sampler.drawn, FLIP)) < 0.5  # a coin
-
-    def _shifts(self) -> Tensor:
-        if not self.train or not self.crop:
-            return torch.zeros(self.sampler.size, 2, dtype=torch.int64)
-        generator = stream(self.sampler.seed, self.sampler.drawn, CROP)
-        return torch.randint(-self.crop, self.crop + 1, (self.sampler.size, 2), generator=generator)
-
-    def _encoding_seed(self, number: int) -> int:
-        # Evaluation draws the same code in every epoch: a change of accuracy must come from the network.
-        epoch = self.sampler.drawn if self.train else -1
-        place = number * self.sampler.world_size + self.sampler.rank
-        return mix(self.sampler.seed, epoch, ENCODE, place)
+    def _flips_and_shifts(self) -> tuple[Tensor, Tensor]:
+        size, key = self.sampler.size, (self.sampler.seed, self.sampler.drawn)
+        flips, shifts = torch.zeros(size, dtype=torch.bool), torch.zeros(size, 2, dtype=torch.int64)
+        if self.train:
+            flips = torch.rand(size, generator=stream(*key, FLIP)) < 0.5  # a coin
+        if self.train and self.crop:
+            shifts = torch.randint(-self.crop, self.crop + 1, (size, 2), generator=stream(*key, CROP))
+        return flips, shifts
 
     def state_dict(self) -> dict[str, Any]:
         """Return how far the epoch has come; Lightning keeps it in checkpoints."""

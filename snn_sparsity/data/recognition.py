@@ -64,7 +64,12 @@ def recognise(splits: Splits) -> Recognised | None:
         return None
     images, jpeg_versions, unknown = (sum(column) for column in zip(*counts, strict=True))
     recognised = Recognised("cifar10", images, jpeg_versions, unknown, test=sum(counts[1][1:]))
-    _tell(recognised)
+    told = rank_zero_only(log.warning)
+    rank_zero_only(log.info)("The images are %s's (%d of them)", recognised.dataset, recognised.images)
+    if recognised.jpeg:
+        told("%d of %d images are JPEG versions of %s's, not the original pixels", recognised.jpeg, recognised.images, recognised.dataset)
+    if recognised.unknown:
+        told("%d of %d images are not known as %s's", recognised.unknown, recognised.images, recognised.dataset)
     return recognised
 
 
@@ -78,13 +83,3 @@ def _table() -> tuple[np.ndarray, np.ndarray]:
     """Return the fingerprints of CIFAR-10's original images, and of the JPEG versions of 93 more."""
     with np.load(str(files("snn_sparsity.data").joinpath("cifar10.npz")), allow_pickle=False) as table:
         return table["original"], table["jpeg"]
-
-
-@rank_zero_only
-def _tell(recognised: Recognised) -> None:
-    dataset, images, jpeg, unknown, _ = recognised
-    log.info("The images are %s's (%d of them)", dataset, images)
-    if jpeg:
-        log.warning("%d of %d images are JPEG versions of %s's, not the original pixels", jpeg, images, dataset)
-    if unknown:
-        log.warning("%d of %d images are not known as %s's", unknown, images, dataset)

@@ -23,33 +23,24 @@ from snn_sparsity.figures.drawing import (
     title,
     whole_numbers,
 )
-from snn_sparsity.measure.names import (
-    SATURATION,
-    SURROGATE_ALWAYS,
-    SURROGATE_DISTANCE,
-    SURROGATE_FIRING_RATE,
-    SURROGATE_SILENT,
-    SURROGATE_UNSEEN,
-    SURROGATE_VANISHING,
-    TRAIL_CORRELATION,
-)
+from snn_sparsity.measure import names
 from snn_sparsity.runs.curves import Run
 
-CORRELATION = f"{TRAIL_CORRELATION}/pearson_batches_"
+CORRELATION = f"{names.TRAIL_CORRELATION}/pearson_batches_"
 PAIRS = {
     "gradients": Look("zeros of the weight gradient", BLUE, "o"),
     "weights": Look("zeros of the weights", ORANGE, "s"),
 }
 SEEN = {
-    SURROGATE_VANISHING: Look("vanishing degree", BLUE, "o"),
-    SURROGATE_UNSEEN: Look("unseen by the surrogate", VERMILLION, "D"),
+    names.SURROGATE_VANISHING: Look("vanishing degree", BLUE, "o"),
+    names.SURROGATE_UNSEEN: Look("unseen by the surrogate", VERMILLION, "D"),
 }
 FIRING = {
-    SURROGATE_FIRING_RATE: Look("firing rate", GREEN, "^"),
-    SURROGATE_SILENT: Look("silent neurons", BLACK, "s"),
-    SURROGATE_ALWAYS: Look("always-firing neurons", PURPLE, "P"),
+    names.SURROGATE_FIRING_RATE: Look("firing rate", GREEN, "^"),
+    names.SURROGATE_SILENT: Look("silent neurons", BLACK, "s"),
+    names.SURROGATE_ALWAYS: Look("always-firing neurons", PURPLE, "P"),
 }
-DISTANCE = {SURROGATE_DISTANCE: Look("distance to the threshold", SKY, "v")}
+DISTANCE = {names.SURROGATE_DISTANCE: Look("distance to the threshold", SKY, "v")}
 
 
 def trail(runs: Sequence[Run]) -> Figure:
@@ -74,12 +65,12 @@ def trail(runs: Sequence[Run]) -> Figure:
 
 def _correlation(axes: Axes, run: Run, pair: str) -> None:
     look = PAIRS[pair]
-    names = run.operations(f"{CORRELATION}value/{pair}/")
-    depths = [operation.depth for operation in names.values()]
+    found = run.operations(f"{CORRELATION}value/{pair}/")
+    depths = [operation.depth for operation in found.values()]
     value, low, high = (run.last(f"{CORRELATION}{end}/{pair}/") for end in ("value", "low", "high"))
-    values = [value[name] for name in names]
+    values = [value[name] for name in found]
     axes.axhline(0, color=BLACK, linewidth=0.8)
-    for name, depth in zip(names, depths, strict=True):
+    for name, depth in zip(found, depths, strict=True):
         ends = [end.get(name.replace("_value/", f"_{which}/", 1), math.nan) for which, end in (("low", low), ("high", high))]
         axes.plot([depth] * 2, ends, color=look.colour, linewidth=1.5, marker="_", markersize=6, gid="interval")
     axes.plot(depths, values, look.marker, color=look.colour, label=look.label, gid=pair)
@@ -93,7 +84,7 @@ def surrogate(runs: Sequence[Run]) -> Figure:
         for panel, series, scale in zip(column, (SEEN, FIRING, DISTANCE), (100, 100, 1), strict=True):
             for statistic, look in series.items():
                 _neurons(panel, run, statistic, look, scale)
-        title(column[0], run, SATURATION, len(runs))
+        title(column[0], run, names.SATURATION, len(runs))
         whole_numbers(column[-1], "depth of the neuron layer")
     percent_axis(axes[0, 0], "vanishing degree,\nshare of entries (%)")
     percent_axis(axes[1, 0], "spikes per step,\nshare of neurons (%)")
@@ -107,8 +98,8 @@ def surrogate(runs: Sequence[Run]) -> Figure:
 
 
 def _neurons(axes: Axes, run: Run, statistic: str, look: Look, scale: float) -> None:
-    names, last = run.operations(f"{statistic}/"), run.last(f"{statistic}/")
-    depths, values = [operation.depth for operation in names.values()], [scale * last[name] for name in names]
+    found, last = run.operations(f"{statistic}/"), run.last(f"{statistic}/")
+    depths, values = [operation.depth for operation in found.values()], [scale * last[name] for name in found]
     if depths:
         axes.plot(depths, values, color=look.colour, marker=look.marker, linewidth=1, label=look.label)
         mark_missing(axes, depths, values, "undefined")

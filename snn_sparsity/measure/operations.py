@@ -98,8 +98,5 @@ def holds_state(module: nn.Module) -> bool:
     """Return whether a spiking neuron still remembers an earlier forward pass."""
     if not isinstance(module, base.MemoryModule):
         return False
-    return any(isinstance(value, Tensor) and not _same(value, module._memories_rv[name]) for name, value in module._memories.items())
-
-
-def _same(value: Tensor, at_rest: object) -> bool:
-    return isinstance(at_rest, Tensor) and torch.equal(value, at_rest)
+    kept = ((value, module._memories_rv[name]) for name, value in module._memories.items() if isinstance(value, Tensor))
+    return any(not (isinstance(at_rest, Tensor) and torch.equal(value, at_rest)) for value, at_rest in kept)

@@ -8,9 +8,9 @@ import torch
 from spikingjelly.activation_based import layer
 from torch import nn
 
-from snn_sparsity.networks import normalisation, sparse
+from snn_sparsity.networks import sparse, spike_batch_norm
 from snn_sparsity.networks.convolution import SpikeConv2d
-from snn_sparsity.networks.normalisation import SpikeBatchNorm2d
+from snn_sparsity.networks.spike_batch_norm import SpikeBatchNorm2d
 
 Made = TypeVar("Made", bound=nn.Module)
 BatchNorm = TypeVar("BatchNorm", bound=layer.BatchNorm2d)
@@ -30,7 +30,7 @@ def use_spike_layers(network: nn.Module) -> None:
     """
     # Compiled here, where that was not done before: the first forward pass would wait for it.
     sparse.compiled(torch.float32)
-    normalisation.compiled()
+    spike_batch_norm.compiled()
     for path, module in list(network.named_modules()):
         if type(module) in MADE_FOR_SPIKES:
             network.set_submodule(path, MADE_FOR_SPIKES[type(module)](module))

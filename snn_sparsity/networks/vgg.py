@@ -7,7 +7,7 @@ from typing import Literal
 from spikingjelly.activation_based import functional, layer
 from torch import Tensor, nn
 
-from snn_sparsity.networks.first_layer import normalisation
+from snn_sparsity.networks.input_normalisation import input_normalisation
 from snn_sparsity.networks.layers import use_spike_layers
 from snn_sparsity.networks.leaky import LeakyNeuron
 from snn_sparsity.networks.resnet import MOST_CLASSES
@@ -82,7 +82,7 @@ class VGG(nn.Sequential):
         self._neurons = iter(neuron_layers(neurons, thresholds, layers) if spiking else [nn.ReLU() for _ in range(layers)])
         self._dropout = dropout
 
-        self.normalise = normalisation(mean, std)
+        self.normalise = input_normalisation(mean, std)
         size, features, number = image_size, 3, 0
         for width, following in zip(channels, [*channels[1:], None], strict=True):
             if width == "A":

@@ -6,7 +6,7 @@ import torch
 from spikingjelly.activation_based import functional, layer
 from torch import Tensor, nn
 
-from snn_sparsity.networks.first_layer import normalisation
+from snn_sparsity.networks.input_normalisation import input_normalisation
 from snn_sparsity.networks.layers import use_spike_layers
 from snn_sparsity.networks.leaky import LeakyNeuron
 from snn_sparsity.networks.resnet import MOST_CLASSES
@@ -66,7 +66,7 @@ class WideResNet(nn.Module):
         self.num_classes, self.spiking = num_classes, spiking
         recipe = neurons if spiking else None
 
-        self.normalise = normalisation(mean, std)
+        self.normalise = input_normalisation(mean, std)
         self.conv1 = layer.Conv2d(3, 16, kernel_size=3, padding=1, bias=False)
         channels, groups = 16, []
         for outputs, stride in [(16 * width, 1), (32 * width, 2), (64 * width, 2)]:

@@ -56,18 +56,18 @@ class AdversarialTraining(Objective):
 
     def __call__(self, step: TrainingStep) -> Outcome:
         """Attack the batch and return the cross-entropy of what comes of it; ``train/accuracy`` is that on it."""
-        attack = self._drawn(step.draw(CHOICE))
+        number, attack = step.draw(CHOICE), None
+        for candidate, chance in zip(self._attacks, self._chances, strict=True):
+            number -= chance
+            if number < 0:
+                attack = candidate
+                break
+        else:
+            # Chances of thirds add up to less than 1 by rounding.
+            attack = self._attacks[-1] if sum(self._chances) > 1 - 1e-9 else None
         spikes = step.batch.spikes if attack is None else step.attacked(attack, self.space, step.first(self.share))
         logits, labels = step.logits(spikes), step.batch.labels
         return Outcome(F.cross_entropy(logits, labels), {ACCURACY: (logits.argmax(1) == labels).float().mean()})
-
-    def _drawn(self, number: float) -> Attack | None:
-        for attack, chance in zip(self._attacks, self._chances, strict=True):
-            number -= chance
-            if number < 0:
-                return attack
-        # Chances of thirds add up to less than 1 by rounding.
-        return self._attacks[-1] if sum(self._chances) > 1 - 1e-9 else None
 
     @property
     def passes(self) -> Passes:

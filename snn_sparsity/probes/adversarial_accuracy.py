@@ -14,16 +14,7 @@ from snn_sparsity.attacks.metering import Meter, Metered
 from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.encoders import Encoder
-from snn_sparsity.measure.names import (
-    ACCURACY,
-    ACCURACY_INTERVAL,
-    CLEAN_ACCURACY,
-    CLEAN_LOSS,
-    IMAGES,
-    LARGEST_PERTURBATION,
-    LOSS,
-    ZERO_GRADIENT_SAMPLES,
-)
+from snn_sparsity.measure import names
 from snn_sparsity.measure.proportions import interval
 from snn_sparsity.measure.sparsity import per_sample
 from snn_sparsity.probes.base import Probe, ProbeContext
@@ -100,22 +91,22 @@ class AdversarialAccuracy(Probe):
         with torch.no_grad():
             clean, attacked = context.classifier(batch.spikes), target.judge(x_adv)
         return {
-            ACCURACY: (attacked.argmax(1) == batch.labels).float(),
-            LOSS: F.cross_entropy(attacked, batch.labels, reduction="none"),
-            CLEAN_ACCURACY: (clean.argmax(1) == batch.labels).float(),
-            CLEAN_LOSS: F.cross_entropy(clean, batch.labels, reduction="none"),
-            ZERO_GRADIENT_SAMPLES: meter.zero.float(),
-            LARGEST_PERTURBATION: per_sample((x_adv - x).abs()).amax(1),
+            names.ACCURACY: (attacked.argmax(1) == batch.labels).float(),
+            names.LOSS: F.cross_entropy(attacked, batch.labels, reduction="none"),
+            names.CLEAN_ACCURACY: (clean.argmax(1) == batch.labels).float(),
+            names.CLEAN_LOSS: F.cross_entropy(clean, batch.labels, reduction="none"),
+            names.ZERO_GRADIENT_SAMPLES: meter.zero.float(),
+            names.LARGEST_PERTURBATION: per_sample((x_adv - x).abs()).amax(1),
         }
 
     def summarise(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """Average over images, with the accuracy's interval; of the perturbation, take the largest."""
-        right = values[ACCURACY]
+        right = values[names.ACCURACY]
         ends = interval(round(right.sum().item()), len(right))
         return (
             super().summarise(values)
-            | {name: torch.tensor(end) for name, end in zip(ACCURACY_INTERVAL, ends, strict=True)}
-            | {IMAGES: torch.tensor(len(right)), LARGEST_PERTURBATION: values[LARGEST_PERTURBATION].max()}
+            | {name: torch.tensor(end) for name, end in zip(names.ACCURACY_INTERVAL, ends, strict=True)}
+            | {names.IMAGES: torch.tensor(len(right)), names.LARGEST_PERTURBATION: values[names.LARGEST_PERTURBATION].max()}
         )
 
     def _aim(self, context: ProbeContext, batch: SpikeBatch) -> tuple[SpikeTarget | ImageTarget, Tensor]:

@@ -9,17 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snn_sparsity.batch import SpikeBatch
+from snn_sparsity.measure import names
 from snn_sparsity.measure.correlation import Correlation, partial, pearson, spearman
 from snn_sparsity.measure.gradients import record_gradients
-from snn_sparsity.measure.names import (
-    TRAIL_CORRELATION,
-    TRAIL_INPUT_GRADIENT_ZERO,
-    TRAIL_WEIGHT_DENORMAL,
-    TRAIL_WEIGHT_GRADIENT_ZERO,
-    TRAIL_WEIGHT_SMALL,
-    TRAIL_WEIGHT_ZERO,
-    reachable,
-)
 from snn_sparsity.measure.operations import Operation, operations
 from snn_sparsity.measure.reachability import reachability
 from snn_sparsity.probes.base import Probe, ProbeContext
@@ -70,7 +62,7 @@ class GradientTrail(Probe):
         seeing = reachability(network, image_size=(spikes.shape[-2], spikes.shape[-1]), channels=spikes.shape[2])
         values = {BATCH: torch.tensor(float(context.first), dtype=torch.float64)}
         for layer, weight, gradient in zip(layers, weights, gradients, strict=True):
-            values[f"{TRAIL_INPUT_GRADIENT_ZERO}/{layer.place}"] = record.values[layer.path][0].double()
+            values[f"{names.TRAIL_INPUT_GRADIENT_ZERO}/{layer.place}"] = record.values[layer.path][0].double()
             for what, share in weight_shares(weight.detach(), gradient, seeing.get(layer.path)):
                 values[f"{what}/{layer.place}"] = share
         return values
@@ -79,7 +71,9 @@ class GradientTrail(Probe):
         """Average over images, and correlate over batches and over the epochs so far."""
         # Values of a whole batch stand once for each of its images.
         place = {float(first): index for index, first in reversed(list(enumerate(values.pop(BATCH).tolist())))}
-        owner = {name: self._per_batch(value, sorted(place.values())) for name, value in values.items()}
+        starts = sorted(place.values())
+        batches = list(zip(starts, [*starts[1:], None], strict=True))
+        owner = {name: [float(value[start:end].mean()) for start, end in batches] for name, value in values.items()}
         means = {name: float(value.mean()) for name, value in values.items()}
         self._epochs.append(means)
         series = {name: [epoch[name] for epoch in self._epochs if name in epoch] for name in means}
@@ -98,25 +92,21 @@ class GradientTrail(Probe):
         """Go on with the epochs of a checkpoint."""
         self._epochs = list(state_dict["epochs"])
 
-    def _per_batch(self, value: Tensor, starts: list[int]) -> list[float]:
-        ends = [*starts[1:], len(value)]
-        return [float(value[start:end].mean()) for start, end in zip(starts, ends, strict=True)]
-
     def _correlate(self, over: str, series: dict[str, list[float]]) -> Iterator[tuple[str, float]]:
-        prefix = f"{TRAIL_INPUT_GRADIENT_ZERO}/"
+        prefix = f"{names.TRAIL_INPUT_GRADIENT_ZERO}/"
         layers = [name.removeprefix(prefix) for name in series if name.startswith(prefix)]
         for index, layer in enumerate(layers):
             inputs = series[prefix + layer]
             pairs = {
-                "gradients": series[f"{reachable(TRAIL_WEIGHT_GRADIENT_ZERO)}/{layer}"],
-                "weights": series[f"{reachable(TRAIL_WEIGHT_ZERO)}/{layer}"],
+                "gradients": series[f"{names.reachable(names.TRAIL_WEIGHT_GRADIENT_ZERO)}/{layer}"],
+                "weights": series[f"{names.reachable(names.TRAIL_WEIGHT_ZERO)}/{layer}"],
             }
             if over == "batches":
                 del pairs["weights"]
             for pair, others in pairs.items():
                 yield from _named("pearson", over, pair, layer, pearson(inputs, others))
                 yield from _named("spearman", over, pair, layer, spearman(inputs, others))
-            later = [series[f"{reachable(TRAIL_WEIGHT_ZERO)}/{name}"] for name in layers[index + 1 :]]
+            later = [series[f"{names.reachable(names.TRAIL_WEIGHT_ZERO)}/{name}"] for name in layers[index + 1 :]]
             if later and over == "epochs":
                 control = [sum(point) / len(later) for point in zip(*later, strict=True)]
                 yield from _named("partial", over, "gradients", layer, partial(inputs, pairs["gradients"], control))
@@ -148,16 +138,16 @@ def weight_shares(weight: Tensor, gradient: Tensor, seeing: Tensor | None) -> It
     # By their bits: where denormals are flushed, as in every run, a comparison takes them for zero.
     magnitude = weight.float().contiguous().view(torch.int32) & 0x7FFFFFFF
     masks = {
-        TRAIL_WEIGHT_GRADIENT_ZERO: gradient == 0,
-        TRAIL_WEIGHT_ZERO: magnitude == 0,
-        TRAIL_WEIGHT_DENORMAL: (magnitude > 0) & (magnitude < SMALLEST_NORMAL),
-        TRAIL_WEIGHT_SMALL: size < SMALL * size.max(),
+        names.TRAIL_WEIGHT_GRADIENT_ZERO: gradient == 0,
+        names.TRAIL_WEIGHT_ZERO: magnitude == 0,
+        names.TRAIL_WEIGHT_DENORMAL: (magnitude > 0) & (magnitude < SMALLEST_NORMAL),
+        names.TRAIL_WEIGHT_SMALL: size < SMALL * size.max(),
     }
     for name, mask in masks.items():
         yield name, mask.double().mean()
-        yield reachable(name), (mask if seeing is None else mask[seeing.to(mask.device)]).double().mean()
+        yield names.reachable(name), (mask if seeing is None else mask[seeing.to(mask.device)]).double().mean()
 
 
 def _named(method: str, over: str, pair: str, layer: str, correlation: Correlation) -> Iterator[tuple[str, float]]:
     for part, value in correlation._asdict().items():
-        yield f"{TRAIL_CORRELATION}/{method}_{over}_{part}/{pair}/{layer}", value
+        yield f"{names.TRAIL_CORRELATION}/{method}_{over}_{part}/{pair}/{layer}", value

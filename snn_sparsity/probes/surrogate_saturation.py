@@ -8,15 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from snn_sparsity.measure import names
 from snn_sparsity.measure.layout import Layout
-from snn_sparsity.measure.names import (
-    SURROGATE_ALWAYS,
-    SURROGATE_DISTANCE,
-    SURROGATE_FIRING_RATE,
-    SURROGATE_SILENT,
-    SURROGATE_UNSEEN,
-    SURROGATE_VANISHING,
-)
 from snn_sparsity.measure.operations import Operation, operations
 from snn_sparsity.measure.saturation import membrane_distance, unseen, vanishing_degree
 from snn_sparsity.probes.pass_probe import PassProbe, Values
@@ -58,18 +51,18 @@ class SurrogateSaturation(PassProbe):
 def _look(operation: Operation, layout: Layout, values: Values) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
     def note(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         layout.time_first(operation, inputs[0])
-        if f"{SURROGATE_SILENT}/{operation.place}" in values:
+        if f"{names.SURROGATE_SILENT}/{operation.place}" in values:
             raise InputError(f"neuron {operation.path!r} ran more than once in one forward pass: it must run all time steps together")
         with torch.no_grad():
             distance = membrane_distance(module, inputs[0].detach())
             spikes = output.detach()
             statistics = {
-                SURROGATE_DISTANCE: distance.abs(),
-                SURROGATE_UNSEEN: unseen(module.surrogate_function, distance).float(),
-                SURROGATE_VANISHING: vanishing_degree(module.surrogate_function, distance),
-                SURROGATE_FIRING_RATE: spikes,
-                SURROGATE_SILENT: (spikes == 0).all(0, keepdim=True).float(),
-                SURROGATE_ALWAYS: (spikes > 0).all(0, keepdim=True).float(),
+                names.SURROGATE_DISTANCE: distance.abs(),
+                names.SURROGATE_UNSEEN: unseen(module.surrogate_function, distance).float(),
+                names.SURROGATE_VANISHING: vanishing_degree(module.surrogate_function, distance),
+                names.SURROGATE_FIRING_RATE: spikes,
+                names.SURROGATE_SILENT: (spikes == 0).all(0, keepdim=True).float(),
+                names.SURROGATE_ALWAYS: (spikes > 0).all(0, keepdim=True).float(),
             }
         for what, statistic in statistics.items():
             values[f"{what}/{operation.place}"] = statistic.transpose(0, 1).flatten(1).mean(1)

@@ -12,7 +12,6 @@ from snn_sparsity.runs.metrics import Accuracy, Number
 from snn_sparsity.runs.records import Record
 
 LOSSES = (TRAIN_LOSS_EPOCH, f"val/{LOSS}", accuracy_of("val"))
-CLEAN = "clean"
 
 
 @dataclass(frozen=True)

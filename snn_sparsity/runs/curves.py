@@ -88,11 +88,19 @@ def read_run(path: str | Path) -> Run:
     Raises:
         InputError: If it is no run, or a line of its metrics cannot be read.
     """
-    path = Path(path)
+    return run_of(Path(path), read_numbers(metrics_of(Path(path))))
+
+
+def metrics_of(path: Path) -> Path:
+    """Return where a run's numbers are.
+
+    Raises:
+        InputError: If it is no run.
+    """
     file = path / "metrics.csv"
     if not os.path.isfile(file):
         raise InputError(f"{path} is no run: there is no {file}; give a folder such as runs/demo/seed_3407/0")
-    return run_of(path, read_numbers(file))
+    return file
 
 
 def run_of(path: Path, metrics: Metrics) -> Run:

@@ -53,8 +53,13 @@ def read_numbers(file: Path) -> Metrics:
             for row in reader:
                 # What is logged outside of an epoch has none, and no place on an axis of epochs.
                 if len(row) != len(COLUMNS) or row[0]:
-                    number = _parsed(row, file, reader.line_num)
-                    found.setdefault(number.name, {})[number.epoch] = number
+                    try:
+                        epoch, step, name, value = row
+                        int(step or 0)
+                        found.setdefault(name, {})[int(epoch)] = Number(float(value), file, reader.line_num, name, int(epoch))
+                    except ValueError as error:
+                        wrong = f"{file} line {reader.line_num} is no row epoch,step,name,value"
+                        raise InputError(f"{wrong}: {','.join(row)[:80]!r}") from error
     except (OSError, UnicodeError, csv.Error) as error:
         raise InputError(f"{file} cannot be read: {error}") from error
     return found
@@ -97,15 +102,6 @@ def epochs_logged(run: Path) -> int:
         rows = [line.split(",") for line in content.read().decode("utf-8", "replace").split("\n")[:-1]]
     known = [(int(row[0]), row[2]) for row in rows if len(row) == len(COLUMNS) and row[0].isdigit()]
     return known[-1][0] + (known[-1][1] == TRAIN_LOSS_EPOCH) if known else 0
-
-
-def _parsed(row: list[str], file: Path, line: int) -> Number:
-    try:
-        epoch, step, name, value = row
-        int(step or 0)
-        return Number(float(value), file, line, name, int(epoch))
-    except ValueError as error:
-        raise InputError(f"{file} line {line} is no row epoch,step,name,value: {','.join(row)[:80]!r}") from error
 
 
 @dataclass(frozen=True)

@@ -150,20 +150,31 @@ def find_records(paths: Sequence[Path]) -> list[Record]:
     Raises:
         InputError: If one of the folders holds no run, a run cannot be read, or two runs are the same.
     """
-    folders: dict[Path, Path] = {}
-    for path in paths:
-        if not os.path.isdir(path):
-            raise InputError(f"no runs found in {path}: there is no such folder")
-        if (path / "metrics.csv").is_file() and not (path / "config.yaml").is_file():
-            raise InputError(f"{path} is no run: there is no {path / 'config.yaml'}")
-        # A test or validation of a run lies in it, and is no run of its own.
-        below = [file.parent for file in path.rglob("metrics.csv") if _complete(file.parent) and not _complete(file.parent.parent)]
-        if not below:
-            raise InputError(f"no runs found in {path}: give a folder such as runs/demo/seed_3407/0, or one that holds such folders")
-        folders |= {folder.resolve(): folder for folder in below}
+    folders = {folder.resolve(): folder for path in paths for folder in runs_below(path)}
     records = [read_record(folder) for folder in sorted(folders.values(), key=lambda folder: folder.as_posix())]
-    _refuse_twins(records)
+    seen: dict[tuple[str, int], Record] = {}
+    for record in records:
+        twin = seen.setdefault((record.key(), record.seed), record)
+        if twin is not record:
+            raise InputError(f"{twin.path} and {record.path} are the same run: all settings and the seed are equal; give one of them")
     return records
+
+
+def runs_below(path: Path) -> list[Path]:
+    """Return the directories of the runs in a folder, or below it.
+
+    Raises:
+        InputError: If it is no folder, or holds none.
+    """
+    if not os.path.isdir(path):
+        raise InputError(f"no runs found in {path}: there is no such folder")
+    if (path / "metrics.csv").is_file() and not (path / "config.yaml").is_file():
+        raise InputError(f"{path} is no run: there is no {path / 'config.yaml'}")
+    # A test or validation of a run lies in it, and is no run of its own.
+    below = [file.parent for file in path.rglob("metrics.csv") if _complete(file.parent) and not _complete(file.parent.parent)]
+    if not below:
+        raise InputError(f"no runs found in {path}: give a folder such as runs/demo/seed_3407/0, or one that holds such folders")
+    return below
 
 
 def read_record(path: Path) -> Record:
@@ -196,14 +207,6 @@ def _settled(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _settled(part) for name, part in value.items() if name not in NO_OTHER_RUN}
     return [_settled(part) for part in value] if isinstance(value, list) else value
-
-
-def _refuse_twins(records: Sequence[Record]) -> None:
-    seen: dict[tuple[str, int], Record] = {}
-    for record in records:
-        twin = seen.setdefault((record.key(), record.seed), record)
-        if twin is not record:
-            raise InputError(f"{twin.path} and {record.path} are the same run: all settings and the seed are equal; give one of them")
 
 
 def _flat(given: Mapping[str, Any]) -> dict[str, Any]:

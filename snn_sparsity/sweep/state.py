@@ -69,11 +69,10 @@ def clear(row: Row, place: Place) -> list[Path]:
 
 def runs_of(row: Row, place: Place) -> list[Path]:
     """Return the runs of a row that were begun with its settings, the newest first."""
-    return [run for run in runs_beside(place.next_run(row)) if _settings(run) == row.settings]
-
-
-def _settings(run: Path) -> tuple[str, ...]:
-    """Return the settings that a run was begun with."""
-    record = record_of(run)
-    arguments: Sequence[str] = (record.get("earlier") or [record])[0].get("arguments", ())
-    return tuple(arguments[: arguments.index(WHERE)]) if WHERE in arguments else ()
+    begun = []
+    for run in runs_beside(place.next_run(row)):
+        record = record_of(run)
+        arguments: Sequence[str] = (record.get("earlier") or [record])[0].get("arguments", ())
+        if WHERE in arguments and tuple(arguments[: arguments.index(WHERE)]) == row.settings:
+            begun.append(run)
+    return begun

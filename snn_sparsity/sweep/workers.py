@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from snn_sparsity.runs.files import hold
@@ -58,7 +57,8 @@ class Sweep:
             self._stop()
         for row in self.failed:
             log = self.place.folder(row) / LOG
-            print(f"{_label(row)}: FAILED: {_last_line(log)} (all of it: {log})", flush=True)
+            lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()] if log.is_file() else []
+            print(f"{_label(row)}: FAILED: {lines[-1] if lines else 'it wrote nothing'} (all of it: {log})", flush=True)
         return 1 if self.failed else 0
 
     def _start(self) -> None:
@@ -133,8 +133,3 @@ class Sweep:
 
 def _label(row: Row) -> str:
     return f"{row.name}, seed {row.seed}"
-
-
-def _last_line(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()] if log.is_file() else []
-    return lines[-1] if lines else "it wrote nothing"

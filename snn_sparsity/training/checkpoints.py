@@ -111,14 +111,12 @@ class LastCheckpoint(Checkpoint):
         self.saved_at, self._random = now, _random(device)
         unnamed = self.path.with_suffix(".new")
         trainer.save_checkpoint(unnamed, weights_only=False)
-        if trainer.is_global_zero:
-            self._make_last(unnamed)
-
-    def _make_last(self, checkpoint: Path) -> None:
+        if not trainer.is_global_zero:
+            return
         try:
             if self.path.is_file():
                 self.path.replace(self.path.with_name(PREVIOUS))
-            checkpoint.replace(self.path)
+            unnamed.replace(self.path)
         except OSError as error:
             raise unwritten(self.path, error) from error
 

@@ -1,6 +1,7 @@
 """A word about spiking layers that say nothing: silent, or firing at every step."""
 
 import logging
+from functools import partial
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
@@ -55,16 +56,13 @@ class DeadLayers(Callback):
             layers = operations(network, ["neuron"])
         except InputError:  # a network without spiking neurons
             return
-        self._hooks = [layer.module.register_forward_hook(self._note(layer.path)) for layer in layers]
+        self._hooks = [layer.module.register_forward_hook(partial(self._note, layer.path)) for layer in layers]
 
-    def _note(self, path: str) -> Any:
-        def note(module: nn.Module, inputs: tuple[Any, ...], spikes: Tensor) -> None:
-            # Step by step, a neuron is called once a time step.
-            fires = spikes != 0
-            some, every = self._fired.get(path, (fires.any(), fires.all()))
-            self._fired[path] = some | fires.any(), every & fires.all()
-
-        return note
+    def _note(self, path: str, module: nn.Module, inputs: tuple[Any, ...], spikes: Tensor) -> None:
+        # Step by step, a neuron is called once a time step.
+        fires = spikes != 0
+        some, every = self._fired.get(path, (fires.any(), fires.all()))
+        self._fired[path] = some | fires.any(), every & fires.all()
 
     def _warn(self, trainer: Trainer) -> None:
         for hook in self._hooks:

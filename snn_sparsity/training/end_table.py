@@ -74,22 +74,17 @@ class Summary(Callback):
         lines = ["", *accuracy_table(values, probes_of(trainer)), "", *gradient_table(values), "", f"Run:    {self.run_directory}"]
         shown = tensorboards(trainer)
         lines += [f"Curves: {command(shown[0].log_dir)}" if shown else f"Numbers: {self.run_directory / 'metrics.csv'}"]
-        lines += _kept(self.run_directory) if trainer.state.fn == TrainerFn.FITTING else []
+        if trainer.state.fn == TrainerFn.FITTING and (
+            sizes := {path.name: path.stat().st_size for path in self.run_directory.glob("*.ckpt")}
+        ):
+            fewer = "" if len(sizes) == 1 else " (--checkpoints best leaves one when a run is finished)"
+            lines.append(f"Kept:   {', '.join(sorted(sizes))}, {sum(sizes.values()) / 1e6:.1f} MB{fewer}")
         print("\n".join(lines), flush=True)
 
 
 def logged_so_far(trainer: Trainer) -> dict[str, float]:
     """Return what is known at the moment, by logged name."""
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
-
-
-def _kept(run: Path) -> list[str]:
-    """Return how much disk the checkpoints take, and how to keep fewer."""
-    sizes = {path.name: path.stat().st_size for path in sorted(run.glob("*.ckpt"))}
-    if not sizes:
-        return []
-    fewer = "" if len(sizes) == 1 else " (--checkpoints best leaves one when a run is finished)"
-    return [f"Kept:   {', '.join(sizes)}, {sum(sizes.values()) / 1e6:.1f} MB{fewer}"]
 
 
 def accuracy_table(values: Mapping[str, float], probes: Sequence[Probe]) -> list[str]:

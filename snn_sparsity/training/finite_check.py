@@ -131,9 +131,13 @@ def _skips_bad_steps(optimizer: Optimizer) -> bool:
 
 def _describe(step: Step, trainer: Trainer, pl_module: LightningModule) -> str:
     what = f"the loss is {step.loss.item()}" if not step.loss.isfinite() else "the gradient is NaN or infinite"
+    data: Any = getattr(trainer, "datamodule", None)
+    images = f"{len(step.batch.labels)} images"
+    if hasattr(data, "training_images"):
+        images = f"images {data.training_images(trainer.train_dataloader, step.batch_idx).tolist()} of the training set"
     return (
         f"training stopped at step {step.number} (epoch {step.epoch}, batch {step.batch_idx}): {what}; it began in "
-        f"{_origin(step, trainer, pl_module)}; the batch holds {_images(step, trainer)}{_kept(trainer)}"
+        f"{_origin(step, trainer, pl_module)}; the batch holds {images}{_kept(trainer)}"
     )
 
 
@@ -145,13 +149,6 @@ def _origin(step: Step, trainer: Trainer, pl_module: Any) -> str:
             return value
 
     return first_nonfinite(pl_module.network, loss, step.batch.spikes) or "no module when the batch was run again"
-
-
-def _images(step: Step, trainer: Trainer) -> str:
-    data: Any = getattr(trainer, "datamodule", None)
-    if not hasattr(data, "training_images"):
-        return f"{len(step.batch.labels)} images"
-    return f"images {data.training_images(trainer.train_dataloader, step.batch_idx).tolist()} of the training set"
 
 
 def _kept(trainer: Trainer) -> str:

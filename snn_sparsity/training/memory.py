@@ -1,8 +1,6 @@
 """How much memory a training step takes, known before it starts."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -39,21 +37,15 @@ def step_bytes(classifier: nn.Module, spikes: Tensor, batch_size: int) -> int:
     weights = sum(parameter.untyped_storage().nbytes() for parameter in classifier.parameters())
     some = spikes[:FEW_STEPS]
     # A second image tells what is kept for each from what is kept once.
-    with _one_thread():
-        one, two = (_kept_bytes(classifier, some[:, :images]) for images in (1, 2))
-    each = (two - one) * len(spikes) // len(some)
-    return COPIES * weights + max(0, 2 * one - two) + batch_size * each
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread: in a network's first steps on an image or two, several threads cost seconds of waiting for each other."""
     threads = torch.get_num_threads()
+    # In a network's first steps on an image or two, several threads cost seconds of waiting for each other.
     torch.set_num_threads(1)
     try:
-        yield
+        one, two = (_kept_bytes(classifier, some[:, :images]) for images in (1, 2))
     finally:
         torch.set_num_threads(threads)
+    each = (two - one) * len(spikes) // len(some)
+    return COPIES * weights + max(0, 2 * one - two) + batch_size * each
 
 
 def _kept_bytes(classifier: nn.Module, spikes: Tensor) -> int:

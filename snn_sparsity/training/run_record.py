@@ -61,8 +61,14 @@ class RunRecord(Callback):
         Raises:
             LiveRunError: If another process has.
         """
+
+        def take_hold() -> None:
+            self.held = hold(self.path.with_name(LOCK))
+            if self.held is None:
+                raise live(self.path.parent)
+
         if stage == "fit":
-            first_alone(trainer, self._hold)
+            first_alone(trainer, take_hold)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the record of a fit; where there is one already, the run goes on.
@@ -115,12 +121,21 @@ class RunRecord(Callback):
         self._end(trainer, "finished")
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule, goes_on: bool = False) -> None:
-        first_alone(trainer, lambda: self._write_first(trainer, pl_module, self._earlier() if goes_on else []))
+        def begin() -> None:
+            earlier = json.loads(self.path.read_text()) if goes_on and self.path.is_file() else None
+            self._write_first(trainer, pl_module, [*earlier.pop("earlier", []), earlier] if earlier else [])
+
+        first_alone(trainer, begin)
 
     def _write_first(self, trainer: Trainer, pl_module: LightningModule, earlier: list[dict[str, Any]]) -> None:
         spikingjelly_log.enable("spikingjelly._ops")
-        spikingjelly_log.add(self._note_kernel, filter=lambda entry: entry["message"].startswith("ops "), format="{message}")
+        spikingjelly_log.add(
+            lambda message: self.kernels.append(str(message).strip()),
+            filter=lambda entry: entry["message"].startswith("ops "),
+            format="{message}",
+        )
         data: Any = getattr(trainer, "datamodule", None)
+        objective = getattr(pl_module, "objective", None)
         record = {
             "command": trainer.state.fn.value if trainer.state.fn else None,
             "status": "running",
@@ -133,7 +148,8 @@ class RunRecord(Callback):
             "world_size": trainer.world_size,
             "effective_batch_size": getattr(data, "batch_size", 0) * trainer.world_size * trainer.accumulate_grad_batches,
             "data": images_of(data),
-            **_objective(pl_module),
+            # What the run is trained for, and the passes of all time steps that each batch takes.
+            **({"objective": str(objective), "passes": objective.passes._asdict()} if objective else {}),
             "probes": {probe.name: probe.describe() for probe in probes_of(trainer)},
             "eot_draws": {probe.name: probe.eot_draws for probe in probes_of(trainer) if isinstance(probe, AdversarialAccuracy)},
             "earlier": earlier,
@@ -159,33 +175,13 @@ class RunRecord(Callback):
         }
         self._write()
 
-    def _hold(self) -> None:
-        self.held = hold(self.path.with_name(LOCK))
-        if self.held is None:
-            raise live(self.path.parent)
-
     def _let_go(self) -> None:
         if self.held is not None:
             os.close(self.held)
             self.held = None
 
-    def _note_kernel(self, message: str) -> None:
-        self.kernels.append(str(message).strip())
-
-    def _earlier(self) -> list[dict[str, Any]]:
-        if not self.path.is_file():
-            return []
-        last: dict[str, Any] = json.loads(self.path.read_text())
-        return [*last.pop("earlier", []), last]
-
     def _write(self) -> None:
         write_whole(self.path, json.dumps(self.record, indent=2) + "\n")
-
-
-def _objective(pl_module: Any) -> dict[str, Any]:
-    """Return what the run is trained for, and the passes of all time steps that each batch takes."""
-    objective = getattr(pl_module, "objective", None)
-    return {} if objective is None else {"objective": str(objective), "passes": objective.passes._asdict()}
 
 
 def images_of(data: Any) -> dict[str, Any]:
@@ -198,19 +194,14 @@ def images_of(data: Any) -> dict[str, Any]:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Return what a number was measured with: git commit, versions of packages, device."""
+    processor = f"{platform.processor() or platform.machine()} ({os.cpu_count()} cores, {torch.get_num_threads()} threads)"
     return {
         "git_commit": _git_commit(),
         "packages": {"snn_sparsity": snn_sparsity.__version__, "python": platform.python_version()}
         | {name: version(name) for name in PACKAGES}
         | {"torch": str(torch.__version__)},
-        "device": _device(device),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor,
     }
-
-
-def _device(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.processor() or platform.machine()} ({os.cpu_count()} cores, {torch.get_num_threads()} threads)"
 
 
 def _git_commit() -> str | None:

@@ -3,7 +3,7 @@
 from lightning.pytorch.plugins import LayerSync
 from torch import nn
 
-from snn_sparsity.networks.batch_norm import desynchronise, synchronise
+from snn_sparsity.networks.sync_batch_norm import desynchronise, synchronise
 
 
 class MultiStepSyncBatchNorm(LayerSync):

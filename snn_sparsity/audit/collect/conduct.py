@@ -14,9 +14,10 @@ from snn_sparsity.audit.collect.ledger import Ledger, Tell
 from snn_sparsity.audit.collect.measurements import HARNESS_IMAGES, Measurements
 from snn_sparsity.audit.collect.sequence import AttackSequence
 from snn_sparsity.audit.collect.subject import Subject
-from snn_sparsity.audit.collect.threat_models import SPIKES, THREAT_MODELS, ThreatModel
+from snn_sparsity.audit.collect.threat_models import SPIKES, ThreatModel, threat_models
 from snn_sparsity.audit.collect.work import Work
 from snn_sparsity.audit.evidence import Evidence, ProtocolEvidence
+from snn_sparsity.validation import InputError
 
 
 @dataclass
@@ -32,6 +33,7 @@ class Audit:
         training: Images and labels for the positive control; None leaves it out.
         source: A second classifier to transfer attacks from; None leaves it out.
         claim: The quoted attack; None is the paper's PGD.
+        flips: Most spikes of an image that may be flipped; None is 0.25 % of the code's entries.
         tell: Told of progress.
         foresee: Told, before the first attack, of the units in all if no attack breaks an image.
     """
@@ -44,17 +46,23 @@ class Audit:
     training: tuple[Tensor, Tensor] | None = None
     source: nn.Module | None = None
     claim: Attack | None = None
+    flips: int | None = None
     tell: Tell = lambda name, done, total: None
     foresee: Callable[[float], None] = lambda units: None
 
     def run(self) -> Evidence:
         """Run everything that the journal does not hold yet."""
-        ledger = Ledger(self.journal, self.tell)
+        ledger, wanted = Ledger(self.journal, self.tell), threat_models(self.protocols, self.subject, self.flips)
+        refused = {protocol.name: why for protocol in wanted if (why := protocol.refuses(self.subject))}
+        chosen = [protocol for protocol in wanted if protocol.name not in refused]
+        if not chosen:
+            raise InputError("; ".join(f"{name}: {why}" for name, why in refused.items()))
+        for name, why in refused.items():
+            ledger.missing(name, why)
         facts = self._facts(ledger)
         subject, claim = replace(self.subject, random=facts.random), self.claim or quoted(self.eps)
         clean = self.journal.once("clean", lambda: clean_hits(subject))
         work = Work(subject, self.budget, self.eps, claim, facts, clean, ledger, self.training, self.source)
-        chosen = [THREAT_MODELS[name] for name in self.protocols]
         ledger.plan(foreseen(work, chosen) * len(work.right))
         self.foresee(ledger.planned)
         return Evidence(
@@ -79,8 +87,8 @@ def evidence_of(work: Work, protocol: ThreatModel) -> ProtocolEvidence:
     attacks.run()
     measured = Measurements(attacks)
     return ProtocolEvidence(
-        space=protocol.space, batch_norm=protocol.batch_norm, what=protocol.what, attacks=attacks.evidence,
-        harness=measured.harness(), diagnostics=measured.diagnostics(),
+        space=protocol.space, batch_norm=protocol.batch_norm, perturbation=protocol.perturbation, what=protocol.what,
+        attacks=attacks.evidence, harness=measured.harness(), diagnostics=measured.diagnostics(),
     )  # fmt: skip
 
 
@@ -100,9 +108,10 @@ def foreseen(work: Work, protocols: Sequence[ThreatModel]) -> float:
     """Return the units that an image costs if no attack breaks it: what an audit costs at most."""
     total = 0.0
     for protocol in protocols:
-        total += cost(work.claim)
+        total += cost(protocol.quoted(work.claim, work.eps))
         if not protocol.drifts:
             battery = protocol.battery(work.budget, work.eps, work.facts)
             jobs = [*battery.cross_entropy(), *battery.scale_free(), *battery.references(), *battery.arms()]
-            total += sum(cost(job.attack) for job in jobs) + len(work.radii) * cost(battery.host())
+            radii = len(work.radii) if protocol.perturbation == "linf" else 0
+            total += sum(cost(job.attack) for job in jobs) + radii * cost(battery.host())
     return total

@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from snn_sparsity.attacks.base import LOSSES, LossName, Target, input_gradient, project, random_corners, whole_levels
-from snn_sparsity.attacks.codebook import candidate_levels, coded_target, score, spikes_of
+from snn_sparsity.attacks.codebook import coded_target, score, spikes_of
 from snn_sparsity.encoders.base import LEVELS, grey_levels
 from snn_sparsity.validation import require_number
 
@@ -30,19 +30,6 @@ class Fidelity(NamedTuple):
     spearman: float
 
 
-class ChoiceFidelity(NamedTuple):
-    """How good code-book ascent's choice of one pixel's level is; plain floats.
-
-    Attributes:
-        median_rank: Median, over pixels, of the rank of the chosen level's true change among all levels of the ball: 1 is the best
-            one; of 17 levels, a random choice has 9. Ties share their ranks.
-        spearman: Rank correlation of predicted and true change over the levels of one pixel, averaged over pixels.
-    """
-
-    median_rank: float
-    spearman: float
-
-
 def fidelity(predicted: Tensor, true: Tensor) -> Fidelity:
     """Compare predicted and true changes of the loss, both [draws,N].
 
@@ -54,14 +41,14 @@ def fidelity(predicted: Tensor, true: Tensor) -> Fidelity:
     """
     agree = (1 + predicted.sign() * true.sign()).mean().item() / 2
     pairs = zip(predicted.T.cpu().numpy(), true.T.cpu().numpy(), strict=True)
-    return Fidelity(agree, float(np.mean([spearman(*pair) for pair in pairs])))
+    return Fidelity(agree, float(np.mean([rank_correlation(*pair) for pair in pairs])))
 
 
-def spearman(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
+def rank_correlation(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
     """Return the rank correlation of two lists, 0 where one of them is constant.
 
     Example:
-        >>> round(spearman(np.array([1.0, 2.0, 3.0]), np.array([1.0, 9.0, 4.0])), 6)
+        >>> round(rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([1.0, 9.0, 4.0])), 6)
         0.5
     """
     ranks = [rankdata(values) - (len(values) + 1) / 2 for values in (first, second)]
@@ -125,46 +112,11 @@ def group_fidelity(target: Target, x: Tensor, labels: Tensor, generator: torch.G
     return found
 
 
-def choice_fidelity(target: Target, x: Tensor, labels: Tensor, generator: torch.Generator | None = None, *, eps: float = 8 / 255,
-                    pixels: int = 10, loss: LossName = "ce") -> ChoiceFidelity:  # fmt: skip
-    """Try every level of the ball at single random pixels, and see how code-book ascent's choice does.
-
-    Args:
-        target: An image behind a code book.
-        x: [N,C,H,W] in [0,1].
-        labels: [N] int64.
-        generator: Source of randomness; a fresh one where none is given.
-        eps: Radius of the ball, a whole number of grey levels.
-        pixels: Pixels (of one channel) for each sample, drawn with replacement.
-        loss: ``ce``, ``margin`` or ``dlr``.
-
-    Returns:
-        Median rank and mean correlation; costs ``pixels (2 radius + 1) + 2`` forward passes and a backward pass of each sample.
-
-    Raises:
-        InputError: If the target has no code book, or eps is no such number.
-    """
-    near = _Neighbourhood(target, x, labels, whole_levels(eps), loss)
-    generator = generator or torch.Generator().manual_seed(0)
-    ranks, correlations = [], []
-    for _ in range(pixels):
-        tried, ends = near.moves_of_a_pixel(generator)
-        predicted, true = (torch.stack([change(end) for end in ends], 1).cpu().numpy() for change in (near.predicted, near.true))
-        for sample, levels in enumerate(tried.cpu().numpy()):
-            # Near 0 and 255 the last level is repeated: it counts once.
-            once = np.unique(levels, return_index=True)[1]
-            guess, change = predicted[sample, once], true[sample, once]
-            ranks.append(rankdata(-change)[guess.argmax()])
-            correlations.append(spearman(guess, change))
-    return ChoiceFidelity(float(np.median(ranks)), float(np.mean(correlations)))
-
-
 class _Neighbourhood:
     """The levels around an image: random ones, and what each does to the loss, predicted and true."""
 
     def __init__(self, target: Target, x: Tensor, labels: Tensor, radius: int, loss: LossName) -> None:
         coded, self.clean = coded_target(target), grey_levels(x).long()
-        self.candidates = candidate_levels(self.clean, radius)
         self.radius = radius
         gradient, _ = input_gradient(coded.spikes.logits, spikes_of(coded.code_book, self.clean), labels, loss)
         self._changes = score(gradient, coded.code_book, self.clean)
@@ -184,14 +136,6 @@ class _Neighbourhood:
         count = max(1, round(fraction * clean.shape[1]))
         moved = order.argsort(1).argsort(1) < count
         return torch.where(moved, other, clean).view_as(self.clean)
-
-    def moves_of_a_pixel(self, generator: torch.Generator) -> tuple[Tensor, list[Tensor]]:
-        """Return all levels [N,L] that one random pixel of each sample may have, and for each of the L the images [N,C,H,W]."""
-        samples, _, pixels = self.candidates.shape
-        pixel = torch.randint(pixels, (samples,), generator=generator, device=generator.device).to(self.clean.device)
-        tried = self.candidates[torch.arange(samples, device=pixel.device), :, pixel]
-        flat = self.clean.flatten(1)
-        return tried, [flat.scatter(1, pixel[:, None], level[:, None]).view_as(self.clean) for level in tried.T]
 
 
 def _true_change(logits: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor, loss: LossName) -> Callable[[Tensor], Tensor]:

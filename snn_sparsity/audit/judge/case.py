@@ -27,6 +27,11 @@ class Case:
     thresholds: Thresholds = CALIBRATED
 
     @property
+    def eps(self) -> float:
+        """Radius of the audited ball; of flips, 1 is all that are allowed."""
+        return 1.0 if self.protocol.perturbation == "flips" else self.evidence.eps
+
+    @property
     def harness(self) -> Harness:
         """Evidence for V1 to V5."""
         return self.protocol.harness
@@ -58,12 +63,12 @@ class Case:
     @cached_property
     def quoted_eps(self) -> float:
         """Radius of the quoted attack's own ball; the audited one if it did not run."""
-        return self._claims[0].eps if self._claims else self.evidence.eps
+        return self._claims[0].eps if self._claims else self.eps
 
     @cached_property
     def same_ball(self) -> bool:
         """Whether the quoted attack's ball is the audited one."""
-        return abs(self.quoted_eps - self.evidence.eps) <= SLACK
+        return abs(self.quoted_eps - self.eps) <= SLACK
 
     @cached_property
     def native(self) -> Mask | None:
@@ -80,7 +85,7 @@ class Case:
     @cached_property
     def worst(self) -> Mask | None:
         """Who is right under everything inside the audited ball, wherever it was found; None if nothing ran."""
-        return self.within(self.evidence.eps)
+        return self.within(self.eps)
 
     def within(self, eps: float) -> Mask | None:
         """Return who is right under everything inside a ball, wherever it was found; None if nothing ran there."""
@@ -103,7 +108,7 @@ class Case:
 
     def in_ball(self, one: AttackEvidence) -> bool:
         """Return whether an attack kept to the audited ball."""
-        return one.eps <= self.evidence.eps + SLACK
+        return one.eps <= self.eps + SLACK
 
     @cached_property
     def _claims(self) -> list[AttackEvidence]:

@@ -45,7 +45,7 @@ class Normalise(nn.Module):
         return f"mean={self.mean.flatten().tolist()}, std={self.std.flatten().tolist()}"
 
 
-def normalisation(mean: list[float] | None, std: list[float] | None) -> nn.Module:
+def input_normalisation(mean: list[float] | None, std: list[float] | None) -> nn.Module:
     """Return the layer for settings that may be null.
 
     Raises:

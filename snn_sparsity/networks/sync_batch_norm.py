@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from snn_sparsity.networks.layers import batch_norm_as
-from snn_sparsity.networks.normalisation import SpikeBatchNorm2d
+from snn_sparsity.networks.spike_batch_norm import SpikeBatchNorm2d
 from snn_sparsity.validation import InputError
 
 

@@ -5,16 +5,16 @@ import torch
 from spikingjelly.activation_based import layer
 from torch import nn
 
-from snn_sparsity.networks import normalisation
+from snn_sparsity.networks import spike_batch_norm
 from snn_sparsity.networks.layers import use_spike_layers
-from snn_sparsity.networks.normalisation import SpikeBatchNorm2d
+from snn_sparsity.networks.spike_batch_norm import SpikeBatchNorm2d
 
 
 @pytest.fixture
 def calls(monkeypatch):
     """Which compiled functions ran."""
     found = []
-    monkeypatch.setattr(normalisation, "_call", lambda name, *rest, call=normalisation._call: (found.append(name), call(name, *rest)))
+    monkeypatch.setattr(spike_batch_norm, "_call", lambda name, *rest, call=spike_batch_norm._call: (found.append(name), call(name, *rest)))
     return found
 
 
@@ -149,7 +149,7 @@ def test_what_it_was_not_made_for_is_spikingjelly_s(name, calls):
 
 
 def test_without_a_compiler_it_is_spikingjelly_s(monkeypatch, calls):
-    monkeypatch.setattr(normalisation, "compiled", lambda: None)
+    monkeypatch.setattr(spike_batch_norm, "compiled", lambda: None)
     ours, theirs = pair()
     x = maps(2, 2, 6, 3, 3)
     assert torch.equal(ours(x), theirs(x))
