@@ -201,11 +201,11 @@ def test_rates_by_hand():
 
 def test_the_thresholds_that_are_chosen_accuse_nobody_and_miss_nothing():
     """A sound network with a gain of 1 point at p = .005, a masked one with 10 points at p = .0005."""
-    sound, masked = Seen(True, [Won(0.005, 0.01)], Won(0.005, 0.01)), Seen(True, [Won(0.0005, 0.1)], Won(1.0, 0.0))
+    sound, masked = Seen(True, [Won(0.005, 0.01)], Won(0.005, 0.01), False), Seen(True, [Won(0.0005, 0.1)], Won(1.0, 0.0), False)
     chosen, tried = choose([audited(), audited(knowing=100)], [[sound] * 4, [masked] * 4])
     assert words(sound, chosen) == "NO SIGN OF MASKING"
     assert words(masked, chosen) == "MASKED"
-    assert chosen.level == 0.001, "of several that do as well, the strictest"
+    assert chosen == CALIBRATED, "of several that do as well, what is in use"
     assert {found.false for _, found in tried} == {0.0, 1.0}
 
 

@@ -11,8 +11,9 @@ import torch
 from benchmarks.audit_bench.truth import Truth
 from benchmarks.audit_bench.zoo import Half
 from snn_sparsity.audit.evidence import Evidence
-from snn_sparsity.audit.judge.answers import Belief, judge
+from snn_sparsity.audit.judge.answers import Belief
 from snn_sparsity.audit.judge.case import Case
+from snn_sparsity.audit.judge.checks import CHECKS
 from snn_sparsity.audit.judge.thresholds import CALIBRATED, Thresholds
 
 PROTOCOL = "image"
@@ -57,6 +58,7 @@ class Seen(NamedTuple):
     valid: bool
     arms: list[Won]
     weakness: Won
+    broken: bool
 
 
 def subsets(images: int, size: int, count: int) -> list[list[int]]:
@@ -71,9 +73,10 @@ def look(audited: Audited, places: Sequence[int]) -> Seen:
     case = Case(evidence, evidence.protocols[PROTOCOL])
     weakness = case.weakness
     return Seen(
-        judge(evidence)[PROTOCOL].belief != "NOT VALID",
+        all(check.look(case).status != "fail" for check in CHECKS if check.kind == "valid"),
         [Won(one.adjusted, one.gain) for one in case.comparisons],
         Won(1.0, 0.0) if weakness is None else Won(weakness.p, weakness.gain),
+        case.worst is not None and case.share(case.worst).high <= CALIBRATED.broken,
     )
 
 
@@ -139,8 +142,8 @@ def modal(said: Sequence[Belief]) -> tuple[Belief, float]:
 def choose(audited: Sequence[Audited], seen: Sequence[Sequence[Seen]]) -> tuple[Thresholds, list[tuple[Thresholds, Rates]]]:
     """Choose the thresholds on some networks, and return the rates under each.
 
-    The rule was fixed before: of those within the goals for false accusations and misses (all, if none is), the least sum of both; of
-    these the most stable words, then the smallest level, then the smallest gains.
+    The rule: of those within the goals for false accusations and misses (all, if none is), the least sum of both; of these the most stable
+    words; of these what is in use, or else the nearest to it.
 
     Args:
         audited: The networks.
@@ -154,10 +157,8 @@ def choose(audited: Sequence[Audited], seen: Sequence[Sequence[Seen]]) -> tuple[
 
     def badness(one: tuple[Thresholds, Rates]) -> tuple[float, ...]:
         thresholds, found = one
-        return (
-            round(found.false + found.missed, 3), -round(found.stable, 3), -round(found.same, 3),
-            thresholds.level, thresholds.gain + thresholds.weakness, thresholds.gain,
-        )  # fmt: skip
+        far = sum(abs(getattr(thresholds, name) - getattr(CALIBRATED, name)) for name in ("level", "gain", "weakness"))
+        return (round(found.false + found.missed, 3), -round(found.stable, 3), -round(found.same, 3), far)
 
     return min(good, key=badness)[0], tried
 

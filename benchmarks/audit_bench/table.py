@@ -6,8 +6,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.audit_bench.rejudge import PROTOCOL, Audited, Rates, choose, look, modal, rates, subsets
-from snn_sparsity.audit.judge.answers import Answers, Belief, judge
+from benchmarks.audit_bench.rejudge import PROTOCOL, Audited, Rates, Seen, choose, look, modal, rates, subsets, words
+from snn_sparsity.audit.judge.answers import Belief, judge
 from snn_sparsity.audit.judge.thresholds import CALIBRATED
 
 TRUTHS = ("masked", "weak", "not valid", "between", "none")
@@ -27,24 +27,18 @@ def calibrated(audited: Sequence[Audited], count: int, size: int) -> dict[str, A
     seen = [[look(one, of_it) for of_it in places] for one in tqdm(audited, desc="subsets", unit="network")]
     half = [place for place, one in enumerate(audited) if one.half == "choose"]
     chosen, tried = choose([audited[place] for place in half], [seen[place] for place in half])
-    said = [judged(one, places) for one in tqdm(audited, desc="words", unit="network")]
-    beliefs = [[answers.belief for answers in of_it] for of_it in said]
+    beliefs = [[words(subset, CALIBRATED) for subset in of_it] for of_it in seen]
     return {
         "subsets": count,
         "size": size,
         "chosen": asdict(chosen),
         "in_use": asdict(CALIBRATED),
         "rates": {half: asdict(_rates(audited, beliefs, half)) for half in ("choose", "report")},
-        "networks": [_row(one, of_it) for one, of_it in zip(audited, said, strict=True)],
+        "networks": [_row(*of_it) for of_it in zip(audited, beliefs, seen, strict=True)],
         "checks": _checks(audited),
         "fewer": {few: _fewer(audited, few, max(count // 10, 1)) for few in FEWER if few < size},
         "grid": [asdict(found) | {name: getattr(one, name) for name in ("level", "gain", "weakness")} for one, found in tried],
     }
-
-
-def judged(audited: Audited, places: Sequence[Sequence[int]]) -> list[Answers]:
-    """Return the answers about subsets of a network's images, under the thresholds in use."""
-    return [judge(audited.evidence.of(of_it))[PROTOCOL] for of_it in places]
 
 
 def _rates(audited: Sequence[Audited], beliefs: Sequence[Sequence[Belief]], half: str) -> Rates:
@@ -52,16 +46,15 @@ def _rates(audited: Sequence[Audited], beliefs: Sequence[Sequence[Belief]], half
     return rates([audited[place] for place in places], [beliefs[place] for place in places])
 
 
-def _row(one: Audited, said: Sequence[Answers]) -> dict[str, Any]:
-    truth, (word, same) = one.truth, modal([answers.belief for answers in said])
+def _row(one: Audited, said: Sequence[Belief], seen: Sequence[Seen]) -> dict[str, Any]:
+    truth, (word, same) = one.truth, modal(said)
     whole = judge(one.evidence)[PROTOCOL]
-    broken = sum(answers.broken for answers in said) / len(said)
+    broken = sum(subset.broken for subset in seen) / len(seen)
     return {
         "name": one.name, "half": one.half, "truth": asdict(truth), "fault": truth.fault, "accepted": sorted(truth.accepted),
-        "words": word, "same": same, "wrong": sum(answers.belief not in truth.accepted for answers in said) / len(said),
+        "words": word, "same": same, "wrong": sum(belief not in truth.accepted for belief in said) / len(said),
         "all_images": whole.belief, "because": whole.because, "under_attack": whole.under_attack,
-        "worst": None if whole.worst is None else round(whole.worst.value * whole.worst.samples),
-        "broken": broken, "same_broken": max(broken, 1 - broken),
+        "worst": None if whole.worst is None else round(whole.worst.value * whole.worst.samples), "broken": broken,
     }  # fmt: skip
 
 
@@ -78,7 +71,8 @@ def _checks(audited: Sequence[Audited]) -> dict[str, dict[str, list[int]]]:
 
 def _fewer(audited: Sequence[Audited], size: int, count: int) -> dict[str, Any]:
     """Return how often few images accuse an honest network falsely, name a fault, and are said to be too few."""
-    said = [[answers.belief for answers in judged(one, subsets(len(one.evidence.labels), size, count))] for one in audited]
+    places = subsets(len(audited[0].evidence.labels), size, count)
+    said = [[judge(one.evidence.of(of_it))[PROTOCOL].belief for of_it in places] for one in audited]
     found = rates(audited, said)
     few = sum(words.count("TOO FEW IMAGES") for words in said) / sum(map(len, said))
     return {"false": found.false, "named": 1 - found.missed, "too_few": few}
