@@ -1,5 +1,6 @@
 """What an audit has seen, typed: the one thing the judge and the pages read, and what ``audit.json`` holds."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -299,8 +300,9 @@ def read_audit(path: Path) -> Evidence:
         InputError: If the file is none.
     """
     try:
-        values = msgspec.json.decode(path.read_bytes())
-    except (OSError, msgspec.DecodeError) as error:
+        # A network whose logits are not finite has gaps that are not either, which msgspec's decoder refuses.
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is no readable audit.json ({type(error).__name__})") from error
     try:
         return Evidence.from_json(values)

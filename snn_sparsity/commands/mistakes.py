@@ -21,7 +21,7 @@ OURS = ("snn_sparsity.", "lightning.pytorch.callbacks.")
 
 def check(given: Namespace) -> None:
     """Raise InputError for the first mistake that can be seen so."""
-    if given.takes_more and (given.help_all or getattr(given, "compare", None)):
+    if given.takes_more and (given.help_all or getattr(given, "compare", None) or getattr(given, "judge", None)):
         return
     check_paths(given)
     if not given.takes_more:

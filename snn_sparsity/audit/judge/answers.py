@@ -184,6 +184,8 @@ def _not_accused(case: Case) -> tuple[Belief, str]:
 
 def _what_to_do(case: Case, belief: Belief, because: str) -> str:
     worst, quoted = _share(case, case.worst), _share(case, case.quoted)
+    if not case.clean.any():
+        return f"Quote nothing: the network is right on none of the {case.samples} images without an attack."
     if worst is None:
         return "Quote nothing: no attack ran."
     if belief == "NOT VALID":
@@ -196,7 +198,7 @@ def _what_to_do(case: Case, belief: Belief, because: str) -> str:
     if belief in ("MASKED", "WEAK ATTACK") and bound is not None and bound.value < quoted.value:
         return f"Do not quote {number}: at most {_left(bound)} survive there."
     sentence = _sentence(belief, worst, None, case.thresholds)
-    return f"At eps {Levels(case.evidence.eps)}: {sentence[0].lower()}{sentence[1:]} To judge the quoted {number}, audit that ball."
+    return f"At eps {Levels(case.eps)}: {sentence[0].lower()}{sentence[1:]} To judge the quoted {number}, audit that ball."
 
 
 def _sentence(belief: Belief, worst: Proportion, quoted: Proportion | None, thresholds: Thresholds) -> str:
@@ -227,7 +229,7 @@ def _beside(case: Case, checked: list[Checked]) -> list[str]:
 
 def notes(case: Case) -> list[str]:
     """Return what is said beside the checks: of which balls, which attacks did not run, and whether the audit was stopped."""
-    balls = f"the quoted attack's eps is {Levels(case.quoted_eps)}, the audited one {Levels(case.evidence.eps)}"
+    balls = f"the quoted attack's eps is {Levels(case.quoted_eps)}, the audited one {Levels(case.eps)}"
     return [
         *([] if case.same_ball else [f"{balls}: V27 compares inside the first, all else is of the second"]),
         *(f"did not run: {one.name}: {one.why}" for one in case.protocol.attacks if one.status in ("failed", "skipped")),

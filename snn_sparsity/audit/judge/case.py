@@ -96,7 +96,7 @@ class Case:
     @cached_property
     def comparisons(self) -> list[Comparison]:
         """Every arm, and every family of several together, against the native attack at equal cost; p-values adjusted for their number."""
-        return compared_arms(self.protocol.attacks, self.clean, self.evidence.eps)
+        return compared_arms(self.protocol.attacks, self.clean, self.eps)
 
     @cached_property
     def weakness(self) -> Comparison | None:

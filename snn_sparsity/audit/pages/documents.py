@@ -127,7 +127,7 @@ def shown(audits: Sequence[Evidence]) -> list[Shown]:
             case = Case(evidence, protocol)
             levels = [("no attack", case.clean)]
             # An attack in a larger ball is no part of what is left in this one.
-            quoted = case.quoted if case.quoted_eps <= evidence.eps + SLACK else None
+            quoted = case.quoted if case.quoted_eps <= case.eps + SLACK else None
             quoted_at = "quoted attack" if case.same_ball else f"quoted attack, eps {Levels(case.quoted_eps)}"
             for label, mask in ((quoted_at, quoted), ("and native attacks", case.native), ("and all others", case.worst)):
                 if mask is not None:
