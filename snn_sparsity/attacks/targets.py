@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
+from itertools import chain
 from typing import Any, Self
 
 import torch
@@ -17,6 +18,17 @@ from snn_sparsity.encoders.base import Encoder, grey_levels
 from snn_sparsity.networks.gpu import settle_kernels
 from snn_sparsity.protocols import BatchNormMode, Space
 from snn_sparsity.validation import InputError, require_choice, require_number
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Return where a module is: its first parameter or buffer; the CPU, if it has none.
+
+    Example:
+        >>> device_of(nn.ReLU())
+        device(type='cpu')
+    """
+    tensors = chain(module.parameters(), module.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 class SpikeTarget:
@@ -168,7 +180,7 @@ class ImageTarget:
         self.encoder = encoder
         self.generator = generator
         self.half_width = half_width
-        device = next(iter(classifier.parameters())).device
+        device = device_of(classifier)
         self.code_book = _on(device, getattr(encoder, "code_book", None))
         self._mean_code = _on(device, getattr(encoder, "mean_code", None))
 
@@ -240,7 +252,7 @@ class ImageModel(nn.Module):
         super().__init__()
         self.target = target
         # By it libraries find the device.
-        self.place = nn.Parameter(torch.empty(0, device=next(iter(target.network.parameters())).device), requires_grad=False)
+        self.place = nn.Parameter(torch.empty(0, device=device_of(target.network)), requires_grad=False)
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -167,13 +167,16 @@ COMMANDS = (
             option("--out", type=_folder, metavar="DIR",
                    help="folder for audit.json, audit.md and audit.html (default: audit/ beside the checkpoint)"),
             option("--compare", nargs="+", type=Path, metavar="AUDIT.JSON", help="put finished audits side by side instead, at least two"),
+            option("--judge", nargs="+", type=Path, metavar="AUDIT.JSON",
+                   help="judge finished audits anew by this version instead, and write them again: nothing is run"),
             *CONFIGS,
         ),
         ["audit --ckpt_path runs/demo/seed_3407/0/best.ckpt --space image",
          "audit --compare A/audit/audit.json B/audit/audit.json --out both"],
         usage="audit --ckpt_path FILE [OPTIONS] [--SETTING VALUE]...\n"
         "       snn-sparsity audit --model.network CLASS --weights FILE [OPTIONS] [--SETTING VALUE]...\n"
-        "       snn-sparsity audit --compare AUDIT.JSON AUDIT.JSON... [--out DIR]",
+        "       snn-sparsity audit --compare AUDIT.JSON AUDIT.JSON... [--out DIR]\n"
+        "       snn-sparsity audit --judge AUDIT.JSON...",
         notes=OF_THE_CHECKPOINT, takes_more=True,
     ),
     Command(

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from snn_sparsity.attacks.base import Attack
-from snn_sparsity.audit.collect.battery import Battery, Budget, Facts, cost, quoted
+from snn_sparsity.audit.collect.battery import Battery, Budget, Facts, quoted
 from snn_sparsity.audit.collect.facts import facts_of, idle_rules
+from snn_sparsity.audit.collect.foresight import Foresight, foresee, units_of
 from snn_sparsity.audit.collect.journal import Journal
 from snn_sparsity.audit.collect.ledger import Ledger, Tell
 from snn_sparsity.audit.collect.measurements import HARNESS_IMAGES, Measurements
@@ -35,7 +36,7 @@ class Audit:
         claim: The quoted attack; None is the paper's PGD.
         flips: Most spikes of an image that may be flipped; None is 0.25 % of the code's entries.
         tell: Told of progress.
-        foresee: Told, before the first attack, of the units in all if no attack breaks an image.
+        foretold: Told, before the first attack, how long all are going to take; None costs no time to find out.
     """
 
     subject: Subject
@@ -48,7 +49,7 @@ class Audit:
     claim: Attack | None = None
     flips: int | None = None
     tell: Tell = lambda name, done, total: None
-    foresee: Callable[[float], None] = lambda units: None
+    foretold: Callable[[Foresight], None] | None = None
 
     def run(self) -> Evidence:
         """Run everything that the journal does not hold yet."""
@@ -63,10 +64,11 @@ class Audit:
         subject, claim = replace(self.subject, random=facts.random), self.claim or quoted(self.eps)
         clean = self.journal.once("clean", lambda: clean_hits(subject))
         work = Work(subject, self.budget, self.eps, claim, facts, clean, ledger, self.training, self.source)
-        ledger.plan(foreseen(work, chosen) * len(work.right))
-        self.foresee(ledger.planned)
+        if self.foretold is not None:
+            self.foretold(foresee(work, chosen))
+        ledger.plan(units_of(work, chosen) * len(work.right))
         return Evidence(
-            eps=self.eps, num_classes=subject.num_classes, labels=subject.labels.tolist(), clean=clean,
+            eps=float(self.eps), num_classes=subject.num_classes, labels=subject.labels.tolist(), clean=clean,
             protocols={protocol.name: evidence_of(work, protocol) for protocol in chosen}, not_run=ledger.not_run,
         )  # fmt: skip
 
@@ -102,16 +104,3 @@ def clean_hits(subject: Subject) -> list[bool]:
             logits = subject.judge(SPIKES.target(subject, subject.generator(0)), x)
         right += (logits.argmax(1) == labels).tolist()
     return right
-
-
-def foreseen(work: Work, protocols: Sequence[ThreatModel]) -> float:
-    """Return the units that an image costs if no attack breaks it: what an audit costs at most."""
-    total = 0.0
-    for protocol in protocols:
-        total += cost(protocol.quoted(work.claim, work.eps))
-        if not protocol.drifts:
-            battery = protocol.battery(work.budget, work.eps, work.facts)
-            jobs = [*battery.cross_entropy(), *battery.scale_free(), *battery.references(), *battery.arms()]
-            radii = len(work.radii) if protocol.perturbation == "linf" else 0
-            total += sum(cost(job.attack) for job in jobs) + radii * cost(battery.host())
-    return total

@@ -16,7 +16,6 @@ from snn_sparsity.audit.collect.threat_models import ThreatModel
 from snn_sparsity.audit.collect.work import Work
 from snn_sparsity.audit.evidence import AttackEvidence
 from snn_sparsity.networks.rate_twin import MeanOverTime, rate_twin
-from snn_sparsity.units import Levels
 from snn_sparsity.validation import InputError
 
 SWAPS = 8
@@ -142,7 +141,7 @@ class AttackSequence:
         for eps in work.radii:
             if eps > work.eps:
                 left = [place for place in left if place in survivors]
-            left = _left(left, self._attack(Job(f"eps {Levels(eps)}", "radius", self.battery.host(eps=eps)), left))
+            left = _left(left, self._attack(Job(f"eps {round(255 * eps)}/255", "radius", self.battery.host(eps=eps)), left))
 
     def _survives(self, place: int) -> bool:
         return not any(one.fooled[place] or one.seen[place] for one in self.evidence if one.seen and one.eps <= self.work.eps)
