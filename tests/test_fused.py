@@ -12,7 +12,7 @@ from torch import nn
 
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.measure.operations import holds_state, operations
-from snn_sparsity.networks import VGG, IFNeuron, SEWResNet, SpikingResNet, fused, native, normalisation, sparse
+from snn_sparsity.networks import VGG, IFNeuron, SEWResNet, SpikingResNet, fused, native, sparse, spike_batch_norm
 from snn_sparsity.networks.neurons import INTEGRATE, FusedIFNode, FusedLIFNode, FusedParametricLIFNode
 from snn_sparsity.validation import InputError
 from tests.tiny import TinyDataModule, TinyNetwork
@@ -269,7 +269,7 @@ def compiling_anew():
     """Forget what was compiled, before and after."""
 
     def forget():
-        for remembered in (fused.compiled, sparse.compiled, normalisation.compiled, native.warn_once):
+        for remembered in (fused.compiled, sparse.compiled, spike_batch_norm.compiled, native.warn_once):
             remembered.cache_clear()
 
     forget()
