@@ -16,7 +16,8 @@ from snn_sparsity.audit.collect.adapter import Adapted
 from snn_sparsity.audit.collect.battery import BUDGETS
 from snn_sparsity.audit.collect.foresight import Foresight
 from snn_sparsity.audit.collect.weights import load_weights, read_weights
-from snn_sparsity.audit.evidence import read_audit
+from snn_sparsity.audit.evidence import Evidence, read_audit
+from snn_sparsity.encoders import RateEncoder
 from snn_sparsity.validation import InputError
 
 
@@ -59,6 +60,14 @@ def test_a_network_of_another_library(make, tmp_path):
     assert str(result).startswith(answers.do)
     result.save(tmp_path)
     assert json.loads((tmp_path / "audit.json").read_text())["answers"]["image"]["do"] == answers.do
+
+
+def test_a_network_behind_a_random_code():
+    torch.manual_seed(0)
+    model = nn.Sequential(layer.Flatten(step_mode="m"), layer.Linear(48, 3, step_mode="m"))
+    result = audit(model, torch.rand(3, 3, 4, 4), torch.tensor([0, 1, 2]), encoder=RateEncoder(num_steps=4))
+    assert next(one for one in result.answers["image"].checks if one.check.id == "V1").finding.status == "warn"
+    assert Evidence.from_json(result.evidence.to_json()) == result.evidence, "of plain numbers, with the default claim too"
 
 
 @pytest.mark.parametrize("make", [SingleStep, SnnTorch], ids=["spikingjelly", "snntorch"])

@@ -1,7 +1,8 @@
 """What an audit has seen, typed: the one thing the judge and the pages read, and what ``audit.json`` holds."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,7 +85,8 @@ class Harness:
     Attributes:
         deterministic: Whether repeated passes predict the same.
         gap_repeat: Largest distance of normalised logits between repeated passes.
-        gap_batch: Largest difference of an image's logits alone, in a batch and after other calls.
+        gap_batch: Largest difference of an image's logits alone and in a batch; not measured of a random network.
+        gap_state: Largest difference of an image's logits before and after other calls, with the same random draws.
         gap_judge: Largest difference between what is attacked and what is judged.
         gap_rules: Largest change of a logit by a backward rule.
         state_unchanged: Whether weights, buffers and random state were left alone.
@@ -99,6 +101,7 @@ class Harness:
     deterministic: bool | None = None
     gap_repeat: float | None = None
     gap_batch: float | None = None
+    gap_state: float | None = None
     gap_judge: float | None = None
     gap_rules: float | None = None
     state_unchanged: bool | None = None
@@ -235,6 +238,27 @@ class Evidence:
     seconds: float = 0.0
     complete: bool = True
 
+    def of(self, places: Sequence[int]) -> "Evidence":
+        """Return the evidence of some of the images, to be judged without running anything again.
+
+        Everything known image by image follows: who is right without an attack, who was attacked, who was fooled. Counts and measurements
+        beside (passes, gradients of 0, harness, diagnostics) stay those of the whole audit; of them only V1 to V4 decide anything.
+
+        Example:
+            >>> evidence = Evidence(eps=8 / 255, num_classes=10, labels=[1, 2, 3], clean=[True, False, True], protocols={})
+            >>> evidence.of([2, 0]).labels
+            [3, 1]
+        """
+        return replace(
+            self,
+            labels=[self.labels[place] for place in places],
+            clean=[self.clean[place] for place in places],
+            protocols={
+                name: replace(protocol, attacks=[_attack_on(one, places) for one in protocol.attacks])
+                for name, protocol in self.protocols.items()
+            },
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values; :meth:`from_json` reads them back."""
         return asdict(self)
@@ -257,6 +281,11 @@ class Evidence:
             return msgspec.convert(values, cls)
         except msgspec.ValidationError as error:
             raise InputError(f"this is no audit of schema {SCHEMA}: {error}") from error
+
+
+def _attack_on(attack: AttackEvidence, places: Sequence[int]) -> AttackEvidence:
+    # Where nobody looked, there is no list.
+    return replace(attack, fooled=[attack.fooled[place] for place in places], seen=[attack.seen[place] for place in places if attack.seen])
 
 
 def json_schema() -> dict[str, Any]:

@@ -68,7 +68,7 @@ class Audit:
             self.foretold(foresee(work, chosen))
         ledger.plan(units_of(work, chosen) * len(work.right))
         return Evidence(
-            eps=self.eps, num_classes=subject.num_classes, labels=subject.labels.tolist(), clean=clean,
+            eps=float(self.eps), num_classes=subject.num_classes, labels=subject.labels.tolist(), clean=clean,
             protocols={protocol.name: evidence_of(work, protocol) for protocol in chosen}, not_run=ledger.not_run,
         )  # fmt: skip
 

@@ -9,8 +9,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from snn_sparsity.audit.evidence import Evidence, ProtocolEvidence
 from snn_sparsity.audit.judge.answers import Answers, Checked, counted, judge, notes
-from snn_sparsity.audit.judge.case import SLACK, Case
+from snn_sparsity.audit.judge.case import Case
 from snn_sparsity.audit.judge.checks.v12_radius import by_radius
+from snn_sparsity.audit.judge.comparisons import SLACK
 from snn_sparsity.audit.judge.statistics import Proportion
 from snn_sparsity.documents.page import markdown_text
 from snn_sparsity.runs.files import write_whole
