@@ -28,7 +28,11 @@ def given_settings(configs: list[str], more: list[str]) -> Iterator[tuple[str, S
     """
     settings: Settings = {}
     for path in [str(shipped.PAPER), *map(shipped.resolve, configs)]:
-        here = _read(path)
+        try:
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeError, yaml.YAMLError, ValueError) as error:
+            raise InputError(f"--config {path}: {error}") from error
+        here: Settings = without_init_args(content) if isinstance(content, dict) else {}
         if isinstance(block := here.get("probes"), dict) and isinstance(before := settings.get("probes"), dict):
             settings["probes"] = {name: before[name] for name in before.keys() & block.keys()}
         _merge(settings, here)
@@ -94,14 +98,6 @@ def without_init_args(value: Any) -> Any:
     inside = value.get("init_args")
     parts = {**{name: part for name, part in value.items() if name != "init_args"}, **(inside if isinstance(inside, dict) else {})}
     return {str(name).removesuffix("+"): without_init_args(part) for name, part in parts.items()}
-
-
-def _read(path: str) -> Settings:
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, yaml.YAMLError, ValueError) as error:
-        raise InputError(f"--config {path}: {error}") from error
-    return without_init_args(content) if isinstance(content, dict) else {}
 
 
 def _merge(settings: Settings, here: Settings) -> None:

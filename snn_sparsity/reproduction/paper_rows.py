@@ -36,7 +36,7 @@ def paper_table(number: int, groups: Sequence[SeedGroup]) -> Table:
     return Table(f"Table {number}, {PAPER.title}", [*WHICH, *columns, *HOW], lines, numbers=(*columns, *HOW))
 
 
-def title(number: int) -> str:
+def table_title(number: int) -> str:
     """Return what a table of the paper is about."""
     return f"Table {number}: {paper()['tables'][number]['title']}"
 
