@@ -244,7 +244,7 @@ class Battery:
         """Attacks that change one thing of the native one, or need no gradient."""
         host, eps, mixed = self.host(), self.eps, self.budget.mixed
         found: list[tuple[str, Attack, Family]] = [(name, BPDA(host, rule, eps=eps), "rules") for name, rule in self.rules().items()]
-        if self.facts.spiking and mixed:
+        if mixed and any(isinstance(rule, SurrogateShape) for rule in self.rules().values()):
             found.append((f"MDSE, {mixed} steps", self._averaged(MDSE(self._single("margin", eps, mixed), eps=eps)), "rules"))
         if self.coded:
             steps = self.budget.steps
