@@ -359,3 +359,25 @@ def test_weights_of_every_kind_with_a_prefix(suffix, tmp_path):
     assert torch.equal(model.weight, source.weight)
     with pytest.raises(InputError, match="missing: 0.bias, 0.weight; unknown: wrong"):
         load_weights(nn.Sequential(nn.Linear(2, 1)), {"wrong": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("less", ["", "module.", "model.net."])
+@pytest.mark.parametrize("more", ["", "0.", "0.0."])
+def test_a_prefix_more_or_less_on_either_side(less, more):
+    def network():
+        return nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1))
+
+    torch.manual_seed(0)
+    source, model = network(), network()
+    # In the order in which a .safetensors file gives them: what no network must have comes first.
+    weights = {f"{less}{name}": tensor for name, tensor in sorted(source.state_dict().items(), key=lambda one: "tracked" not in one[0])}
+    wrapped = model
+    for _ in range(more.count(".")):
+        wrapped = nn.Sequential(wrapped)
+    load_weights(wrapped, weights)
+    assert torch.equal(model[1].weight, source[1].weight)
+
+
+def test_a_rename_that_renames_nothing_is_told():
+    with pytest.raises(InputError, match=r"--weights.rename head=fc: no name of the weights has head, such as weight, bias"):
+        load_weights(nn.Linear(2, 1), dict(nn.Linear(2, 1).state_dict()), ["head=fc"])

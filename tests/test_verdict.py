@@ -150,6 +150,13 @@ def test_a_clear_gain_at_equal_cost_is_masking_whatever_found_it(family):
     assert "30 of 156" in answers.because
 
 
+def test_what_was_won_inside_the_ball_is_told_first():
+    anywhere = {"stream": "unbounded", "eps": 1.0}
+    clearer = [attack("reference", [], LEFT, **anywhere), arm(range(100, 190), LEFT, "unbounded", **anywhere)]
+    answers = answer(CLAIM, NATIVE, again([], LEFT), arm(range(100, 130), LEFT), *clearer)
+    assert answers.because.startswith("rules breaks 30 of 156")
+
+
 @pytest.mark.parametrize("n", [48, 256, 1000])
 def test_one_image_never_decides(n):
     """The old rule: one image by transfer was PARTLY, the same by pooling too OBFUSCATED."""

@@ -73,9 +73,9 @@ def clearly(case: Case, one: Comparison, least: float) -> bool:
 
 
 def won(case: Case, *families: str) -> list[Comparison]:
-    """Return the comparisons that an arm has clearly won, the clearest first; of all families if none is named."""
+    """Return the comparisons that an arm has clearly won, inside the ball and the clearest first; of all families if none is named."""
     found = [one for one in case.comparisons if clearly(case, one, case.thresholds.gain) and (not families or one.family in families)]
-    return sorted(found, key=lambda one: one.p)
+    return sorted(found, key=lambda one: (not one.inside, one.p))
 
 
 def compared(case: Case, *families: str) -> Finding:
