@@ -5,7 +5,7 @@ IMAGE ?= snn-sparsity
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full bench bench-gpu gpu-proof docs report lint types format tensorboard audit-deps docker clean
+.PHONY: help setup demo test test-full bench bench-gpu audit-bench gpu-proof docs report lint types format tensorboard audit-deps docker clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ bench-gpu: setup ## The same on a GPU
 
 gpu-proof: setup ## Show or refute on this GPU what is claimed of one (3 minutes): runs/gpu_proof/proof.html
 	$(BIN)/python -m benchmarks.gpu_proof --out runs/gpu_proof
+
+audit-bench: setup ## How often the audit is right, on networks of known truth (about 10 minutes; goes on where it was)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.audit_bench
 
 docs: setup ## Build the documentation as a site: build/docs/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

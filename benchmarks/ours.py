@@ -24,7 +24,7 @@ from snn_sparsity.distributed import Meeting
 from snn_sparsity.encoders import PhaseEncoder
 from snn_sparsity.networks import SEWResNet
 from snn_sparsity.probes import AdversarialAccuracy, GradientSparsity, Probe, ProbeContext, SparsityOrigin, SurrogateSaturation
-from snn_sparsity.probes.base import undisturbed
+from snn_sparsity.probes.undisturbed import undisturbed
 
 PROBED = 48
 DENSITIES = (0.02, 0.1, 0.2, 0.3, 0.4, 0.6)

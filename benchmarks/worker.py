@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import os
 import resource
 import time
 import warnings
@@ -9,10 +10,12 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Literal
+from unittest.mock import patch
 
 import torch
 
 from benchmarks.work import Work
+from snn_sparsity.commands.main import LARGE_PAGES
 
 Side = Literal["baseline", "published", "ours"]
 Arm = Callable[[], float | None]
@@ -33,7 +36,9 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self._connection, there = context.Pipe()
         self._process = context.Process(target=_serve, args=(there, side, work, worn, weights), daemon=True)
-        self._process.start()
+        # As the command line does, before anything takes memory.
+        with patch.dict(os.environ, [LARGE_PAGES] if side == "ours" else []):
+            self._process.start()
         there.close()
         self.arms: list[str] = self._connection.recv()
 

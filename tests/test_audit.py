@@ -326,9 +326,11 @@ def test_progress_ends_where_it_said(tmp_path):
     foreseen = []
     Audit(
         subject, ("image", "spikes"), SMALL, EPS, Journal(tmp_path / "j", {}), tell=lambda name, done, total: told.append((done, total)),
-        foresee=lambda units: foreseen.append((units, len(told))),
+        foretold=lambda foresight: foreseen.append((foresight, len(told))),
     ).run()  # fmt: skip
-    assert foreseen == [(told[0][1], 0)], "before the first attack"
+    ((foresight, before),) = foreseen
+    assert before == 0, "before the first attack"
+    assert 0 < foresight.seconds < foresight.at_most, "the first attack breaks images"
     assert all(done <= total for done, total in told)
     assert told[-1][0] == pytest.approx(told[-1][1])
     assert told[-1][0] > 0

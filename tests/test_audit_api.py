@@ -2,6 +2,7 @@
 
 import json
 import types
+from dataclasses import replace
 
 import pytest
 import snntorch
@@ -12,10 +13,11 @@ from torch import nn
 
 from snn_sparsity import PGD, audit
 from snn_sparsity.audit.collect.adapter import Adapted
-from snn_sparsity.audit.collect.subject import Subject
+from snn_sparsity.audit.collect.battery import BUDGETS
+from snn_sparsity.audit.collect.foresight import Foresight
 from snn_sparsity.audit.collect.weights import load_weights, read_weights
-from snn_sparsity.audit.run import AuditSettings, say_time
-from snn_sparsity.encoders import DirectEncoder
+from snn_sparsity.audit.evidence import Evidence, read_audit
+from snn_sparsity.encoders import RateEncoder
 from snn_sparsity.validation import InputError
 
 
@@ -58,6 +60,14 @@ def test_a_network_of_another_library(make, tmp_path):
     assert str(result).startswith(answers.do)
     result.save(tmp_path)
     assert json.loads((tmp_path / "audit.json").read_text())["answers"]["image"]["do"] == answers.do
+
+
+def test_a_network_behind_a_random_code():
+    torch.manual_seed(0)
+    model = nn.Sequential(layer.Flatten(step_mode="m"), layer.Linear(48, 3, step_mode="m"))
+    result = audit(model, torch.rand(3, 3, 4, 4), torch.tensor([0, 1, 2]), encoder=RateEncoder(num_steps=4))
+    assert next(one for one in result.answers["image"].checks if one.check.id == "V1").finding.status == "warn"
+    assert Evidence.from_json(result.evidence.to_json()) == result.evidence, "of plain numbers, with the default claim too"
 
 
 @pytest.mark.parametrize("make", [SingleStep, SnnTorch], ids=["spikingjelly", "snntorch"])
@@ -116,30 +126,207 @@ def audit_labels(model, images):
     return labels
 
 
-def test_what_returns_no_logits_is_told_in_one_line():
-    with pytest.raises(InputError, match="the audit needs logits"):
-        audit(nn.Identity(), torch.rand(2, 3, 4, 4), torch.zeros(2, dtype=torch.long))
+class Linear(nn.Module):
+    """A linear network that somebody may have written in many ways."""
+
+    def __init__(self, returns=lambda logits, x: logits, before=lambda x: x, channels=3, size=(8, 8), classes=5):
+        super().__init__()
+        self.returns, self.before = returns, before
+        self.layer = nn.Linear(channels * size[0] * size[1], classes)
+
+    def forward(self, x):
+        return self.returns(self.layer(self.before(x).flatten(1)), x)
+
+
+class Patches(nn.Module):
+    """Attention over patches."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Linear(48, 16), nn.Linear(16, 5)
+        self.blocks = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 1)
+
+    def forward(self, x):
+        patches = x.unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 1, 4, 5).reshape(len(x), -1, 48)
+        return self.head(self.blocks(self.embed(patches)).mean(1))
+
+
+class OwnCode(nn.Module):
+    """Its own normalisation and its own spike code inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(0.4))
+        self.spike, self.layer = neuron.LIFNode(step_mode="m"), nn.Linear(192, 5)
+
+    def forward(self, x):
+        spikes = self.spike(((x - self.mean) / 0.25).expand(3, *x.shape))
+        return self.layer(spikes.flatten(2)).mean(0)
+
+
+class NoParameters(nn.Module):
+    def forward(self, x):
+        return x.flatten(1)[:, :5]
+
+
+class OnlyInEval(Linear):
+    def forward(self, x):
+        return {"loss": 0.0} if self.training else super().forward(x)
+
+
+@pytest.fixture
+def _small(monkeypatch):
+    small = replace(BUDGETS["quick"], steps=2, queries=10, references=1, rules=1, probes=2, radii=(255,), noise=2)
+    monkeypatch.setitem(BUDGETS, "quick", small)
+
+
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Linear(lambda logits, x: (logits, x)),
+        lambda: Linear(lambda logits, x: {"logits": logits, "loss": 0.0}),
+        lambda: Linear().double(),
+        lambda: Linear().bfloat16(),
+        lambda: Linear(before=lambda x: x.sub_(0.5)),
+        lambda: Linear(channels=1, size=(20, 28)),
+        OnlyInEval,
+        NoParameters,
+        Patches,
+        OwnCode,
+    ],
+    ids=[
+        "tuple",
+        "dictionary",
+        "float64",
+        "bfloat16",
+        "in place",
+        "grey 20 x 28",
+        "only in eval",
+        "no parameters",
+        "attention",
+        "own code",
+    ],
+)
+def test_a_network_of_any_kind(make):
+    torch.manual_seed(0)
+    model = make()
+    images = (
+        torch.rand(3, 1, 20, 28) if getattr(model, "layer", None) is not None and model.layer.in_features == 560 else torch.rand(3, 3, 8, 8)
+    )
+    before = images.clone()
+    result = audit(model, images, audit_labels(model, images))
+    assert result.answers["image"].clean.value == 1.0
+    assert {one.status for one in result.evidence.protocols["image"].attacks} <= {"done", "does not apply"}
+    assert [one.what for one in result.evidence.not_run] == ["image: planted examples"]
+    assert torch.equal(images, before)
+
+
+IMAGES, LABELS = torch.rand(3, 3, 8, 8), torch.tensor([0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("model", "images", "labels", "more", "told"),
+    [
+        (nn.Identity(), IMAGES, LABELS, {}, r"the model returns \[1, 3, 8, 8\] for 1 images: the audit needs logits"),
+        (Linear(lambda logits, x: "logits"), IMAGES, LABELS, {}, "the model returns str for 1 images"),
+        (Linear(classes=1), IMAGES, LABELS, {}, "the network knows 1 class"),
+        (
+            Linear(lambda logits, x: torch.from_numpy(logits.numpy())),
+            IMAGES,
+            LABELS,
+            {},
+            "no gradient can be taken of it: Can't call numpy",
+        ),
+        (Linear(), torch.rand(3, 3, 9, 9), LABELS, {}, r"the network does not take images \[3, 9, 9\]: .*mat1 and mat2"),
+        (lambda x: x, IMAGES, LABELS, {}, "the model is a function: an audit needs a torch.nn.Module"),
+        (Linear(), IMAGES, LABELS + 4, {}, "knows 5 classes, and there is a label 5"),
+        (Linear(), IMAGES, LABELS - 1, {}, "knows 5 classes, and there is a label -1"),
+        (Linear(), IMAGES, LABELS.float(), {}, "labels of shape .* and type torch.float32"),
+        (Linear(), IMAGES, LABELS[:, None], {}, r"labels of shape \[3, 1\]"),
+        (Linear(), IMAGES, LABELS[:2], {}, r"images are \[3, 3, 8, 8\], and there are 2 labels"),
+        (Linear(), IMAGES[:0], LABELS[:0], {}, "there are 0 labels"),
+        (Linear(), IMAGES, "abc", {}, "images and labels must be tensors"),
+        (Linear(), 255 * IMAGES, LABELS, {}, r"give uint8, or float in \[0,1\]"),
+        (Linear(), IMAGES.double() * float("nan"), LABELS, {}, "values from nan to nan"),
+        (Linear(), (255 * IMAGES).long(), LABELS, {}, "images of type torch.int64"),
+        (Linear(), IMAGES, LABELS, {"claim": "PGD"}, "claim='PGD' is no attack"),
+        (Linear(), IMAGES, LABELS, {"claim": PGD(eps=0.1)}, "eps=0.1 is 25.50 grey levels"),
+        (Linear(), IMAGES, LABELS, {"encoder": "phase"}, "encoder='phase' is no spike code"),
+        (Linear(), IMAGES, LABELS, {"training": (IMAGES, LABELS + 5)}, "there is a label 5"),
+    ],
+)
+def test_what_does_not_fit_is_told_in_one_line(model, images, labels, more, told):
+    with pytest.raises(InputError, match=told) as caught:
+        audit(model, images, labels, **more)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("_small")
+def test_images_and_labels_may_be_arrays_or_bytes():
+    model, levels = Linear(), (255 * IMAGES).to(torch.uint8)
+    expected = audit(model, levels, LABELS).evidence
+    for images, labels in (
+        (levels.float() / 255, LABELS.int()),
+        (levels.numpy(), LABELS.numpy()),
+        (levels.double() / 255, LABELS.tolist()),
+    ):
+        assert audit(model, images, labels).evidence.clean == expected.clean
+
+
+@pytest.mark.usefixtures("_small")
+def test_an_audit_of_numbers_that_are_not_finite_is_read_back(tmp_path):
+    model = Linear(lambda logits, x: logits * float("nan"))
+    result = audit(model, IMAGES, torch.zeros(3, dtype=torch.long))
+    assert read_audit(result.save(tmp_path) / "audit.json").clean == [True] * 3
+    assert result.answers["image"].worst.value == 0
+
+
+def test_nothing_to_attack_is_said():
+    model = Linear()
+    wrong = (audit_labels(model, IMAGES) + 1) % 5
+    assert (
+        audit(model, IMAGES, wrong).answers["image"].do == "Quote nothing: the network is right on none of the 3 images without an attack."
+    )
 
 
 class Slow(nn.Module):
-    """A linear network whose every pass takes as long as a clock that nobody waits for says."""
+    """Two classes by the mean of an image; each pass takes as long as a clock that nobody waits for says: a backward one twice."""
 
     def __init__(self, clock):
         super().__init__()
-        self.layers, self.clock = nn.Sequential(nn.Flatten(), nn.Linear(48, 3)), clock
+        self.clock = clock
 
     def forward(self, x):
-        self.clock.now += 0.5 * len(x)
-        return self.layers(x)
+        self.take(len(x))
+        if x.requires_grad:
+            x.register_hook(lambda gradient: self.take(2 * len(x)))
+        score = x.mean((1, 2, 3)) - 0.5
+        return torch.stack([score, -score], 1)
+
+    def take(self, seconds):
+        self.clock.now += seconds
 
 
-@pytest.mark.parametrize(("budget", "units", "expected"), [("standard", 240, "about 2 minutes"), ("full", 28800, "about 4 hours")])
-def test_a_budget_beyond_quick_says_its_time(budget, units, expected, capsys, monkeypatch):
-    clock = types.SimpleNamespace(now=0.0)
-    monkeypatch.setattr("snn_sparsity.audit.run.time", types.SimpleNamespace(perf_counter=lambda: clock.now))
-    subject = Subject(Adapted(Slow(clock)).eval(), DirectEncoder(1), torch.zeros(4, 3, 4, 4, dtype=torch.uint8), torch.zeros(4), 3, 2, 1)
-    say_time(subject, AuditSettings(budget=budget), units)
-    assert f"--budget {budget}: {expected} on this machine" in capsys.readouterr().err
+@pytest.mark.parametrize(("apart", "broken"), [(0.2, 0), (0.02, 24), (None, 12)], ids=["nothing breaks", "all breaks", "half of it breaks"])
+def test_the_time_said_is_within_a_factor_of_two_of_what_it_takes(apart, broken, monkeypatch):
+    clock, said = types.SimpleNamespace(now=0.0), []
+    monkeypatch.setattr("snn_sparsity.audit.collect.foresight.time", types.SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr("snn_sparsity.audit.run._say", lambda budget, foresight: said.append((foresight, clock.now)))
+    monkeypatch.setitem(BUDGETS, "standard", replace(BUDGETS["standard"], steps=5, queries=60, planted=0, noise=5))
+    away = torch.tensor([0.02, 0.2]).repeat(12) if apart is None else torch.full((24,), apart)
+    images = torch.rand(24, 3, 6, 6, generator=torch.Generator().manual_seed(0)) * 0.1 + 0.45 + away.view(-1, 1, 1, 1)
+    answers = audit(Slow(clock), images, torch.zeros(24, dtype=torch.long), budget="standard").answers["image"]
+    assert round(24 * answers.worst.value) == 24 - broken
+    ((foresight, before),) = said
+    taken = clock.now - before
+    assert taken / 2 < foresight.seconds < 2 * taken
+    assert foresight.at_most >= foresight.seconds
+
+
+def test_a_time_is_said_in_seconds_minutes_or_hours():
+    assert str(Foresight(12.3, 700)) == "about 12 seconds on this machine, at most 12 minutes, if no attack breaks an image"
+    assert str(Foresight(700, 28800)) == "about 12 minutes on this machine, at most 8 hours, if no attack breaks an image"
 
 
 def test_the_time_is_said_before_the_first_attack_and_by_no_quick_audit(monkeypatch, capsys):
@@ -172,3 +359,25 @@ def test_weights_of_every_kind_with_a_prefix(suffix, tmp_path):
     assert torch.equal(model.weight, source.weight)
     with pytest.raises(InputError, match="missing: 0.bias, 0.weight; unknown: wrong"):
         load_weights(nn.Sequential(nn.Linear(2, 1)), {"wrong": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("less", ["", "module.", "model.net."])
+@pytest.mark.parametrize("more", ["", "0.", "0.0."])
+def test_a_prefix_more_or_less_on_either_side(less, more):
+    def network():
+        return nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1))
+
+    torch.manual_seed(0)
+    source, model = network(), network()
+    # In the order in which a .safetensors file gives them: what no network must have comes first.
+    weights = {f"{less}{name}": tensor for name, tensor in sorted(source.state_dict().items(), key=lambda one: "tracked" not in one[0])}
+    wrapped = model
+    for _ in range(more.count(".")):
+        wrapped = nn.Sequential(wrapped)
+    load_weights(wrapped, weights)
+    assert torch.equal(model[1].weight, source[1].weight)
+
+
+def test_a_rename_that_renames_nothing_is_told():
+    with pytest.raises(InputError, match=r"--weights.rename head=fc: no name of the weights has head, such as weight, bias"):
+        load_weights(nn.Linear(2, 1), dict(nn.Linear(2, 1).state_dict()), ["head=fc"])

@@ -66,7 +66,7 @@ def without_times(value):
 def test_an_audit_leaves_evidence_and_two_documents():
     audit = json.loads((FOLDER / "audit.json").read_text())
     assert audit["complete"]
-    assert set(audit["protocols"]) == set(audit["answers"]) == {"image", "spikes", "paper"}
+    assert set(audit["protocols"]) == set(audit["answers"]) == {"image", "steps", "spikes", "flips", "paper"}
     assert audit["settings"]["samples"] == len(audit["labels"]) == 8
     assert audit["answers"]["paper"]["belief"] == "NOT VALID"
     roles = {one["role"] for one in audit["protocols"]["image"]["attacks"]}
@@ -108,6 +108,16 @@ def test_an_unfinished_audit_is_not_overwritten_by_accident(capsys):
     Path("begun").mkdir(exist_ok=True)
     Path("begun/audit.unfinished.json").write_text('{"identity": {}, "results": {}}')
     assert "--resume" in error(capsys, *EIGHT, "--out", "begun")
+
+
+def test_a_finished_audit_is_judged_anew_without_running_anything(tmp_path, capsys):
+    text = (FOLDER / "audit.json").read_text()
+    (tmp_path / "audit.json").write_text(text.replace("NOT VALID", "ANOTHER WORD"))
+    assert main(["audit", "--judge", str(tmp_path / "audit.json")]) == 0
+    assert "Quote no accuracy under attack" in capsys.readouterr().out
+    for name in ("audit.json", "audit.md", "audit.html"):
+        assert (tmp_path / name).read_text() == (FOLDER / name).read_text()
+    assert max(map(len, text.splitlines())) > 8 * len("true, "), "an answer for each image stands on one line"
 
 
 def test_two_audits_side_by_side():
@@ -223,6 +233,7 @@ def test_the_quoted_attack_is_by_default_that_of_the_runs_own_probe():
         ([*EIGHT, "--transfer_from", "none.ckpt"], "none.ckpt is no file"),
         (["audit", "--compare", "one.json"], "two"),
         (["audit", "--compare", "none.json", "none.json"], "none.json"),
+        (["audit", "--judge", "none.json"], "none.json"),
     ],
 )
 def test_mistakes_are_told_in_one_line(arguments, expected, capsys):

@@ -1,5 +1,6 @@
 """The documents of an audit, read back from what is written."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -7,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from snn_sparsity import PGD
-from snn_sparsity.audit.evidence import NotRun
+from snn_sparsity.audit.evidence import NotRun, read_audit
 from snn_sparsity.audit.pages.documents import audit_html, audit_markdown, audit_table
 from snn_sparsity.audit.pages.reference import reference
+from snn_sparsity.audit.run import AuditResult
 from tests.browser import Browser, executable
 from tests.test_verdict import CLAIM, LEFT, NATIVE, again, arm, attack, evidence
 
@@ -99,3 +101,12 @@ def test_the_same_evidence_gives_the_same_bytes():
 
 def test_the_list_of_checks_in_the_documentation_is_current():
     assert reference() in (Path(__file__).parents[1] / "docs/audit.md").read_text()
+
+
+def test_audits_that_were_committed_are_current():
+    for path in (Path(__file__).parents[1] / "docs/audits").rglob("audit.json"):
+        evidence = read_audit(path)
+        again = f"judge it anew: snn-sparsity audit --judge {path}"
+        assert json.loads(path.read_text()) == json.loads(json.dumps(AuditResult(evidence).to_json())), again
+        assert (path.parent / "audit.html").read_text() == audit_html([evidence]), again
+        assert (path.parent / "audit.md").read_text() == audit_markdown([evidence]), again

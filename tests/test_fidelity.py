@@ -8,7 +8,7 @@ from scipy import stats
 
 from snn_sparsity.attacks.metering import Meter, Metered
 from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
-from snn_sparsity.audit.collect.fidelity import FRACTIONS, fidelity, group_fidelity, move_fidelity, spearman
+from snn_sparsity.audit.collect.fidelity import FRACTIONS, fidelity, group_fidelity, move_fidelity, rank_correlation
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.encoders import DirectEncoder, PhaseEncoder
 from snn_sparsity.validation import InputError
@@ -72,7 +72,7 @@ def test_signs_and_ranks_by_hand():
 
 def test_rank_correlation_is_scipy_s():
     values = np.random.default_rng(3).integers(0, 6, (2, 40)).astype(float)
-    assert isclose(spearman(*values), stats.spearmanr(*values).statistic)
+    assert isclose(rank_correlation(*values), stats.spearmanr(*values).statistic)
 
 
 # Targets with a gradient -------------------------------------------------------------------------------------------------

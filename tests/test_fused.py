@@ -12,7 +12,7 @@ from torch import nn
 
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.measure.operations import holds_state, operations
-from snn_sparsity.networks import VGG, IFNeuron, SEWResNet, SpikingResNet, fused, native, normalisation, sparse
+from snn_sparsity.networks import VGG, IFNeuron, SEWResNet, SpikingResNet, fused, native, sparse, spike_batch_norm
 from snn_sparsity.networks.neurons import INTEGRATE, FusedIFNode, FusedLIFNode, FusedParametricLIFNode
 from snn_sparsity.validation import InputError
 from tests.tiny import TinyDataModule, TinyNetwork
@@ -269,7 +269,7 @@ def compiling_anew():
     """Forget what was compiled, before and after."""
 
     def forget():
-        for remembered in (fused.compiled, sparse.compiled, normalisation.compiled, native.warn_once):
+        for remembered in (fused.compiled, sparse.compiled, spike_batch_norm.compiled, native.warn_once):
             remembered.cache_clear()
 
     forget()
@@ -301,7 +301,7 @@ def test_kernels_are_compiled_when_a_network_is_built_and_not_in_a_forward_pass(
         native, "library", lambda source, *options, ask=native.library: (asked.append(source.name), ask(source, *options))[1]
     )
     network = build()
-    assert sorted(asked) == ["fused.c", "spike_batch_norm.c", "sparse.c"]
+    assert sorted(asked) == ["fused.c", "sparse.c", "spike_batch_norm.c"]
     x = torch.randint(0, 2, (2, 2, 3, 32, 32)).float().requires_grad_()
     torch.autograd.grad(network(x).sum(), [x, *network.parameters()])
     assert len(asked) == 3

@@ -41,6 +41,23 @@ print("torch" in sys.modules, "lightning" in sys.modules)
     assert in_a_fresh_process(code)[-2:] == ["False", "False"]
 
 
+@pytest.mark.parametrize("given", [None, "0"])
+def test_the_command_line_asks_for_large_pages_unless_told_otherwise(given, monkeypatch):
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
+    if given:
+        monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", given)
+    code = """
+import os, sys
+from snn_sparsity.commands import main
+main.main = lambda: "torch" in sys.modules
+try:
+    main.console()
+except SystemExit as end:
+    print(end.code, os.environ["THP_MEM_ALLOC_ENABLE"])
+"""
+    assert in_a_fresh_process(code) == ["False", given or "1"]
+
+
 def test_denormals_are_zero_in_every_thread_of_the_command_line():
     code = """
 import torch

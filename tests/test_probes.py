@@ -167,6 +167,7 @@ def test_sparsity_on_a_small_network_against_autograd(trained, trainer_options):
         assert metrics[f"grad_norm/{tag}"] == pytest.approx(norms.mean().item(), rel=1e-4)
     zeros = [metrics["grad_zero/conv/01_conv1"], metrics["grad_zero/conv/05_conv2"]]
     assert metrics["grad_zero_mean/conv"] == pytest.approx(sum(zeros) / 2)
+    assert {name.split("/")[1] for name in metrics if name.startswith("grad_zero_mean/")} == {"input", "conv", "bn", "neuron", "linear"}
 
 
 def test_two_protocols_never_share_a_curve():

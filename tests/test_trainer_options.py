@@ -26,7 +26,7 @@ from snn_sparsity.objectives import AdversarialTraining
 from snn_sparsity.probes import AdversarialAccuracy
 from snn_sparsity.runs.metrics import append
 from snn_sparsity.training.checkpoints import LastCheckpoint
-from snn_sparsity.training.progress import QuietProgressBar
+from snn_sparsity.training.progress_bar import QuietProgressBar
 from snn_sparsity.training.tensorboard import TensorBoardLayout, columns
 from tests.killing import DroppingNetwork, Kill, run
 from tests.tiny import TinyDataModule, TinyNetwork
@@ -288,7 +288,7 @@ def test_images_go_to_the_device_once(data, monkeypatch):
 
 def test_the_bar_looks_twice_a_second_and_at_the_end(monkeypatch):
     bar, now = QuietProgressBar(), iter([10.0, 10.1, 10.4, 10.6, 10.7])
-    monkeypatch.setattr("snn_sparsity.training.progress.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("snn_sparsity.training.progress_bar.time.monotonic", lambda: next(now))
     bar.enable()
     assert [bar._should_update(step, 5) for step in range(1, 6)] == [True, False, False, True, True]
 

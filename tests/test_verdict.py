@@ -20,7 +20,7 @@ from snn_sparsity.audit.judge.answers import judge
 from snn_sparsity.audit.judge.case import Case
 from snn_sparsity.audit.judge.checks import CHECKS
 from snn_sparsity.audit.judge.checks.v12_radius import by_radius
-from snn_sparsity.audit.judge.comparisons import comparisons
+from snn_sparsity.audit.judge.thresholds import CALIBRATED
 from snn_sparsity.validation import InputError
 
 EPS = 8 / 255
@@ -150,6 +150,13 @@ def test_a_clear_gain_at_equal_cost_is_masking_whatever_found_it(family):
     assert "30 of 156" in answers.because
 
 
+def test_what_was_won_inside_the_ball_is_told_first():
+    anywhere = {"stream": "unbounded", "eps": 1.0}
+    clearer = [attack("reference", [], LEFT, **anywhere), arm(range(100, 190), LEFT, "unbounded", **anywhere)]
+    answers = answer(CLAIM, NATIVE, again([], LEFT), arm(range(100, 130), LEFT), *clearer)
+    assert answers.because.startswith("rules breaks 30 of 156")
+
+
 @pytest.mark.parametrize("n", [48, 256, 1000])
 def test_one_image_never_decides(n):
     """The old rule: one image by transfer was PARTLY, the same by pooling too OBFUSCATED."""
@@ -227,6 +234,17 @@ def test_an_arm_of_another_stream_is_compared_with_its_own_references():
     assert masked.worst.value == 156 / 256, "what any image does breaks nobody inside the ball"
 
 
+def test_a_gain_that_is_certain_and_small_is_no_masking():
+    """15 of 1000 images, p = 3e-5: the number would change by 1.5 points."""
+    left = range(500)
+    native, claim = attack("native", range(500, 1000), n=1000), attack("claim", range(500, 1000), n=1000)
+    answers = answer(claim, native, again([], left, n=1000), arm(range(15), left, n=1000), n=1000)
+    assert answers.comparisons[0].adjusted < 1e-4
+    assert answers.comparisons[0].gain < CALIBRATED.gain
+    assert answers.belief == "NO SIGN OF MASKING"
+    assert round(answers.worst.value * 1000) == 485, "the images count towards the worst case all the same"
+
+
 # Weak attack -----------------------------------------------------------------------------------------------------------------
 
 
@@ -239,6 +257,14 @@ def test_a_quoted_attack_that_the_native_one_beats_is_weak():
 def test_two_images_do_not_make_an_attack_weak():
     """The old rule accused an adversarially trained network for two images of 32."""
     assert answer(attack("claim", range(98)), NATIVE, again([], LEFT)).belief == "NO SIGN OF MASKING"
+
+
+def test_a_quoted_attack_that_is_a_little_weaker_is_not_accused():
+    """30 of 1000 images, p = 1e-9: what a quick PGD usually leaves too much of an adversarially trained network."""
+    native, claim = attack("native", range(500, 1000), n=1000), attack("claim", range(530, 1000), n=1000)
+    answers = answer(claim, native, again([], range(500), n=1000), n=1000)
+    assert answers.belief == "NO SIGN OF MASKING"
+    assert answers.do.startswith("Quote at most 50.0 % (500 of 1000)")
 
 
 def test_a_quoted_attack_may_be_stronger():
@@ -260,6 +286,8 @@ def test_masking_comes_before_weakness():
     [
         Harness(deterministic=False, gap_repeat=0.5),
         Harness(gap_batch=0.01),
+        Harness(gap_batch=0.0, gap_state=0.01),
+        Harness(gap_batch=0.0, gap_state=float("nan")),
         Harness(gap_judge=0.5, state_unchanged=True),
         Harness(state_unchanged=False),
         Harness(gap_judge=0.0, gap_rules=1e-3, state_unchanged=True),
@@ -367,6 +395,27 @@ def test_nothing_ran():
     assert (answers.do, answers.under_attack) == ("Quote nothing: no attack ran.", "not measured")
 
 
+# Some of the images ----------------------------------------------------------------------------------------------------------
+
+
+def test_some_of_the_images_are_judged_as_if_only_they_had_been_audited():
+    places = [*range(90, 110), *range(120, 150)]
+    one = replace(arm(range(100, 130), LEFT), seen=[place > 200 for place in range(256)])
+    some = evidence(CLAIM, NATIVE, again([], LEFT), one, right=140).of(places)
+    assert some.clean == [True] * 40 + [False] * 10
+    attacks = some.protocols["image"].attacks
+    assert [sum(map(bool, other.fooled)) for other in attacks] == [10, 10, 0, 20]
+    assert attacks[3].fooled[:10] == [None] * 10
+    assert (attacks[0].seen, attacks[3].seen) == ([], [False] * 50)
+    assert answer(CLAIM, NATIVE, again([], LEFT), one) == judge(evidence(CLAIM, NATIVE, again([], LEFT), one).of(range(256)))["image"]
+
+
+def test_other_thresholds_give_other_words():
+    given_ = evidence(CLAIM, NATIVE, again([], LEFT), arm(range(100, 130), LEFT))
+    assert judge(given_)["image"].belief == "MASKED"
+    assert judge(given_, replace(CALIBRATED, gain=0.2))["image"].belief == "NO SIGN OF MASKING"
+
+
 # The record ------------------------------------------------------------------------------------------------------------------
 
 
@@ -397,4 +446,4 @@ def test_each_check_says_everything_a_reader_needs():
 
 def test_comparisons_of_an_empty_protocol_are_none():
     given_ = evidence()
-    assert comparisons(Case(given_, given_.protocols["image"])) == []
+    assert Case(given_, given_.protocols["image"]).comparisons == []

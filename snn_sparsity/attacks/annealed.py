@@ -18,7 +18,7 @@ from snn_sparsity.attacks.base import (
     uniform_noise,
     whole_levels,
 )
-from snn_sparsity.encoders.base import LEVELS, grey_levels
+from snn_sparsity.encoders.base import LEVELS
 from snn_sparsity.units import Levels
 from snn_sparsity.validation import InputError, require_choice, require_number
 
@@ -87,7 +87,7 @@ class AnnealedPGD(Attack):
             x_adv = project(x_adv + self.alpha * gradient.sign(), x, self.eps, target.bounds)
         with torch.no_grad():
             best.update(x_adv, target.logits(x_adv), labels)
-        return grey_levels(best.x).to(x.dtype) / (LEVELS - 1)
+        return (best.x * (LEVELS - 1)).round() / (LEVELS - 1)
 
     @property
     def passes(self) -> Passes:

@@ -19,7 +19,7 @@ from snn_sparsity.attacks.base import (
     whole_levels,
 )
 from snn_sparsity.attacks.sapgd import over_its_mean
-from snn_sparsity.encoders.base import LEVELS, grey_levels
+from snn_sparsity.encoders.base import LEVELS
 from snn_sparsity.validation import InputError, require_choice, require_number
 
 
@@ -84,14 +84,14 @@ class CodeBookAscent(Attack):
             raise InputError(f"restarts={self.restarts} would all do the same: give random_start=true, or restarts=1")
 
     def __call__(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Attack images [N,C,H,W] in [0,1]; returns 8-bit images. See :meth:`Attack.__call__`."""
+        """Attack images [N,C,H,W] in [0,1], or one for each time step, [N,T,C,H,W]; returns 8-bit images. See :meth:`Attack.__call__`."""
         coded = coded_target(target)
         generator = generator or torch.Generator().manual_seed(0)
-        clean = grey_levels(x).long()
+        clean = _levels(x)
         best = BestSoFar.nothing(clean)
         for _ in range(self.restarts):
             start = x + random_levels(x, self.eps, generator) if self.random_start else x
-            self._ascend(coded, clean, grey_levels(project(start, x, self.eps, target.bounds)).long(), labels, best)
+            self._ascend(coded, clean, _levels(project(start, x, self.eps, target.bounds)), labels, best)
         return best.x.to(x.dtype) / (LEVELS - 1)
 
     @property
@@ -101,15 +101,13 @@ class CodeBookAscent(Attack):
 
     def _ascend(self, target: CodedTarget, clean: Tensor, levels: Tensor, labels: Tensor, best: BestSoFar) -> None:
         """Run the steps once from given levels, and tell ``best`` of every iterate."""
-        candidates = candidate_levels(clean, whole_levels(self.eps))
         spikes = spikes_of(target.code_book, levels)
         direction = torch.zeros_like(spikes)
         for step in range(self.steps):
             gradient, logits = input_gradient(target.spikes.logits, spikes, labels, self.loss)
             best.update(levels, logits, labels)
             direction = self.momentum * direction + over_its_mean(gradient)
-            gain, choice = score(direction, target.code_book, levels).gather(1, candidates).max(1)
-            wanted = candidates.gather(1, choice.unsqueeze(1)).squeeze(1)
+            gain, wanted = best_levels(direction, target.code_book, levels, clean, whole_levels(self.eps))
             levels = _move(levels, wanted, gain, self.smallest_fraction ** (step / max(self.steps - 1, 1)))
             spikes = spikes_of(target.code_book, levels)
         with torch.no_grad():
@@ -128,8 +126,31 @@ def coded_target(target: Target) -> CodedTarget:
 
 
 def spikes_of(code_book: Tensor, levels: Tensor) -> Tensor:
-    """Return the spikes [N,T,C,H,W] of grey levels [N,C,H,W]."""
+    """Return the spikes [N,T,C,H,W] of grey levels [N,C,H,W], or of levels [N,T,C,H,W], another image at each time step."""
+    if levels.ndim == 5:
+        return torch.stack([code_book[levels[:, step], step] for step in range(levels.shape[1])], 1)
     return code_book[levels].movedim(-1, 1)
+
+
+def best_levels(direction: Tensor, code_book: Tensor, levels: Tensor, clean: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+    """Return what the best level within the radius gains at each pixel, and which it is, both [N,P].
+
+    Args:
+        direction: [N,T,C,H,W].
+        code_book: [256,T].
+        levels: Those now, [N,C,H,W], or [N,T,C,H,W]: then each time step is a problem of its own.
+        clean: Those of the clean image, of the same shape.
+        radius: In grey levels.
+    """
+    if levels.ndim == 5:
+        each = [
+            best_levels(direction[:, step : step + 1], code_book[:, step : step + 1], levels[:, step], clean[:, step], radius)
+            for step in range(levels.shape[1])
+        ]
+        return torch.cat([gain for gain, _ in each], 1), torch.cat([wanted for _, wanted in each], 1)
+    candidates = candidate_levels(clean, radius)
+    gain, choice = score(direction, code_book, levels).gather(1, candidates).max(1)
+    return gain, candidates.gather(1, choice.unsqueeze(1)).squeeze(1)
 
 
 def candidate_levels(clean: Tensor, radius: int) -> Tensor:
@@ -163,6 +184,10 @@ def score(direction: Tensor, code_book: Tensor, levels: Tensor) -> Tensor:
     """
     value = torch.einsum("ntp,ct->ncp", direction.flatten(2), code_book)
     return value - value.gather(1, levels.flatten(1).unsqueeze(1))
+
+
+def _levels(x: Tensor) -> Tensor:
+    return (x.detach() * (LEVELS - 1)).round().long()
 
 
 def _move(levels: Tensor, wanted: Tensor, gain: Tensor, fraction: float) -> Tensor:

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
+from itertools import chain
 from typing import Any, Self
 
 import torch
@@ -17,6 +18,17 @@ from snn_sparsity.encoders.base import Encoder, grey_levels
 from snn_sparsity.networks.gpu import settle_kernels
 from snn_sparsity.protocols import BatchNormMode, Space
 from snn_sparsity.validation import InputError, require_choice, require_number
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Return where a module is: its first parameter or buffer; the CPU, if it has none.
+
+    Example:
+        >>> device_of(nn.ReLU())
+        device(type='cpu')
+    """
+    tensors = chain(module.parameters(), module.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 class SpikeTarget:
@@ -168,7 +180,7 @@ class ImageTarget:
         self.encoder = encoder
         self.generator = generator
         self.half_width = half_width
-        device = next(iter(classifier.parameters())).device
+        device = device_of(classifier)
         self.code_book = _on(device, getattr(encoder, "code_book", None))
         self._mean_code = _on(device, getattr(encoder, "mean_code", None))
 
@@ -208,6 +220,25 @@ class ImageTarget:
         return BoxBPDA.apply(x, spikes, self._mean_code, self.half_width)
 
 
+class StepwiseTarget(ImageTarget):
+    """A classifier seen from an image for each time step: x is [N,T,C,H,W], and step t shows what the code of image t shows at t.
+
+    See :class:`ImageTarget` for the arguments. With T equal images it is that target.
+
+    Example:
+        >>> from snn_sparsity.classifier import SpikingClassifier
+        >>> from snn_sparsity.encoders import PhaseEncoder
+        >>> from snn_sparsity.networks import SEWResNet
+        >>> target = StepwiseTarget(SpikingClassifier(SEWResNet()), PhaseEncoder(4))
+        >>> target.logits(torch.rand(2, 4, 3, 32, 32)).shape
+        torch.Size([2, 10])
+    """
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the spikes [N,T,C,H,W] of images [N,T,C,H,W]."""
+        return torch.stack([super(StepwiseTarget, self).encode(x[:, step])[:, step] for step in range(x.shape[1])], 1)
+
+
 class ImageModel(nn.Module):
     """A target as foolbox, torchattacks and AutoAttack take it: a module from images [N,C,H,W] in [0,1] to logits [N,K].
 
@@ -221,7 +252,7 @@ class ImageModel(nn.Module):
         super().__init__()
         self.target = target
         # By it libraries find the device.
-        self.place = nn.Parameter(torch.empty(0, device=next(iter(target.network.parameters())).device), requires_grad=False)
+        self.place = nn.Parameter(torch.empty(0, device=device_of(target.network)), requires_grad=False)
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:

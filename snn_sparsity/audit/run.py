@@ -1,6 +1,7 @@
 """An audit from its settings to its result: one way for the command, the callback and Python."""
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -15,29 +16,32 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from snn_sparsity.attacks.base import Attack, whole_levels
-from snn_sparsity.audit.collect.adapter import Adapted, classes_of
+from snn_sparsity.attacks.targets import device_of
+from snn_sparsity.audit.collect.adapter import Adapted, classes_of, images_and_labels
 from snn_sparsity.audit.collect.battery import BUDGETS, BudgetName, quoted
 from snn_sparsity.audit.collect.conduct import Audit
+from snn_sparsity.audit.collect.foresight import Foresight
 from snn_sparsity.audit.collect.harness import fingerprint
 from snn_sparsity.audit.collect.journal import Journal
 from snn_sparsity.audit.collect.ledger import Tell
 from snn_sparsity.audit.collect.subject import Subject
-from snn_sparsity.audit.collect.threat_models import THREAT_MODELS
 from snn_sparsity.audit.evidence import Evidence
 from snn_sparsity.audit.judge.answers import Answers, judge
-from snn_sparsity.encoders.base import Encoder, grey_levels
+from snn_sparsity.encoders.base import Encoder
 from snn_sparsity.encoders.direct import DirectEncoder
 from snn_sparsity.runs.files import write_whole
 from snn_sparsity.units import Levels
 from snn_sparsity.validation import InputError, require_choice, require_number
 
-Spaces = Literal["image", "spikes", "both", "paper", "all"]
+Spaces = Literal["image", "steps", "spikes", "flips", "both", "paper", "all"]
 SPACES: dict[Spaces, list[str]] = {
     "image": ["image"],
+    "steps": ["steps"],
     "spikes": ["spikes"],
+    "flips": ["flips"],
     "both": ["image", "spikes"],
     "paper": ["paper"],
-    "all": ["image", "spikes", "paper"],
+    "all": ["image", "steps", "spikes", "flips", "paper"],
 }
 JOURNAL = "audit.unfinished.json"
 
@@ -49,7 +53,9 @@ class AuditSettings:
     Args:
         budget: ``quick`` (minutes on two cores), ``standard`` (hours) or ``full`` (a GPU).
         samples: Images, the first of the set; null is 256, 256 or 1000, by the budget.
-        space: What is attacked: ``image`` (pixels), ``spikes``, ``both`` of them, ``paper`` (spikes, as published), or ``all`` three.
+        space: What is attacked: ``image`` (pixels), ``spikes`` (by real numbers), ``both`` of them, ``steps`` (pixels, each time step by
+            itself), ``flips`` (spikes that stay spikes), ``paper`` (spikes, as published), or ``all`` five.
+        flips: Most spikes of an image that ``flips`` may flip; null is 0.25 % of the code's entries.
         eps: Radius of the ball; a whole number of grey levels.
         claim: The quoted attack, in a ball of its own eps; null is that of the run's own ``pgd`` probe, without one the paper's PGD.
         batch_size: Images attacked at a time.
@@ -64,6 +70,7 @@ class AuditSettings:
     space: Spaces = "image"
     eps: Levels | float = Levels(8 / 255)
     claim: Attack | None = None
+    flips: int | None = None
     batch_size: int = 32
     seed: int = 3407
 
@@ -73,8 +80,12 @@ class AuditSettings:
         require_number("eps", self.eps, above=0, at_most=1)
         whole_levels(self.eps)
         require_number("batch_size", self.batch_size, at_least=1, whole=True)
+        if self.flips is not None:
+            require_number("flips", self.flips, at_least=1, whole=True)
         if self.samples is not None:
             require_number("samples", self.samples, at_least=1, whole=True)
+        if not isinstance(self.claim, Attack | None):
+            raise InputError(f"claim={self.claim!r} is no attack: give one such as PGD(steps=20)")
         if self.claim is not None:
             require_number("claim.eps", self.claim.eps, above=0, at_most=1)
             whole_levels(self.claim.eps)
@@ -110,13 +121,18 @@ class AuditResult:
 
         folder = Path(folder)
         write_documents(folder, [self.evidence])
-        write_whole(folder / "audit.json", json.dumps(self.to_json(), indent=1) + "\n")
+        write_whole(folder / "audit.json", _readable(json.dumps(self.to_json(), indent=1)) + "\n")
         return folder
 
     def __str__(self) -> str:
         from snn_sparsity.audit.pages.documents import audit_table
 
         return audit_table(self.evidence)
+
+
+def _readable(text: str) -> str:
+    """Return indented JSON with lists of numbers and answers, such as one for each image, on a line each."""
+    return re.sub(r"\[[^\[\]{}\"]+\]", lambda found: " ".join(found[0].split()), text)
 
 
 def audit(
@@ -129,6 +145,7 @@ def audit(
     claim: Attack | None = None,
     encoder: Encoder | None = None,
     space: Spaces = "image",
+    flips: int | None = None,
     training: tuple[Tensor, Tensor] | None = None,
     batch_size: int = 32,
     seed: int = 3407,
@@ -140,12 +157,13 @@ def audit(
         model: From images [N,C,H,W] in [0,1] to logits [N,K]; with an ``encoder``, from spikes [T,N,C,H,W] to [T,N,K] or [N,K]. Neurons of
             SpikingJelly and snnTorch are reset before each pass. It is left as it was.
         images: [n,C,H,W], uint8 or float in [0,1], which is put on the 8-bit lattice.
-        labels: [n] int64.
+        labels: [n], whole numbers from 0.
         eps: Radius of the ball; a whole number of grey levels.
         budget: ``quick``, ``standard`` or ``full``; all the images are attacked.
         claim: The quoted attack, in a ball of its own eps; None is PGD with 7 steps of 0.01.
         encoder: The spike code in front of the model; None where it takes images.
-        space: What is attacked.
+        space: What is attacked; see :class:`AuditSettings`.
+        flips: Most spikes of an image that the space ``flips`` may flip; None is 0.25 % of the code's entries.
         training: Images and labels to train the positive control on; None leaves it out.
         batch_size: Images attacked at a time.
         seed: Of all random numbers.
@@ -157,17 +175,23 @@ def audit(
     Raises:
         InputError: For images, labels or settings that do not fit.
     """
-    settings = AuditSettings(budget=budget, samples=len(labels), space=space, eps=eps, claim=claim, batch_size=batch_size, seed=seed)
-    if len(images) != len(labels) or not len(labels):
-        raise InputError(f"there are {len(images)} images and {len(labels)} labels")
+    if not isinstance(model, nn.Module):
+        raise InputError(f"the model is a {type(model).__name__}: an audit needs a torch.nn.Module")
+    if not isinstance(encoder, Encoder | None):
+        raise InputError(f"encoder={encoder!r} is no spike code: give one of snn_sparsity.encoders, or none")
+    images, labels = images_and_labels(images, labels)
+    learning = None if training is None else images_and_labels(*training)
+    settings = AuditSettings(
+        budget=budget, samples=len(labels), space=space, eps=eps, claim=claim, flips=flips, batch_size=batch_size, seed=seed
+    )
     adapted = Adapted(model, timed=encoder is not None)
     modes = [(module, module.training) for module in adapted.modules()]
     code = encoder or DirectEncoder(num_steps=1)
     try:
         adapted.eval()
-        num_classes = classes_of(adapted, code(grey_levels(images[:1]).to(_device(model))), labels)
-        subject = Subject(adapted, code.to(_device(model)), grey_levels(images), labels, num_classes, batch_size, seed)
-        learning = None if training is None else (grey_levels(training[0]), training[1])
+        spikes = code(images[:1].to(device_of(model)), torch.Generator().manual_seed(seed))
+        num_classes = classes_of(adapted, spikes, labels if learning is None else torch.cat([labels, learning[1]]))
+        subject = Subject(adapted, code.to(device_of(model)), images, labels, num_classes, batch_size, seed)
         return conduct(subject, settings, Journal(None, {}), training=learning, progress=progress)
     finally:
         for module, was in modes:
@@ -201,12 +225,13 @@ def conduct(
     environment = journal.once("made with", made_with or dict)
     with _Progress(progress) as tell:
         evidence = Audit(
-            subject, SPACES[settings.space], BUDGETS[settings.budget], settings.eps, journal, training, source, settings.claim, tell,
-            (lambda units: None) if settings.budget == "quick" else partial(say_time, subject, settings),
+            subject, SPACES[settings.space], BUDGETS[settings.budget], settings.eps, journal, training, source, settings.claim,
+            settings.flips, tell, None if settings.budget == "quick" else partial(_say, settings.budget),
         ).run()  # fmt: skip
     seconds = journal.once("seconds", lambda: round(time.perf_counter() - began, 1))
     record = settings_of(subject, settings) | (described or {}) | environment
-    return AuditResult(replace(evidence, settings=record, seconds=seconds))
+    # As it is read back: whole numbers where real ones belong would be written otherwise the next time.
+    return AuditResult(Evidence.from_json(json.loads(json.dumps(replace(evidence, settings=record, seconds=seconds).to_json()))))
 
 
 def settings_of(subject: Subject, settings: AuditSettings) -> dict[str, Any]:
@@ -217,6 +242,7 @@ def settings_of(subject: Subject, settings: AuditSettings) -> dict[str, Any]:
         "space": settings.space,
         "eps_levels": whole_levels(settings.eps),
         "claim": repr(settings.claim or quoted(settings.eps)),
+        **({"flips": settings.flips} if settings.flips else {}),
         "seed": settings.seed,
         "batch_size": settings.batch_size,
         "encoder": f"{type(subject.encoder).__name__}, T={subject.encoder.num_steps}",
@@ -224,24 +250,8 @@ def settings_of(subject: Subject, settings: AuditSettings) -> dict[str, Any]:
     }
 
 
-def say_time(subject: Subject, settings: AuditSettings, units: float) -> None:
-    """Say on stderr how long the attacks take if none breaks an image, by the time of one pass: a unit is a forward pass of an image."""
-    protocol = THREAT_MODELS[SPACES[settings.space][0]]
-    places = list(range(min(settings.batch_size, len(subject.labels))))
-    x, _ = protocol.inputs(subject, places, subject.generator(0))
-    target = protocol.target(subject, subject.generator(0))
-    with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
-        # The first pass also does what is done once.
-        target.judge(x)
-        began = time.perf_counter()
-        float(target.judge(x).sum())
-    minutes = (time.perf_counter() - began) / len(places) * units / 60
-    length = f"{minutes:.0f} minutes" if minutes < 100 else f"{minutes / 60:.0f} hours"
-    print(f"--budget {settings.budget}: about {length} on this machine if no attack breaks an image, less as they break", file=sys.stderr)
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+def _say(budget: str, foresight: Foresight) -> None:
+    print(f"--budget {budget}: {foresight}", file=sys.stderr)
 
 
 class _Progress(AbstractContextManager[Tell]):

@@ -14,7 +14,7 @@ from snn_sparsity.attacks import Attack
 from snn_sparsity.audit.collect.weights import load_weights, read_weights
 from snn_sparsity.audit.evidence import read_audit
 from snn_sparsity.audit.pages.documents import write_documents
-from snn_sparsity.audit.run import AuditSettings
+from snn_sparsity.audit.run import AuditResult, AuditSettings
 from snn_sparsity.commands.network import NetworkCLI, network_of, quieten
 from snn_sparsity.runs.directory import CONFIG
 from snn_sparsity.training.checkpoint_files import read_checkpoint
@@ -23,17 +23,27 @@ from snn_sparsity.validation import InputError
 
 
 def run(given: Namespace) -> int:
-    """Attack a trained network with a battery of attacks and say how far its robustness can be believed, or compare such audits."""
+    """Attack a trained network in many ways and say how far its robustness can be believed, or compare such audits, or judge them anew."""
     if given.compare is not None:
         if len(given.compare) < 2:
             raise InputError("audit --compare needs at least two audit.json files")
         for path in write_documents(given.out or Path("comparison"), [read_audit(path) for path in given.compare]):
             print(path)
         return 0
+    if given.judge is not None:
+        for path, result in [(path, AuditResult(read_audit(path))) for path in given.judge]:
+            print(f"{result.save(path.parent)}: {' '.join(answers.do for answers in result.answers.values())}")
+        return 0
     given.more, about_claim = _split(given.more)
     claim = _claim(given.claim, about_claim, given.eps) or _claim_of_run(given.ckpt_path)
     settings = AuditSettings(
-        budget=given.budget, samples=given.samples, space=given.space, eps=given.eps, batch_size=given.batch_size, claim=claim
+        budget=given.budget,
+        samples=given.samples,
+        space=given.space,
+        eps=given.eps,
+        flips=given.flips,
+        batch_size=given.batch_size,
+        claim=claim,
     )
     made = network_of(given) if given.weights is None else _foreign(given)
     source = str(given.ckpt_path or given.weights)

@@ -19,7 +19,7 @@ from snn_sparsity.documents.blocks import Block, Picture
 from snn_sparsity.experiments import trail
 from snn_sparsity.experiments.attackers import RESULTS, ModelUnderTest, Once, measure
 from snn_sparsity.gradient_rules import PoolGradient
-from snn_sparsity.probes.base import undisturbed
+from snn_sparsity.probes.undisturbed import undisturbed
 from snn_sparsity.reproduction import causal
 from snn_sparsity.reproduction.attackers import ALPHA, ATTACKERS, CODEBOOK_STEPS, EPS, STEPS
 from snn_sparsity.reproduction.causal import MEASURED

@@ -21,7 +21,7 @@ OURS = ("snn_sparsity.", "lightning.pytorch.callbacks.")
 
 def check(given: Namespace) -> None:
     """Raise InputError for the first mistake that can be seen so."""
-    if given.takes_more and (given.help_all or getattr(given, "compare", None)):
+    if given.takes_more and (given.help_all or getattr(given, "compare", None) or getattr(given, "judge", None)):
         return
     check_paths(given)
     if not given.takes_more:
@@ -87,7 +87,11 @@ def _is_ours(path: str, class_path: str, base: str) -> bool:
         known = [base, *kinds_of(base), *(lightning_callbacks() if base == "Callback" else ())]
     if package and not class_path.startswith(OURS):
         top = package.partition(".")[0]
-        if class_path.replace(".", "").replace("_", "").isalnum() and not _is_there(top):
+        try:
+            is_there = find_spec(top) is not None
+        except (ImportError, ValueError):
+            is_there = False
+        if class_path.replace(".", "").replace("_", "").isalnum() and not is_there:
             raise InputError(f"--{path}: {class_path}: there is no module {top}")
         return False
     if name in known:
@@ -97,13 +101,6 @@ def _is_ours(path: str, class_path: str, base: str) -> bool:
     if meant and (base == "Module" or package or name.isidentifier()):
         raise InputError(f"--{path}: there is no {class_path}{meant}")
     return False
-
-
-def _is_there(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except (ImportError, ValueError):
-        return False
 
 
 def _require_known(path: str, owner: str, given: Mapping[str, Any], known: Mapping[str, str]) -> None:

@@ -150,7 +150,10 @@ COMMANDS = (
                    help="quick (minutes on two cores, the default), standard (hours) or full (a GPU)"),
             option("--samples", type=int, metavar="N", help="images, the first of the test set (default: 256, 256 or 1000, by the budget)"),
             option("--space", default="image", metavar="NAME",
-                   help="image (default), spikes, both, paper (spikes, as published) or all three"),
+                   help="image (default), spikes, both of these, steps (pixels, each time step by itself), flips (spikes stay spikes), "
+                   "paper (spikes, as published) or all five"),
+            option("--flips", type=int, metavar="N",
+                   help="most spikes of an image that --space flips may flip (default: 0.25 percent of the code's entries)"),
             option("--claim", metavar="ATTACK",
                    help="the quoted attack, such as PGD, with --claim.steps 20 and so on (default: that of the run's pgd probe)"),
             option("--weights", metavar="FILE", help="weights of the network of --model.network: .pt, .safetensors or .npz"),
@@ -164,13 +167,16 @@ COMMANDS = (
             option("--out", type=_folder, metavar="DIR",
                    help="folder for audit.json, audit.md and audit.html (default: audit/ beside the checkpoint)"),
             option("--compare", nargs="+", type=Path, metavar="AUDIT.JSON", help="put finished audits side by side instead, at least two"),
+            option("--judge", nargs="+", type=Path, metavar="AUDIT.JSON",
+                   help="judge finished audits anew by this version instead, and write them again: nothing is run"),
             *CONFIGS,
         ),
         ["audit --ckpt_path runs/demo/seed_3407/0/best.ckpt --space image",
          "audit --compare A/audit/audit.json B/audit/audit.json --out both"],
         usage="audit --ckpt_path FILE [OPTIONS] [--SETTING VALUE]...\n"
         "       snn-sparsity audit --model.network CLASS --weights FILE [OPTIONS] [--SETTING VALUE]...\n"
-        "       snn-sparsity audit --compare AUDIT.JSON AUDIT.JSON... [--out DIR]",
+        "       snn-sparsity audit --compare AUDIT.JSON AUDIT.JSON... [--out DIR]\n"
+        "       snn-sparsity audit --judge AUDIT.JSON...",
         notes=OF_THE_CHECKPOINT, takes_more=True,
     ),
     Command(

@@ -28,7 +28,11 @@ def given_settings(configs: list[str], more: list[str]) -> Iterator[tuple[str, S
     """
     settings: Settings = {}
     for path in [str(shipped.PAPER), *map(shipped.resolve, configs)]:
-        here = _read(path)
+        try:
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeError, yaml.YAMLError, ValueError) as error:
+            raise InputError(f"--config {path}: {error}") from error
+        here: Settings = without_init_args(content) if isinstance(content, dict) else {}
         if isinstance(block := here.get("probes"), dict) and isinstance(before := settings.get("probes"), dict):
             settings["probes"] = {name: before[name] for name in before.keys() & block.keys()}
         _merge(settings, here)
@@ -36,7 +40,7 @@ def given_settings(configs: list[str], more: list[str]) -> Iterator[tuple[str, S
     for name, value in options(more):
         # Settings of the attack that an audit is asked about are no network's.
         if not name.startswith("claim."):
-            here = flat(reduce(lambda inner, part: {part: inner}, reversed(name.split(".")), value))
+            here = without_init_args(reduce(lambda inner, part: {part: inner}, reversed(name.split(".")), value))
             _merge(settings, here)
             yield "", here, settings
 
@@ -80,28 +84,20 @@ def options(words: list[str]) -> Iterator[tuple[str, Any]]:
                 yield name.removesuffix("+"), text
 
 
-def flat(value: Any) -> Any:
+def without_init_args(value: Any) -> Any:
     """Return nested settings without the level ``init_args``.
 
     Example:
-        >>> flat({"class_path": "PGD", "init_args": {"steps": 7}})
+        >>> without_init_args({"class_path": "PGD", "init_args": {"steps": 7}})
         {'class_path': 'PGD', 'steps': 7}
     """
     if isinstance(value, list):
-        return [flat(part) for part in value]
+        return [without_init_args(part) for part in value]
     if not isinstance(value, dict):
         return value
     inside = value.get("init_args")
     parts = {**{name: part for name, part in value.items() if name != "init_args"}, **(inside if isinstance(inside, dict) else {})}
-    return {str(name).removesuffix("+"): flat(part) for name, part in parts.items()}
-
-
-def _read(path: str) -> Settings:
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, yaml.YAMLError, ValueError) as error:
-        raise InputError(f"--config {path}: {error}") from error
-    return flat(content) if isinstance(content, dict) else {}
+    return {str(name).removesuffix("+"): without_init_args(part) for name, part in parts.items()}
 
 
 def _merge(settings: Settings, here: Settings) -> None:

@@ -4,7 +4,7 @@ import os
 import shlex
 from argparse import Namespace
 
-from snn_sparsity.sweep.grid import Row, chosen, part, read_grid
+from snn_sparsity.sweep.grid import GridRow, chosen, part, read_grid
 from snn_sparsity.sweep.state import Place, next_command, runs_of, tested
 from snn_sparsity.sweep.workers import Sweep
 from snn_sparsity.validation import InputError, require_number
@@ -16,8 +16,13 @@ def run(given: Namespace) -> int:
     device = ("--trainer.accelerator", "cpu") if given.jobs is not None else ("--trainer.devices", "1")
     place = Place(given.root, device, given.data_root, given.test)
     if given.print:
-        for command in (command for row in rows for command in _left(row, place)):
-            print(shlex.join(["snn-sparsity", *command]))
+        for row in rows:
+            command = next_command(row, place)
+            left = [command] if command else []
+            if command and place.test and command[0] != "test":
+                left.append(tested(next(iter(runs_of(row, place)), place.next_run(row))))
+            for words in left:
+                print(shlex.join(["snn-sparsity", *words]))
         return 0
     # The environment of each process that may run at a time.
     slots: list[dict[str, str]] = [{}]
@@ -30,7 +35,7 @@ def run(given: Namespace) -> int:
     return Sweep(rows, place, slots).run()
 
 
-def _rows(given: Namespace) -> list[Row]:
+def _rows(given: Namespace) -> list[GridRow]:
     shorter = []
     for name, options in (("max_epochs", ["--trainer.max_epochs"]), ("samples", ["--data.train_samples", "--data.test_samples"])):
         number = getattr(given, name)
@@ -42,11 +47,3 @@ def _rows(given: Namespace) -> list[Row]:
         raise InputError(f"--seeds {given.seeds} is not allowed: give whole numbers with commas between, such as 3407,1,2")
     rows = chosen(read_grid(given.grid, list(dict.fromkeys(map(int, seeds))), [*shorter, *given.more]), given.only)
     return part(rows, given.part) if given.part else rows
-
-
-def _left(row: Row, place: Place) -> list[list[str]]:
-    """Return what is left to run of a row, one command after the other."""
-    command = next_command(row, place)
-    if command is None or not place.test or command[0] == "test":
-        return [command] if command else []
-    return [command, tested(next(iter(runs_of(row, place)), place.next_run(row)))]

@@ -24,7 +24,7 @@ from snn_sparsity.training.end_table import Summary
 from snn_sparsity.training.finite_check import FiniteCheck
 from snn_sparsity.training.memory import require_memory, step_bytes
 from snn_sparsity.training.metrics_logger import MetricsCSV
-from snn_sparsity.training.progress import QuietProgressBar
+from snn_sparsity.training.progress_bar import QuietProgressBar
 from snn_sparsity.training.run_record import RunRecord
 from snn_sparsity.training.stopping import StopTogether
 from snn_sparsity.training.sync_batchnorm import MultiStepSyncBatchNorm

@@ -135,7 +135,12 @@ class EpochLoader:
     def __iter__(self) -> Iterator[RawBatch]:
         """Yield the batches of the sampler's epoch that are still to come."""
         epoch, batches, device = self.sampler.epoch, self.sampler.batches(), self.data.labels.device
-        flips, shifts = self._flips_and_shifts()
+        size, drawn = self.sampler.size, (self.sampler.seed, self.sampler.drawn)
+        flips, shifts = torch.zeros(size, dtype=torch.bool), torch.zeros(size, 2, dtype=torch.int64)
+        if self.train:
+            flips = torch.rand(size, generator=stream(*drawn, FLIP)) < 0.5  # a coin
+        if self.train and self.crop:
+            shifts = torch.randint(-self.crop, self.crop + 1, (size, 2), generator=stream(*drawn, CROP))
         flips, shifts = flips.to(device), shifts.to(device)
         # Evaluation draws the same code in every epoch: a change of accuracy must come from the network.
         key = self.sampler.seed, self.sampler.drawn if self.train else -1, ENCODE
@@ -149,15 +154,6 @@ class EpochLoader:
             yield RawBatch(
                 *self.data.select(chosen), flips[chosen], mix(*key, number * self.sampler.world_size + self.sampler.rank), shifts[chosen]
             )
-
-    def _flips_and_shifts(self) -> tuple[Tensor, Tensor]:
-        size, key = self.sampler.size, (self.sampler.seed, self.sampler.drawn)
-        flips, shifts = torch.zeros(size, dtype=torch.bool), torch.zeros(size, 2, dtype=torch.int64)
-        if self.train:
-            flips = torch.rand(size, generator=stream(*key, FLIP)) < 0.5  # a coin
-        if self.train and self.crop:
-            shifts = torch.randint(-self.crop, self.crop + 1, (size, 2), generator=stream(*key, CROP))
-        return flips, shifts
 
     def state_dict(self) -> dict[str, Any]:
         """Return how far the epoch has come; Lightning keeps it in checkpoints."""

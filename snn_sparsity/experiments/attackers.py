@@ -68,14 +68,16 @@ class ModelUnderTest:
     def clean(self) -> list[bool]:
         """Return which images are classified right."""
         batches = self._batches(self.eval_batch_size)
-        return [hit for _, spikes, _, labels in batches for hit in self._right(SpikeTarget(self.classifier).judge(spikes), labels)]
+        judged = [self._right(SpikeTarget(self.classifier).judge(spikes), labels) for _, spikes, _, labels in batches]
+        return [hit for hits in judged for hit in hits.tolist()]
 
     def attacked(self, mode: Mode, attacker: Attacker) -> dict[str, list[bool]]:
         """Return which images are still classified right, for each attack of a mode.
 
         PGD is the paper's: a random start, steps of 0.01, the last iterate; 1, 7 and 20 steps are iterates of one ascent. In
         ``spikes_batch`` BatchNorm uses the batch while crafting, and its running statistics drift through all batches up to the one
-        that is judged, as in published code. Starts are the same for all networks and attackers.
+        that is judged, as in published code. Starts are the same for all networks and attackers. In eval mode images are independent:
+        one that is wrong without an attack is not attacked, and counts as wrong.
 
         Args:
             mode: ``spikes_eval``, ``spikes_batch`` or ``pixels`` (code-book ascent, BatchNorm in eval mode).
@@ -85,20 +87,32 @@ class ModelUnderTest:
         drifted: dict[str, Statistics] = {name: running_statistics(self.classifier) for name in right}
         with PoolGradient(same_as(attacker, pooling_of(self.classifier))).applied(self.classifier):
             for place, spikes, images, labels in self._batches(self.batch_size if mode == "spikes_batch" else self.eval_batch_size):
-                if mode == "pixels":
-                    target = ImageTarget(self.classifier, self.encoder, generator=stream(place))
-                    attack = CodeBookAscent(eps=EPS, steps=attackers.CODEBOOK_STEPS)
-                    (name,) = right
-                    right[name] += self._right(target.judge(attack(target, images.float() / 255, labels, stream(place))), labels)
-                    continue
-                batch_norm: BatchNormMode = "batch" if mode == "spikes_batch" else "eval"
-                for name, x_adv, crafted in self._ascent(spikes, labels, batch_norm, place):
-                    judge = SpikeTarget(self.classifier, batch_norm)
-                    if batch_norm == "batch":
+                if mode == "spikes_batch":
+                    for name, x_adv, crafted in self._ascent(spikes, labels, "batch", place):
                         drifted[name] = crafted.drift().of(drifted[name])
+                        judge = SpikeTarget(self.classifier, "batch")
                         judge.judge_with(drifted[name])
-                    right[name] += self._right(judge.judge(x_adv), labels)
+                        right[name] += self._right(judge.judge(x_adv), labels).tolist()
+                    continue
+                alive = self._right(SpikeTarget(self.classifier).judge(spikes), labels)
+                for name, hits in self._withstood(mode, place, spikes, images, labels, alive):
+                    right[name] += alive.index_put((alive.nonzero()[:, 0],), hits).tolist()
         return right
+
+    def _withstood(
+        self, mode: Mode, place: int, spikes: Tensor, images: Tensor, labels: Tensor, alive: Tensor
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Yield, by attack, which of the images that are right without one stay right; nothing is attacked where there are none."""
+        if not alive.any():
+            yield from ((name, alive[:0]) for name in attacks_in(mode))
+        elif mode == "pixels":
+            (name,) = attacks_in(mode)
+            code = ImageTarget(self.classifier, self.encoder, generator=stream(place))
+            attack = CodeBookAscent(eps=EPS, steps=attackers.CODEBOOK_STEPS)
+            yield name, self._right(code.judge(attack(code, images[alive].float() / 255, labels[alive], stream(place))), labels[alive])
+        else:
+            for name, x_adv, target in self._ascent(spikes, labels, "eval", place, alive):
+                yield name, self._right(target.judge(x_adv), labels[alive])
 
     def zeros(self, mode: Mode, attacker: Attacker) -> float:
         """Return the share of exact zeros at the pooling's input, of clean images, as the attacker sees it."""
@@ -115,9 +129,13 @@ class ModelUnderTest:
         assert isinstance(network, nn.Module)
         return network
 
-    def _ascent(self, spikes: Tensor, labels: Tensor, batch_norm: BatchNormMode, place: int) -> Iterator[tuple[str, Tensor, SpikeTarget]]:
+    def _ascent(
+        self, spikes: Tensor, labels: Tensor, batch_norm: BatchNormMode, place: int, chosen: Tensor | slice = slice(None)
+    ) -> Iterator[tuple[str, Tensor, SpikeTarget]]:
         target = SpikeTarget(self.classifier, batch_norm)
-        x_adv, done = project(spikes + uniform_noise(spikes, EPS, stream(place)), spikes, EPS, target.bounds), 0
+        # Drawn for the whole batch, so that an image's start is the same whichever others are attacked.
+        x_adv, done = project(spikes + uniform_noise(spikes, EPS, stream(place)), spikes, EPS, target.bounds)[chosen], 0
+        spikes, labels = spikes[chosen], labels[chosen]
         for steps in attackers.STEPS:
             x_adv = PGD(eps=EPS, alpha=ALPHA, steps=steps - done, keep="last").ascend(target, spikes, labels, x_adv)
             done = steps
@@ -131,9 +149,8 @@ class ModelUnderTest:
     def _encoded(self, images: Tensor) -> Tensor:
         return self.encoder(images.to(self._device), stream(0)).transpose(0, 1).contiguous()
 
-    def _right(self, logits: Tensor, labels: Tensor) -> list[bool]:
-        hits: list[bool] = (logits.argmax(1) == labels).tolist()
-        return hits
+    def _right(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return logits.argmax(1) == labels
 
 
 Once = Callable[[str, Callable[[], Any]], Any]

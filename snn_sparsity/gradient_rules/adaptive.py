@@ -8,10 +8,10 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from snn_sparsity.gradient_rules.surrogates import SHAPES, Spike, Surrogate, SurrogateName, SurrogateRule
+from snn_sparsity.gradient_rules.surrogates import SHAPES, ShapeName, Spike, Surrogate, SurrogateRule
 from snn_sparsity.validation import require_choice, require_number
 
-SHARPNESS: dict[SurrogateName, Callable[[float], float]] = {
+SHARPNESS: dict[ShapeName, Callable[[float], float]] = {
     "atan": lambda lost: 2 / math.pi * math.tan(math.pi * lost / 2),
     "sigmoid": lambda lost: 2 * math.atanh(lost),
     "rect": lambda lost: lost / 2,
@@ -60,7 +60,7 @@ class ASSG(SurrogateRule):
         0.159
     """
 
-    shape: SurrogateName = "atan"
+    shape: ShapeName = "atan"
     vanishing_degree: float = 0.87
     decay: float = 0.9
     gamma: float = 1.5

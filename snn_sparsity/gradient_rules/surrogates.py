@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from snn_sparsity.gradient_rules.base import GradientRule, is_snntorch, replaced, spiking_neurons, takes_all_steps
 from snn_sparsity.validation import require_choice, require_number
 
-SurrogateName = Literal["atan", "sigmoid", "rect", "triangle", "gaussian"]
+ShapeName = Literal["atan", "sigmoid", "rect", "triangle", "gaussian"]
 Sharpness = float | Tensor
 Spike = Callable[[Tensor], Tensor]
 
@@ -126,7 +126,7 @@ def _gaussian(u: Tensor, alpha: Sharpness) -> Tensor:
     return alpha / math.sqrt(2 * math.pi) * torch.exp(-((alpha * u) ** 2) / 2)
 
 
-SHAPES: dict[SurrogateName, Callable[[Tensor, Sharpness], Tensor]] = {
+SHAPES: dict[ShapeName, Callable[[Tensor, Sharpness], Tensor]] = {
     "atan": _atan,
     "sigmoid": _sigmoid,
     "rect": _rect,
@@ -165,7 +165,7 @@ class SurrogateShape(SurrogateRule):
         1.0
     """
 
-    shape: SurrogateName = "atan"
+    shape: ShapeName = "atan"
     alpha: float = 2.0
 
     def __post_init__(self) -> None:

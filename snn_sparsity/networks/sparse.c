@@ -28,7 +28,7 @@ typedef real vector __attribute__((vector_size(BYTES), aligned(sizeof(real))));
 #define SLICE 16 /* input channels that are summed up by themselves */
 #define TILE 16  /* outputs whose weights are laid out at a time */
 
-#define PIXELS 64 /* of a block of images: their inputs, outputs and a tap's weights fit into the first cache */
+#define PIXELS 128 /* of a block of images: their inputs, outputs and a tap's weights stay in the nearest caches */
 #define GROUP 8   /* input channels whose gradients of weights are computed at a time */
 
 typedef struct {

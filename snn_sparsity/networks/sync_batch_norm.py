@@ -53,8 +53,8 @@ def one_value(path: str) -> str:
 class SyncBatchNorm2d(SpikeBatchNorm2d):
     """A ``BatchNorm2d``; in training its statistics are those of all processes' batches together.
 
-    On one process, in eval mode and inside :func:`each_by_itself` it is its base class. ``torch.nn.SyncBatchNorm`` knows no time
-    dimension and no CPU. State-dict names stay.
+    On one process, in eval mode and inside :func:`each_by_itself` it is what it takes the place of. ``torch.nn.SyncBatchNorm`` knows no
+    time dimension and no CPU. State-dict names stay.
     """
 
     by_itself = False
@@ -64,7 +64,8 @@ class SyncBatchNorm2d(SpikeBatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise [T,N,C,H,W] in multi-step mode, [N,C,H,W] in single-step mode."""
         if not self.training or self.by_itself or not torch.distributed.is_initialized():
-            return super().forward(x)
+            found: Tensor = self.alone.forward(self, x)
+            return found
         # Half precision is too coarse for statistics, as in every BatchNorm.
         mean, variance, count = moments(x if x.element_size() >= 4 else x.float())
         if count == 1:

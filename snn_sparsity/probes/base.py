@@ -5,27 +5,24 @@ import re
 import time
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from math import ceil
 from typing import Any, NamedTuple
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.utils.data import DistributedSampler
 
-from snn_sparsity.attacks.targets import ImageClassifier, PlainTarget, SpikeTarget, evaluating
+from snn_sparsity.attacks.targets import ImageClassifier, PlainTarget, SpikeTarget
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.distributed import Meeting, StoppedElsewhereError, everyone
 from snn_sparsity.encoders import Encoder
 from snn_sparsity.measure.names import ACCURACY, seconds_of
-from snn_sparsity.networks.sync_batch_norm import OneValueError, each_by_itself, one_value_refused
+from snn_sparsity.networks.sync_batch_norm import OneValueError, one_value_refused
+from snn_sparsity.probes.batches import loader_of, spike_batch, without_repeats
+from snn_sparsity.probes.undisturbed import lent_momentum, undisturbed
 from snn_sparsity.protocols import BatchNormMode
 from snn_sparsity.randomness import mix
 from snn_sparsity.validation import InputError, require_number
@@ -277,96 +274,7 @@ class Probe(Callback, ABC):
         self._reset()
 
 
-@contextmanager
-def lent_momentum(trainer: Trainer) -> Iterator[None]:
-    """Give BatchNorms back the momentum that StochasticWeightAveraging takes from them for its last epoch, which averages statistics."""
-    callbacks: list[Callback] = getattr(trainer, "callbacks", [])
-    averaging = [callback for callback in callbacks if isinstance(callback, StochasticWeightAveraging)]
-    taken = {module: momentum for callback in averaging for module, momentum in callback.momenta.items()}
-    before = {module: module.momentum for module in taken}
-    try:
-        for module, momentum in taken.items():
-            module.momentum = momentum
-        yield
-    finally:
-        for module, momentum in before.items():
-            module.momentum = momentum
-
-
-def loader_of(trainer: Trainer) -> Any:
-    """Return the (first) loader of this evaluation."""
-    loaders: Any = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
-    return loaders[0] if isinstance(loaders, list | tuple) else loaders
-
-
-def without_repeats(trainer: Trainer, batch: SpikeBatch, batch_idx: int) -> SpikeBatch:
-    """Return a batch without the images that a DistributedSampler gives twice, so that all processes have as many."""
-    loader = loader_of(trainer)
-    sampler = getattr(loader, "sampler", None)
-    if not isinstance(sampler, DistributedSampler):
-        return batch
-    mine = ceil((len(sampler.dataset) - sampler.rank) / sampler.num_replicas)  # type: ignore[arg-type]  # it asks for a length, too
-    return batch.first(max(0, min(len(batch.labels), mine - batch_idx * loader.batch_size)))
-
-
-def spike_batch(batch: Any) -> SpikeBatch:
-    """Return a batch as probes see it; plain images are one time step.
-
-    Args:
-        batch: A SpikeBatch, or images (float, [N,...]) and labels (int64, [N]).
-
-    Raises:
-        InputError: For anything else.
-
-    Example:
-        >>> spike_batch([torch.zeros(2, 3, 8, 8), torch.tensor([0, 1])]).spikes.shape
-        torch.Size([1, 2, 3, 8, 8])
-    """
-    if isinstance(batch, SpikeBatch):
-        return batch
-    if not (isinstance(batch, list | tuple) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch)):
-        raise InputError(f"a batch is a {type(batch).__name__}; give a pair of tensors: images [N,...] and labels [N]")
-    images, labels = batch
-    if not images.is_floating_point() or labels.dtype != torch.long or labels.shape != images.shape[:1]:
-        raise InputError(
-            f"images are {images.dtype} {list(images.shape)}, labels {labels.dtype} {list(labels.shape)}; give images [N,...] of floats, "
-            "which have gradients, and labels [N] of int64"
-        )
-    pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8)
-    return SpikeBatch(images.float().unsqueeze(0), labels, pixels)
-
-
 def probes_of(trainer: Trainer) -> list[Probe]:
     """Return the probes of a trainer, in the order in which they run."""
     callbacks: list[Callback] = getattr(trainer, "callbacks", [])
     return [callback for callback in callbacks if isinstance(callback, Probe)]
-
-
-@contextmanager
-def undisturbed(classifier: LightningModule) -> Iterator[None]:
-    """Turn gradients on, modules to eval mode and autocast off; afterwards put back every flag, buffer, ``.grad`` and random state.
-
-    Float32 matters: in half precision small gradients underflow and would be counted as sparsity.
-    """
-    device = classifier.device
-    buffers = [(buffer, buffer.clone()) for buffer in classifier.buffers()]
-    gradients = [(parameter, parameter.grad, parameter.requires_grad) for parameter in classifier.parameters()]
-    try:
-        for parameter, _, _ in gradients:
-            parameter.grad = None
-        with (
-            torch.random.fork_rng([device] if device.type == "cuda" else []),
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            torch.autocast(device.type, enabled=False),
-            evaluating(classifier),
-            each_by_itself(classifier),
-        ):
-            yield
-    finally:
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
-        for parameter, gradient, required in gradients:
-            parameter.grad = gradient
-            parameter.requires_grad_(required)

@@ -81,8 +81,9 @@ def with_kind_means(means: dict[str, Tensor]) -> dict[str, Tensor]:
     Poolings get none: the stem's and the final one have nothing in common.
 
     Example:
-        >>> with_kind_means({"a/conv/01_x": torch.tensor(1.0), "a/conv/04_y": torch.tensor(3.0)})["a_mean/conv"].item()
-        2.0
+        >>> means = {"a/conv/01_x": torch.tensor(1.0), "a/conv/04_y": torch.tensor(3.0), "a/pool/02_z": torch.tensor(0.5)}
+        >>> {name: value.item() for name, value in with_kind_means(means).items() if name not in means}
+        {'a_mean/conv': 2.0}
     """
     by_kind = defaultdict(list)
     for name, mean in means.items():

@@ -48,7 +48,7 @@ def split(table: Table) -> tuple[Table, Table]:
     return replace(table, rows=here), Table(table.name, header, [[row[place] for place in kept] for row in missing], numbers)
 
 
-def title(number: int) -> str:
+def table_title(number: int) -> str:
     """Return what a table of the paper is about."""
     return f"Table {number}: {paper()['tables'][number]['title']}"
 

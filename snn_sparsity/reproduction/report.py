@@ -19,7 +19,7 @@ from snn_sparsity.reproduction.claim import claim, claim_table, series_of
 from snn_sparsity.reproduction.defences import COLOURS, accuracy_table, audited, cost_table, defence_runs, quoted_table, survival, told
 from snn_sparsity.reproduction.paper import DATASETS, network_name, paper
 from snn_sparsity.reproduction.paper_figures import figure_numbers, zero_table, zeros_at_poolings
-from snn_sparsity.reproduction.paper_rows import arrows, paper_table, split, title
+from snn_sparsity.reproduction.paper_rows import arrows, paper_table, split, table_title
 from snn_sparsity.reproduction.results import Result, groups_of, pairs_of, protocols_of, results_of
 from snn_sparsity.reproduction.run_tables import protocol_table, record_table, source_table, verdict_table
 from snn_sparsity.reproduction.tradeoff import curves, tradeoff
@@ -178,7 +178,7 @@ class Report:
 
     def _paper_tables(self) -> Iterator[Block]:
         for number in paper()["tables"]:
-            yield _section(f"{title(number)}. {PAPER.title[0].upper()}{PAPER.title[1:]}")
+            yield _section(f"{table_title(number)}. {PAPER.title[0].upper()}{PAPER.title[1:]}")
             table = paper_table(number, self.groups)
             measured, missing = split(table)
             if measured.rows:

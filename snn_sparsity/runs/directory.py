@@ -37,7 +37,12 @@ def run_directory(command: str, root: str, configs: Sequence[str], seed: int, ch
     """
     if command != "fit" and checkpoint is not None:
         return Path(checkpoint).parent / command
-    parent = Path(root) / ("+".join(_name(Path(config)) for config in configs) or "paper") / f"seed_{seed}"
+    names = []
+    for path in map(Path, configs):
+        # A run's own config.yaml is named after that run.
+        above = path.resolve().parents
+        names.append(above[2].name if path.stem == "config" and above[1].name.startswith("seed_") else path.stem)
+    parent = Path(root) / ("+".join(names) or "paper") / f"seed_{seed}"
     require_place(parent)
     newest = next(iter(runs_beside(parent / "0")), None)
     return parent / str(int(newest.name) + 1 if newest else 0)
@@ -84,11 +89,3 @@ def record_of(run: Path) -> dict[str, Any]:
 def is_finished(run: Path) -> bool:
     """Tell whether a run, or a test, ended by itself; its last checkpoint was written before it said so."""
     return record_of(run).get("status") == "finished"
-
-
-def _name(config: Path) -> str:
-    """Return the stem of a configuration; a run's own ``config.yaml`` is named after that run."""
-    parents = config.resolve().parents
-    if config.stem == "config" and parents[1].name.startswith("seed_"):
-        return parents[2].name
-    return config.stem

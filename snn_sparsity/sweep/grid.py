@@ -20,7 +20,7 @@ GROUP_KEYS = {"configs", "arguments"}
 
 
 @dataclass(frozen=True)
-class Row:
+class GridRow:
     """One run of a grid.
 
     Attributes:
@@ -53,7 +53,7 @@ def grid_names() -> list[str]:
     return sorted(path.stem for path in DIRECTORY.glob("*.yaml"))
 
 
-def read_grid(grid: str, seeds: Sequence[int], more: Sequence[str] = ()) -> list[Row]:
+def read_grid(grid: str, seeds: Sequence[int], more: Sequence[str] = ()) -> list[GridRow]:
     """Return the rows of a grid, seed by seed, so that a broken sweep has whole grids first.
 
     Args:
@@ -74,7 +74,7 @@ def read_grid(grid: str, seeds: Sequence[int], more: Sequence[str] = ()) -> list
         raise InputError(f"--grid {grid} is no file and no grid{did_you_mean(grid, grid_names())}: choose one of {', '.join(grid_names())}")
     groups = _groups(path)
     return [
-        Row(
+        GridRow(
             path.stem,
             group,
             config,
@@ -94,7 +94,7 @@ def read_grid(grid: str, seeds: Sequence[int], more: Sequence[str] = ()) -> list
     ]
 
 
-def chosen(rows: Sequence[Row], pattern: str | None) -> list[Row]:
+def chosen(rows: Sequence[GridRow], pattern: str | None) -> list[GridRow]:
     """Return the rows whose configuration, or ``<group>/<config>``, matches a shell pattern.
 
     Raises:
@@ -110,7 +110,7 @@ def chosen(rows: Sequence[Row], pattern: str | None) -> list[Row]:
     return found
 
 
-def part(rows: Sequence[Row], share: str) -> list[Row]:
+def part(rows: Sequence[GridRow], share: str) -> list[GridRow]:
     """Return part i of n, ``i/n`` with i from 0: every n-th row, for n machines that share a grid.
 
     Raises:
@@ -126,7 +126,7 @@ def part(rows: Sequence[Row], share: str) -> list[Row]:
     return list(rows[int(match[1]) :: int(match[2])])
 
 
-def epochs_asked(row: Row) -> int:
+def epochs_asked(row: GridRow) -> int:
     """Return how many epochs a row trains, as its configurations and arguments say; 100 where they do not."""
     if "--trainer.max_epochs" in row.settings:
         last = len(row.settings) - 1 - row.settings[::-1].index("--trainer.max_epochs")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snn_sparsity.runs.directory import is_finished, record_of, run_directory, runs_beside
-from snn_sparsity.sweep.grid import Row
+from snn_sparsity.sweep.grid import GridRow
 
 WHERE = "--trainer.default_root_dir"
 """The first argument that says where and on what a run is made; those before it are its settings."""
@@ -28,24 +28,24 @@ class Place:
     data_root: str | None = None
     test: bool = False
 
-    def folder(self, row: Row) -> Path:
+    def folder(self, row: GridRow) -> Path:
         """Return ``<root>/<grid>/<group>/<config>/seed_<n>``, which holds the runs of a row, numbered."""
         return self.next_run(row).parent
 
-    def next_run(self, row: Row) -> Path:
+    def next_run(self, row: GridRow) -> Path:
         """Return the directory that a new run of the row will get."""
         return run_directory("fit", self._root(row), row.configs, row.seed, None)
 
-    def fit(self, row: Row) -> list[str]:
+    def fit(self, row: GridRow) -> list[str]:
         """Return the command that begins a row."""
         images = ["--data.root", self.data_root] if self.data_root else []
         return [*row.settings, WHERE, self._root(row), *images, "--trainer.enable_progress_bar", "false", *self.device]
 
-    def _root(self, row: Row) -> str:
+    def _root(self, row: GridRow) -> str:
         return str(Path(self.root) / row.grid / row.group)
 
 
-def next_command(row: Row, place: Place) -> list[str] | None:
+def next_command(row: GridRow, place: Place) -> list[str] | None:
     """Return what has to be run next for a row; None if it is finished."""
     runs = runs_of(row, place)
     finished = next((run for run in runs if is_finished(run)), None)
@@ -59,7 +59,7 @@ def tested(run: Path) -> list[str]:
     return ["test", "--config", str(run / "config.yaml"), "--ckpt_path", str(run / "best.ckpt")]
 
 
-def clear(row: Row, place: Place) -> list[Path]:
+def clear(row: GridRow, place: Place) -> list[Path]:
     """Remove what a new command would trip over: a test that was broken off. Nobody else may work on the row meanwhile."""
     lost = [run / "test" for run in runs_of(row, place) if (run / "test").is_dir() and not is_finished(run / "test")]
     for folder in lost:
@@ -67,7 +67,7 @@ def clear(row: Row, place: Place) -> list[Path]:
     return lost
 
 
-def runs_of(row: Row, place: Place) -> list[Path]:
+def runs_of(row: GridRow, place: Place) -> list[Path]:
     """Return the runs of a row that were begun with its settings, the newest first."""
     begun = []
     for run in runs_beside(place.next_run(row)):

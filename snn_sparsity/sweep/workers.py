@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from snn_sparsity.runs.files import hold
 from snn_sparsity.runs.metrics import epochs_logged
-from snn_sparsity.sweep.grid import Row, epochs_asked
+from snn_sparsity.sweep.grid import GridRow, epochs_asked
 from snn_sparsity.sweep.progress import GridProgress
 from snn_sparsity.sweep.state import Place, clear, next_command, runs_of
 
@@ -21,7 +21,7 @@ PATIENCE_SECONDS = 20
 
 
 class _Running(NamedTuple):
-    row: Row
+    row: GridRow
     process: subprocess.Popen[bytes]
     slot: Mapping[str, str]
 
@@ -35,12 +35,12 @@ class Sweep:
         slots: Environment variables of each process that may run at a time.
     """
 
-    def __init__(self, rows: Sequence[Row], place: Place, slots: Sequence[Mapping[str, str]]) -> None:
+    def __init__(self, rows: Sequence[GridRow], place: Place, slots: Sequence[Mapping[str, str]]) -> None:
         self.place = place
         self.free = list(slots)
         self.waiting = list(rows)
         self.running: list[_Running] = []
-        self.failed: list[Row] = []
+        self.failed: list[GridRow] = []
         self._tried: set[tuple[str, ...]] = set()
         self._elsewhere: set[str] = set()
         self.progress = GridProgress({_label(row): epochs_asked(row) for row in rows}, {_label(row): self._epochs(row) for row in rows})
@@ -78,7 +78,7 @@ class Sweep:
                 # The process has its own hold on the lock, for as long as it lives.
                 os.close(lock)
 
-    def _begin(self, row: Row, lock: int) -> None:
+    def _begin(self, row: GridRow, lock: int) -> None:
         command = next_command(row, self.place)
         if command is None:
             print(f"{_label(row)}: finished", flush=True)
@@ -112,11 +112,11 @@ class Sweep:
             else:
                 self.waiting.insert(0, job.row)
 
-    def _note(self, row: Row) -> None:
+    def _note(self, row: GridRow) -> None:
         if self.progress.update(_label(row), self._epochs(row)):
             print(self.progress.line(), flush=True)
 
-    def _epochs(self, row: Row) -> int:
+    def _epochs(self, row: GridRow) -> int:
         return max((epochs_logged(run) for run in runs_of(row, self.place)), default=0)
 
     def _stop(self) -> None:
@@ -131,5 +131,5 @@ class Sweep:
                 job.process.wait()
 
 
-def _label(row: Row) -> str:
+def _label(row: GridRow) -> str:
     return f"{row.name}, seed {row.seed}"

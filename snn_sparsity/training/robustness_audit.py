@@ -17,7 +17,7 @@ from snn_sparsity.audit.run import JOURNAL, AuditResult, AuditSettings, conduct,
 from snn_sparsity.data import SpikeDataModule
 from snn_sparsity.encoders import DirectEncoder
 from snn_sparsity.probes import AdversarialAccuracy
-from snn_sparsity.probes.base import undisturbed
+from snn_sparsity.probes.undisturbed import undisturbed
 from snn_sparsity.training.run_record import environment
 from snn_sparsity.validation import InputError
 

@@ -61,8 +61,14 @@ class RunRecord(Callback):
         Raises:
             LiveRunError: If another process has.
         """
+
+        def take_hold() -> None:
+            self.held = hold(self.path.with_name(LOCK))
+            if self.held is None:
+                raise live(self.path.parent)
+
         if stage == "fit":
-            first_alone(trainer, self._hold)
+            first_alone(trainer, take_hold)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the record of a fit; where there is one already, the run goes on.
@@ -168,11 +174,6 @@ class RunRecord(Callback):
             **more,
         }
         self._write()
-
-    def _hold(self) -> None:
-        self.held = hold(self.path.with_name(LOCK))
-        if self.held is None:
-            raise live(self.path.parent)
 
     def _let_go(self) -> None:
         if self.held is not None:

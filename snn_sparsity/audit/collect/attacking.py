@@ -68,7 +68,7 @@ def attack_batch(
         "improving": still_improving(meter.losses, len(places)),
         "forwards": meter.forwards,
         "backwards": meter.backwards,
-        "largest": (x_adv - x).abs().max().item(),
+        "largest": protocol.distance(x_adv, x),
         "not_finite": int((~finite).sum()),
         "seconds": time.perf_counter() - began,
         **protocol.legality(subject, target, x_adv, labels),

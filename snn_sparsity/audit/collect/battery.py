@@ -18,7 +18,9 @@ from snn_sparsity.attacks import (
     CodeBookAscent,
     HopSkipJump,
     Noise,
+    RandomFlips,
     RayS,
+    SpikeFlips,
     Square,
 )
 from snn_sparsity.attacks.base import Attack, LossName
@@ -115,9 +117,8 @@ POOLS: dict[str, GradientRule] = {"max pooling shares ties": PoolGradient("ties"
 ALPHA = 0.01
 """Step of the paper's PGD, in units of the input."""
 UNBOUNDED = 1.0
-NO_GRADIENT: Family = "no gradient"
-MAIN, LOSS, ANYWHERE = "main", "cross-entropy", "unbounded"
-"""Streams of references: restarts of the native attack, of its cross-entropy form, and of it in the largest ball."""
+MAIN, LOSS, DRAWS, ANYWHERE = "main", "cross-entropy", "draws", "unbounded"
+"""Streams of references: restarts of the native attack, of its cross-entropy form, of it on single draws, and of it in the largest ball."""
 
 
 class Facts(NamedTuple):
@@ -171,8 +172,11 @@ class Battery:
         return self.image and self.facts.coded
 
     def host(self, loss: LossName = "margin", eps: float | None = None, steps: int | None = None) -> Attack:
-        """Return the native attack that arms change one thing of, from a random start."""
-        eps, steps = self.eps if eps is None else eps, steps or self.budget.steps
+        """Return the native attack that arms change one thing of, from a random start; of a random network on the mean of its draws."""
+        return self._averaged(self._single(loss, self.eps if eps is None else eps, steps or self.budget.steps))
+
+    def _single(self, loss: LossName, eps: float, steps: int) -> Attack:
+        """Return the native attack on one draw a step."""
         if self.coded:
             return CodeBookAscent(eps=eps, steps=steps, loss=loss, random_start=True)
         return PGD(eps=eps, alpha=step_length(eps, steps), steps=steps, loss=loss)
@@ -180,32 +184,42 @@ class Battery:
     def cross_entropy(self) -> Iterator[Job]:
         """Attacks with the network's own gradient, on cross-entropy."""
         steps = self.budget.steps
-        yield Job("FGSM", "native", FGSM(eps=self.eps) if not self.coded else CodeBookAscent(eps=self.eps, steps=1))
+        yield self._native("FGSM", FGSM(eps=self.eps) if not self.coded else CodeBookAscent(eps=self.eps, steps=1))
         if self.coded:
-            yield Job(f"code-book ascent, {steps} steps", "native", CodeBookAscent(eps=self.eps, steps=steps))
+            yield self._native(f"code-book ascent, {steps} steps", CodeBookAscent(eps=self.eps, steps=steps))
         for restart in range(self.budget.restarts):
             yield Job(f"{self._name}, {steps} steps, start {restart + 1}", "native", self.host("ce"))
         if not self.coded:
-            yield Job(f"APGD, {steps} steps", "native", APGD(eps=self.eps, steps=steps, loss="ce"))
-            yield Job(f"SA-PGD, {steps} steps", "native", SAPGD(eps=self.eps, steps=steps))
+            yield self._native(f"APGD, {steps} steps", APGD(eps=self.eps, steps=steps, loss="ce"))
+            yield self._native(f"SA-PGD, {steps} steps", SAPGD(eps=self.eps, steps=steps))
 
     def scale_free(self) -> Iterator[Job]:
         """Attacks with the network's own gradient, on losses that no scale of the logits changes."""
         steps, classes = self.budget.steps, self.facts.num_classes
         if self.coded:
-            longer = CodeBookAscent(eps=self.eps, steps=2 * steps, loss="margin")
-            yield Job(f"code-book ascent, {2 * steps} steps, margin", "native", longer)
+            yield self._native(f"code-book ascent, {2 * steps} steps, margin", CodeBookAscent(eps=self.eps, steps=2 * steps, loss="margin"))
             return
         yield Job(f"PGD, {steps} steps, margin", "native", self.host("margin"))
         if classes >= 3:
-            yield Job(f"APGD, {steps} steps, DLR", "native", APGD(eps=self.eps, steps=steps, loss="dlr"))
+            yield self._native(f"APGD, {steps} steps, DLR", APGD(eps=self.eps, steps=steps, loss="dlr"))
         for rank in range(2, 2 + min(self.budget.targets, classes - 1) * (classes >= 4)):
-            yield Job(f"APGD, {steps} steps, class {rank}", "native", APGD(eps=self.eps, steps=steps, loss="targeted", rank=rank))
+            yield self._native(f"APGD, {steps} steps, class {rank}", APGD(eps=self.eps, steps=steps, loss="targeted", rank=rank))
 
     def loss_arm(self) -> list[Job]:
         """Compare losses where cross-entropy has no gradient."""
         reference = Job("cross-entropy again", "reference", self.host("ce"), stream=LOSS)
         return [reference, Job("margin loss", "arm", self.host("margin"), "loss", LOSS)]
+
+    def averaging(self) -> tuple[list[Job], list[Job]]:
+        """Compare, on a random network, the native attack on one draw a step with that on their mean, at the same cost."""
+        if not self.facts.random:
+            return [], []
+        single, mean = self._single("margin", self.eps, self.budget.steps), self.host()
+        count = -int(-cost(mean) // cost(single))
+        references = [
+            Job(f"{self._name} on one draw a step, start {number + 1}", "reference", single, stream=DRAWS) for number in range(count)
+        ]
+        return references, [Job(f"{self._name} on the mean of {self.budget.draws} draws", "arm", mean, "averaging", DRAWS)]
 
     def references(self) -> list[Job]:
         """Restarts of the native attack, for as many passes as the costliest arm and all rules together take."""
@@ -228,31 +242,36 @@ class Battery:
 
     def arms(self) -> list[Job]:
         """Attacks that change one thing of the native one, or need no gradient."""
-        host, eps = self.host(), self.eps
-        found: list[tuple[str, Attack, Family]] = []
-        if self.facts.random:
-            found.append((f"mean of {self.budget.draws} draws", self._averaged(host), "averaging"))
-        found += [(name, self._averaged(BPDA(host, rule, eps=eps)), "rules") for name, rule in self.rules().items()]
-        if self.facts.spiking and self.budget.mixed:
-            found.append((f"MDSE, {self.budget.mixed} steps", self._averaged(MDSE(self.host(steps=self.budget.mixed), eps=eps)), "rules"))
+        host, eps, mixed = self.host(), self.eps, self.budget.mixed
+        found: list[tuple[str, Attack, Family]] = [(name, BPDA(host, rule, eps=eps), "rules") for name, rule in self.rules().items()]
+        if mixed and any(isinstance(rule, SurrogateShape) for rule in self.rules().values()):
+            found.append((f"MDSE, {mixed} steps", self._averaged(MDSE(self._single("margin", eps, mixed), eps=eps)), "rules"))
         if self.coded:
             steps = self.budget.steps
             annealed = AnnealedPGD(eps=eps, alpha=step_length(eps, steps), steps=steps, random_start=True, loss="margin")
             found.append(("box smoothing", self._averaged(annealed), "rules"))
-        return [Job(name, "arm", attack, family, MAIN) for name, attack, family in [*found, *self._without_gradients()]]
+        found += [(name, self._averaged(attack), "no gradient") for name, attack in self._without_gradients()]
+        return [Job(name, "arm", attack, family, MAIN) for name, attack, family in found]
 
-    def _without_gradients(self) -> Iterator[tuple[str, Attack, Family]]:
-        queries, family = self.budget.queries, NO_GRADIENT
-        yield "noise", Noise(eps=self.eps, draws=self.budget.noise, kind="levels" if self.image else "uniform"), family
-        yield f"Square, {queries} queries", Square(eps=self.eps, queries=queries), family
+    def _without_gradients(self) -> Iterator[tuple[str, Attack]]:
+        queries, walk = self._looks(self.budget.queries), self._looks(self.budget.walk)
+        yield "noise", Noise(eps=self.eps, draws=self._looks(self.budget.noise), kind="levels" if self.image else "uniform")
+        yield f"Square, {queries} queries", Square(eps=self.eps, queries=queries)
         if self.coded:
-            yield f"Square on grey levels, {queries} queries", Square(eps=self.eps, queries=queries, lattice=True), family
-        yield f"RayS, {queries} queries", RayS(eps=self.eps, queries=queries), family
+            yield f"Square on grey levels, {queries} queries", Square(eps=self.eps, queries=queries, lattice=True)
+        yield f"RayS, {queries} queries", RayS(eps=self.eps, queries=queries)
         if self.budget.walk:
-            yield f"HopSkipJump, {self.budget.walk} queries", HopSkipJump(eps=self.eps, queries=self.budget.walk), family
+            yield f"HopSkipJump, {walk} queries", HopSkipJump(eps=self.eps, queries=walk)
         directions = 8
         spsa = SPSA(eps=self.eps, steps=max(queries // (2 * directions + 1), 1), directions=directions, alpha=step_length(self.eps, 5))
-        yield f"SPSA, {spsa.passes.forwards} queries", spsa, family
+        yield f"SPSA, {spsa.passes.forwards} queries", spsa
+
+    def _looks(self, queries: int) -> int:
+        """Return how often a black box may look: of a random network at the mean of several draws, for the same cost."""
+        return max(queries // self.budget.draws, 1) if self.facts.random else queries
+
+    def _native(self, name: str, attack: Attack) -> Job:
+        return Job(name, "native", self._averaged(attack))
 
     def _averaged(self, attack: Attack) -> Attack:
         return EOT(attack, draws=self.budget.draws, eps=self.eps) if self.facts.random else attack
@@ -260,6 +279,39 @@ class Battery:
     @property
     def _name(self) -> str:
         return "code-book ascent" if self.coded else "PGD"
+
+
+@dataclass(frozen=True)
+class FlipBattery(Battery):
+    """The attacks where spikes are flipped, at most so many.
+
+    Args:
+        flips: How many.
+    """
+
+    flips: int = 100
+
+    def _single(self, loss: LossName, eps: float, steps: int) -> Attack:
+        return SpikeFlips(eps=eps, flips=self.flips, steps=steps, loss=loss, random_start=True)
+
+    def cross_entropy(self) -> Iterator[Job]:
+        """Flips by the network's own gradient, on cross-entropy."""
+        for steps in (1, self.budget.steps):
+            yield self._native(f"flips, {steps} steps", SpikeFlips(flips=self.flips, steps=steps, loss="ce"))
+        for restart in range(self.budget.restarts):
+            yield Job(f"flips, {self.budget.steps} steps, start {restart + 1}", "native", self.host("ce"))
+
+    def scale_free(self) -> Iterator[Job]:
+        """Flips by the network's own gradient, on the margin."""
+        yield self._native(f"flips, {2 * self.budget.steps} steps, margin", SpikeFlips(flips=self.flips, steps=2 * self.budget.steps))
+
+    def _without_gradients(self) -> Iterator[tuple[str, Attack]]:
+        for queries in (self._looks(self.budget.noise), self._looks(self.budget.queries)):
+            yield f"random flips, {queries} queries", RandomFlips(flips=self.flips, queries=queries)
+
+    @property
+    def _name(self) -> str:
+        return "flips"
 
 
 def quoted(eps: float) -> Attack:

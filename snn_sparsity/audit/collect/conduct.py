@@ -7,16 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from snn_sparsity.attacks.base import Attack
-from snn_sparsity.audit.collect.battery import Battery, Budget, Facts, cost, quoted
+from snn_sparsity.audit.collect.battery import Battery, Budget, Facts, quoted
 from snn_sparsity.audit.collect.facts import facts_of, idle_rules
+from snn_sparsity.audit.collect.foresight import Foresight, foresee, units_of
 from snn_sparsity.audit.collect.journal import Journal
 from snn_sparsity.audit.collect.ledger import Ledger, Tell
 from snn_sparsity.audit.collect.measurements import HARNESS_IMAGES, Measurements
 from snn_sparsity.audit.collect.sequence import AttackSequence
 from snn_sparsity.audit.collect.subject import Subject
-from snn_sparsity.audit.collect.threat_models import SPIKES, THREAT_MODELS, ThreatModel
+from snn_sparsity.audit.collect.threat_models import SPIKES, ThreatModel, threat_models
 from snn_sparsity.audit.collect.work import Work
 from snn_sparsity.audit.evidence import Evidence, ProtocolEvidence
+from snn_sparsity.validation import InputError
 
 
 @dataclass
@@ -32,8 +34,9 @@ class Audit:
         training: Images and labels for the positive control; None leaves it out.
         source: A second classifier to transfer attacks from; None leaves it out.
         claim: The quoted attack; None is the paper's PGD.
+        flips: Most spikes of an image that may be flipped; None is 0.25 % of the code's entries.
         tell: Told of progress.
-        foresee: Told, before the first attack, of the units in all if no attack breaks an image.
+        foretold: Told, before the first attack, how long all are going to take; None costs no time to find out.
     """
 
     subject: Subject
@@ -44,21 +47,28 @@ class Audit:
     training: tuple[Tensor, Tensor] | None = None
     source: nn.Module | None = None
     claim: Attack | None = None
+    flips: int | None = None
     tell: Tell = lambda name, done, total: None
-    foresee: Callable[[float], None] = lambda units: None
+    foretold: Callable[[Foresight], None] | None = None
 
     def run(self) -> Evidence:
         """Run everything that the journal does not hold yet."""
-        ledger = Ledger(self.journal, self.tell)
+        ledger, wanted = Ledger(self.journal, self.tell), threat_models(self.protocols, self.subject, self.flips)
+        refused = {protocol.name: why for protocol in wanted if (why := protocol.refuses(self.subject))}
+        chosen = [protocol for protocol in wanted if protocol.name not in refused]
+        if not chosen:
+            raise InputError("; ".join(f"{name}: {why}" for name, why in refused.items()))
+        for name, why in refused.items():
+            ledger.missing(name, why)
         facts = self._facts(ledger)
         subject, claim = replace(self.subject, random=facts.random), self.claim or quoted(self.eps)
         clean = self.journal.once("clean", lambda: clean_hits(subject))
         work = Work(subject, self.budget, self.eps, claim, facts, clean, ledger, self.training, self.source)
-        chosen = [THREAT_MODELS[name] for name in self.protocols]
-        ledger.plan(foreseen(work, chosen) * len(work.right))
-        self.foresee(ledger.planned)
+        if self.foretold is not None:
+            self.foretold(foresee(work, chosen))
+        ledger.plan(units_of(work, chosen) * len(work.right))
         return Evidence(
-            eps=self.eps, num_classes=subject.num_classes, labels=subject.labels.tolist(), clean=clean,
+            eps=float(self.eps), num_classes=subject.num_classes, labels=subject.labels.tolist(), clean=clean,
             protocols={protocol.name: evidence_of(work, protocol) for protocol in chosen}, not_run=ledger.not_run,
         )  # fmt: skip
 
@@ -79,8 +89,8 @@ def evidence_of(work: Work, protocol: ThreatModel) -> ProtocolEvidence:
     attacks.run()
     measured = Measurements(attacks)
     return ProtocolEvidence(
-        space=protocol.space, batch_norm=protocol.batch_norm, what=protocol.what, attacks=attacks.evidence,
-        harness=measured.harness(), diagnostics=measured.diagnostics(),
+        space=protocol.space, batch_norm=protocol.batch_norm, perturbation=protocol.perturbation, what=protocol.what,
+        attacks=attacks.evidence, harness=measured.harness(), diagnostics=measured.diagnostics(),
     )  # fmt: skip
 
 
@@ -94,15 +104,3 @@ def clean_hits(subject: Subject) -> list[bool]:
             logits = subject.judge(SPIKES.target(subject, subject.generator(0)), x)
         right += (logits.argmax(1) == labels).tolist()
     return right
-
-
-def foreseen(work: Work, protocols: Sequence[ThreatModel]) -> float:
-    """Return the units that an image costs if no attack breaks it: what an audit costs at most."""
-    total = 0.0
-    for protocol in protocols:
-        total += cost(work.claim)
-        if not protocol.drifts:
-            battery = protocol.battery(work.budget, work.eps, work.facts)
-            jobs = [*battery.cross_entropy(), *battery.scale_free(), *battery.references(), *battery.arms()]
-            total += sum(cost(job.attack) for job in jobs) + len(work.radii) * cost(battery.host())
-    return total

@@ -14,6 +14,7 @@ from snn_sparsity.audit.collect.threat_models import PIXELS, SPIKES, ThreatModel
 from snn_sparsity.gradient_rules import SurrogateShape
 from snn_sparsity.gradient_rules.base import spiking_neurons, takes_all_steps
 from snn_sparsity.measure.saturation import membrane_distance, vanishing_degree
+from snn_sparsity.validation import InputError
 
 Measured = dict[str, Any]
 LANDSCAPE_POINTS = 9
@@ -43,6 +44,8 @@ def gradient_fidelity(subject: Subject, protocol: ThreatModel, places: list[int]
     """V20: predicted against true changes of the loss over random moves at the scale of eps."""
     target, x, labels = _aim(subject, protocol, places)
     generator = subject.generator(20)
+    if x.ndim == 5 and protocol.space == "image":
+        raise InputError("moves of one image's levels are measured in the image protocol")
     if getattr(target, "code_book", None) is not None:
         found = group_fidelity(target, x, labels, generator, eps=eps, fractions=(1.0,))[1.0]
     else:

@@ -41,14 +41,14 @@ def fidelity(predicted: Tensor, true: Tensor) -> Fidelity:
     """
     agree = (1 + predicted.sign() * true.sign()).mean().item() / 2
     pairs = zip(predicted.T.cpu().numpy(), true.T.cpu().numpy(), strict=True)
-    return Fidelity(agree, float(np.mean([spearman(*pair) for pair in pairs])))
+    return Fidelity(agree, float(np.mean([rank_correlation(*pair) for pair in pairs])))
 
 
-def spearman(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
+def rank_correlation(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
     """Return the rank correlation of two lists, 0 where one of them is constant.
 
     Example:
-        >>> round(spearman(np.array([1.0, 2.0, 3.0]), np.array([1.0, 9.0, 4.0])), 6)
+        >>> round(rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([1.0, 9.0, 4.0])), 6)
         0.5
     """
     ranks = [rankdata(values) - (len(values) + 1) / 2 for values in (first, second)]

@@ -25,6 +25,7 @@ def harness(subject: Subject, protocol: ThreatModel, places: list[int], rules: d
         torch.manual_seed(subject.seed)
         before = fingerprint(subject.classifier)
         evidence = _determinism(subject, protocol, x) | _outputs(subject, protocol, x)
+        evidence["gap_state"] = _gap_of_state(subject, protocol, x)
         random = not evidence["deterministic"] or evidence["gap_repeat"] > SAME
         if not random:
             # Of a random network, the gaps would only measure its randomness.
@@ -41,7 +42,7 @@ def fingerprint(module: nn.Module) -> str:
     """Return the SHA-256 of all parameters and buffers."""
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
-        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(name.encode() + value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -64,6 +65,18 @@ def _gap_of_batch(subject: Subject, protocol: ThreatModel, x: Tensor) -> float:
     _logits(subject, protocol, 1 - x)
     alone = torch.cat([_logits(subject, protocol, x[i : i + 1]) for i in range(len(x))])
     return _gap(together, alone)
+
+
+def _gap_of_state(subject: Subject, protocol: ThreatModel, x: Tensor) -> float:
+    """V2: the same images with the same draws, before and after an unrelated call: what differs now is memory, not chance."""
+
+    def drawn(inputs: Tensor) -> Tensor:
+        torch.manual_seed(subject.seed)
+        return _logits(subject, protocol, inputs)
+
+    before = drawn(x)
+    drawn(1 - x)
+    return _gap(drawn(x), before)
 
 
 def _gap_of_judge(subject: Subject, protocol: ThreatModel, x: Tensor) -> float:

@@ -44,14 +44,21 @@ class Measurements:
         if protocol.drifts or not few:
             return Diagnostics(**found)
         found |= self._measure("zero entries", lambda: diagnostics.zero_entries(subject, protocol, few))
-        found |= self._measure("loss under noise", lambda: diagnostics.loss_under_noise(subject, protocol, few, work.budget.noise, eps))
-        found |= self._measure("landscape", lambda: diagnostics.landscape(subject, protocol, few, eps))
-        found |= self._measure("fidelity", lambda: diagnostics.gradient_fidelity(subject, protocol, few, eps))
+        if protocol.perturbation == "linf":
+            found |= self._in_the_ball(few)
         found["vanishing"] = {}
         if work.facts.spiking:
             found |= self._measure("surrogate cosine", lambda: diagnostics.surrogate_cosine(subject, few))
             found |= self._measure("vanishing", lambda: diagnostics.vanishing(subject, few))
         return Diagnostics(**found, control=self._control(), planted=self._planted())
+
+    def _in_the_ball(self, few: list[int]) -> dict[str, Any]:
+        """What needs moves by real numbers or grey levels."""
+        work, protocol = self.attacks.work, self.attacks.protocol
+        subject, eps = work.subject, work.eps
+        found = self._measure("loss under noise", lambda: diagnostics.loss_under_noise(subject, protocol, few, work.budget.noise, eps))
+        found |= self._measure("landscape", lambda: diagnostics.landscape(subject, protocol, few, eps))
+        return found | self._measure("fidelity", lambda: diagnostics.gradient_fidelity(subject, protocol, few, eps))
 
     def _measure(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return a measurement; one that breaks says nothing, and the audit goes on."""

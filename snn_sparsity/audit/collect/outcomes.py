@@ -25,7 +25,7 @@ def outcome_of(job: Job, records: list[BatchResult], count: int, averaged: bool)
         family=job.family,
         stream=job.stream,
         attack=repr(job.attack),
-        eps=job.attack.eps,
+        eps=float(job.attack.eps),
         units=cost(job.attack),
         one_step=job.attack.passes.backwards == 1,
         averaged=averaged,

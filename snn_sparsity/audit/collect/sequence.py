@@ -16,7 +16,6 @@ from snn_sparsity.audit.collect.threat_models import ThreatModel
 from snn_sparsity.audit.collect.work import Work
 from snn_sparsity.audit.evidence import AttackEvidence
 from snn_sparsity.networks.rate_twin import MeanOverTime, rate_twin
-from snn_sparsity.units import Levels
 from snn_sparsity.validation import InputError
 
 SWAPS = 8
@@ -53,16 +52,24 @@ class AttackSequence:
         work = self.work
         # Where BatchNorm takes the batch's statistics, the others in a batch take part in them.
         everybody = list(range(len(work.clean)))
-        self.quoted = self._attack(Job("quoted attack", "claim", work.claim), everybody if self.protocol.drifts else work.right)
+        claim = self.protocol.quoted(work.claim, work.eps)
+        self.quoted = self._attack(Job("quoted attack", "claim", claim), everybody if self.protocol.drifts else work.right)
         if self.protocol.drifts:
             return
+        self._averaging()
         survivors = self._native()
         self._one_after_the_other(self.battery.references(), survivors)
         left = self._one_after_the_other(self.battery.arms(), survivors)
         self._one_after_the_other(self._transfers(), left, planned=False)
         self._what_does_not_apply()
-        self._unbounded(survivors or work.right)
-        self._radii()
+        if self.protocol.perturbation == "linf":
+            self._unbounded(survivors or work.right)
+            self._radii()
+
+    def _averaging(self) -> None:
+        """V28: on a random network, one draw a step against the mean of several, on all images."""
+        for jobs in self.battery.averaging():
+            self._one_after_the_other(jobs, self.work.right, planned=False)
 
     def _native(self) -> list[int]:
         """Run the attacks with the network's own gradient, and return who is left.
@@ -104,7 +111,8 @@ class AttackSequence:
             name: self.protocol.target(replace(work.subject, classifier=source.eval()), generator) for name, source in sources.items()
         }
         return [
-            Job(f"transfer from {name}", "arm", Transfer(target, host, eps=work.eps), "transfer", MAIN) for name, target in targets.items()
+            Job(f"transfer from {name}", "arm", Transfer(target, host, eps=self.battery.eps), "transfer", MAIN)
+            for name, target in targets.items()
         ]
 
     def _what_does_not_apply(self) -> None:
@@ -133,7 +141,7 @@ class AttackSequence:
         for eps in work.radii:
             if eps > work.eps:
                 left = [place for place in left if place in survivors]
-            left = _left(left, self._attack(Job(f"eps {Levels(eps)}", "radius", self.battery.host(eps=eps)), left))
+            left = _left(left, self._attack(Job(f"eps {round(255 * eps)}/255", "radius", self.battery.host(eps=eps)), left))
 
     def _survives(self, place: int) -> bool:
         return not any(one.fooled[place] or one.seen[place] for one in self.evidence if one.seen and one.eps <= self.work.eps)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
+from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget, device_of
 from snn_sparsity.encoders.base import Encoder
 from snn_sparsity.randomness import mix
 
@@ -40,7 +40,7 @@ class Subject:
     @property
     def device(self) -> torch.device:
         """Where the classifier is."""
-        return next((parameter.device for parameter in self.classifier.parameters()), torch.device("cpu"))
+        return device_of(self.classifier)
 
     def generator(self, *key: int) -> torch.Generator:
         """Return random numbers for a purpose: the same whenever the audit is stopped and gone on with."""

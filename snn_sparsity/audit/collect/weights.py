@@ -1,6 +1,7 @@
 """Weights of anybody's network, from the usual files, without running code in them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,10 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], renames: Seque
         old, sign, new = rename.partition("=")
         if not sign or not old:
             raise InputError(f"--weights.rename {rename} is not OLD=NEW")
-        weights = {_renamed(name, old, new): tensor for name, tensor in weights.items()}
+        renamed = {_renamed(name, old, new): tensor for name, tensor in weights.items()}
+        if renamed.keys() == weights.keys() and old != new:
+            raise InputError(f"--weights.rename {rename}: no name of the weights has {old}, such as {', '.join(list(weights)[:5])}")
+        weights = renamed
     own = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith("num_batches_tracked")}
     given = _without_prefix(weights, own)
     missing, surplus = sorted(own.keys() - given.keys()), sorted(given.keys() - model.state_dict().keys())
@@ -81,13 +85,20 @@ def _renamed(name: str, old: str, new: str) -> str:
 
 
 def _without_prefix(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Return the weights under the model's names: as they are, without a prefix, or with one."""
-    candidates = [weights]
-    names, wanted = list(weights), next(iter(own), "")
-    for name in names:
-        if name.endswith(f".{wanted}"):
-            prefix = name.removesuffix(wanted)
-            candidates.append({other.removeprefix(prefix): tensor for other, tensor in weights.items()})
-    more = {name.removesuffix(names[0]) for name in own if names and name.endswith(f".{names[0]}")}
-    candidates += [{prefix + other: tensor for other, tensor in weights.items()} for prefix in sorted(more)]
+    """Return the weights under the model's names: as they are, without the prefix of them all, or with that of all the model's, or both."""
+    changes = product(_prefixes(weights), _prefixes(own))
+    candidates = [{more + name.removeprefix(less): tensor for name, tensor in weights.items()} for less, more in changes]
     return max(candidates, key=lambda one: len(one.keys() & own.keys()))
+
+
+def _prefixes(names: Iterable[str]) -> list[str]:
+    """Return the prefixes that all names share, each up to a dot, the empty one first.
+
+    Example:
+        >>> _prefixes(["a.b.weight", "a.b.bias"])
+        ['', 'a.', 'a.b.']
+    """
+    parents = [name.split(".")[:-1] for name in names]
+    pairs = zip(min(parents, default=[]), max(parents, default=[]), strict=False)
+    shared = [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]
+    return [".".join([*shared[:count], ""]) for count in range(len(shared) + 1)]

@@ -4,12 +4,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from snn_sparsity.audit.evidence import Evidence
-from snn_sparsity.audit.judge.case import Case, Mask
+from snn_sparsity.audit.judge.case import Case
 from snn_sparsity.audit.judge.checks import CHECKS
-from snn_sparsity.audit.judge.checks.base import Check, Finding, level, significant
-from snn_sparsity.audit.judge.comparisons import Comparison, comparisons
+from snn_sparsity.audit.judge.checks.base import Check, Finding, level, won
+from snn_sparsity.audit.judge.comparisons import Comparison
+from snn_sparsity.audit.judge.masks import Mask
 from snn_sparsity.audit.judge.statistics import Proportion
-from snn_sparsity.audit.judge.thresholds import BROKEN, FEW
+from snn_sparsity.audit.judge.thresholds import CALIBRATED, Thresholds
 from snn_sparsity.units import Levels
 
 Belief = Literal["NOT VALID", "MASKED", "WEAK ATTACK", "NO SIGN OF MASKING", "TOO FEW IMAGES"]
@@ -41,6 +42,7 @@ class Answers:
         quoted: Right under the quoted attack; None if it did not run.
         native: Right under the network's own gradient; None if no such attack ran.
         worst: Right under everything inside the ball; None if nothing ran.
+        broken: Whether next to nothing survives, beyond doubt.
         comparisons: Each rule and black box against the native attack.
         checks: All of them.
         beside: What did not run or did not pass and decides nothing.
@@ -54,14 +56,10 @@ class Answers:
     quoted: Proportion | None
     native: Proportion | None
     worst: Proportion | None
+    broken: bool
     comparisons: list[Comparison]
     checks: list[Checked]
     beside: list[str]
-
-    @property
-    def broken(self) -> bool:
-        """Whether next to nothing survives, beyond doubt."""
-        return self.worst is not None and self.worst.high <= BROKEN
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -81,8 +79,12 @@ class Answers:
         }
 
 
-def judge(evidence: Evidence) -> dict[str, Answers]:
+def judge(evidence: Evidence, thresholds: Thresholds = CALIBRATED) -> dict[str, Answers]:
     """Judge each protocol of an audit: a pure function of its evidence, nothing is measured here.
+
+    Args:
+        evidence: Of an audit, or of some of its images (:meth:`Evidence.of`).
+        thresholds: What turns evidence into a word.
 
     Example:
         >>> from snn_sparsity.audit.evidence import AttackEvidence, ProtocolEvidence
@@ -92,23 +94,25 @@ def judge(evidence: Evidence) -> dict[str, Answers]:
         >>> judge(evidence)["image"].under_attack
         'BROKEN: 0.0 % (0 of 300, 95 % interval 0.0 to 1.3 %)'
     """
-    return {name: _judge(Case(evidence, protocol)) for name, protocol in evidence.protocols.items()}
+    return {name: _judge(Case(evidence, protocol, thresholds)) for name, protocol in evidence.protocols.items()}
 
 
 def _judge(case: Case) -> Answers:
     checked = [Checked(check=check, finding=check.look(case)) for check in CHECKS]
     worst = _share(case, case.worst)
+    broken = worst is not None and worst.high <= case.thresholds.broken
     belief, because = _belief(case, checked)
     return Answers(
         do=_what_to_do(case, belief, because),
-        under_attack=_under_attack(worst),
+        under_attack="not measured" if worst is None else f"{'BROKEN:' if broken else 'at most'} {counted(worst)}",
         belief=belief,
         because=because,
         clean=case.share(case.clean),
         quoted=_share(case, case.quoted),
         native=_share(case, case.native),
         worst=worst,
-        comparisons=comparisons(case),
+        broken=broken,
+        comparisons=case.comparisons,
         checks=checked,
         beside=_beside(case, checked),
     )
@@ -116,12 +120,6 @@ def _judge(case: Case) -> Answers:
 
 def _share(case: Case, mask: Mask | None) -> Proportion | None:
     return None if mask is None else case.share(mask)
-
-
-def _under_attack(worst: Proportion | None) -> str:
-    if worst is None:
-        return "not measured"
-    return f"BROKEN: {counted(worst)}" if worst.high <= BROKEN else f"at most {counted(worst)}"
 
 
 def counted(share: Proportion) -> str:
@@ -144,13 +142,13 @@ def _belief(case: Case, checked: list[Checked]) -> tuple[Belief, str]:
     if invalid:
         found = "; ".join(f"{one.check.id}: {one.finding.found}" for one in invalid)
         return "NOT VALID", found if case.protocol.batch_norm == "eval" else f"{_about_batch_statistics(case)} ({found})"
-    few = "" if case.samples >= FEW else f"; {case.samples} images are enough for that, the level is p < {level(case)}"
+    few = "" if case.samples >= case.thresholds.few else f"; {case.samples} images are enough for that, the level is p < {level(case)}"
     if _failed(checked, "masked"):
-        won = significant(case)[0]
-        clear = f"exact one-sided McNemar p = {won.p:.2g}, {won.adjusted:.2g} after Holm over {len(comparisons(case))} comparisons"
+        best = won(case)[0]
+        clear = f"exact one-sided McNemar p = {best.p:.2g}, {best.adjusted:.2g} after Holm over {len(case.comparisons)} comparisons"
         return "MASKED", (
-            f"{won.name} breaks {won.gained} of {won.tried} images that the native attack does not at the same cost, and {won.lost} the "
-            f"other way round ({clear}){few}"
+            f"{best.name} breaks {best.gained} of {best.tried} images that the native attack does not at the same cost, "
+            f"and {best.lost} the other way round ({clear}){few}"
         )
     weak = _failed(checked, "weak")
     if weak:
@@ -173,42 +171,43 @@ def _about_batch_statistics(case: Case) -> str:
 def _not_accused(case: Case) -> tuple[Belief, str]:
     if case.native is None:
         return "TOO FEW IMAGES", "no attack with the network's own gradient ran"
-    if case.samples >= FEW:
-        made = comparisons(case)
-        clearest = min((one.adjusted for one in made), default=1.0)
-        return "NO SIGN OF MASKING", f"{len(made)} comparisons at equal cost, the clearest has p = {clearest:.2g} after Holm"
-    if case.share(case.native).high <= BROKEN:
+    if case.samples >= case.thresholds.few:
+        clearest = min((one.adjusted for one in case.comparisons), default=1.0)
+        return "NO SIGN OF MASKING", f"{len(case.comparisons)} comparisons at equal cost, the clearest has p = {clearest:.2g} after Holm"
+    if case.share(case.native).high <= case.thresholds.broken:
         return (
             "NO SIGN OF MASKING",
             f"the network's own gradient already breaks it: {counted(case.share(case.native))} by Wilson's interval",
         )
-    return "TOO FEW IMAGES", f"{case.samples} images cannot tell: {FEW} can"
+    return "TOO FEW IMAGES", f"{case.samples} images cannot tell: {case.thresholds.few} can"
 
 
 def _what_to_do(case: Case, belief: Belief, because: str) -> str:
     worst, quoted = _share(case, case.worst), _share(case, case.quoted)
+    if not case.clean.any():
+        return f"Quote nothing: the network is right on none of the {case.samples} images without an attack."
     if worst is None:
         return "Quote nothing: no attack ran."
     if belief == "NOT VALID":
         why = because if case.protocol.batch_norm == "eval" else "BatchNorm takes the batch's statistics while the attack is crafted"
         return f"Quote no accuracy under attack of this protocol: the measurement is not valid ({why})."
     if quoted is None or case.same_ball:
-        return _sentence(belief, worst, quoted)
+        return _sentence(belief, worst, quoted, case.thresholds)
     # What holds in one ball need not hold in the other.
     number, bound = f"{100 * quoted.value:.1f} % at eps {Levels(case.quoted_eps)}", _share(case, case.within(case.quoted_eps))
     if belief in ("MASKED", "WEAK ATTACK") and bound is not None and bound.value < quoted.value:
         return f"Do not quote {number}: at most {_left(bound)} survive there."
-    sentence = _sentence(belief, worst, None)
-    return f"At eps {Levels(case.evidence.eps)}: {sentence[0].lower()}{sentence[1:]} To judge the quoted {number}, audit that ball."
+    sentence = _sentence(belief, worst, None, case.thresholds)
+    return f"At eps {Levels(case.eps)}: {sentence[0].lower()}{sentence[1:]} To judge the quoted {number}, audit that ball."
 
 
-def _sentence(belief: Belief, worst: Proportion, quoted: Proportion | None) -> str:
+def _sentence(belief: Belief, worst: Proportion, quoted: Proportion | None, thresholds: Thresholds) -> str:
     if belief in ("MASKED", "WEAK ATTACK"):
         number = f"{100 * quoted.value:.1f} %" if quoted and quoted.value > worst.value else "an accuracy under this attack"
         return f"Do not quote {number}: at most {_left(worst)} survive."
     if belief == "TOO FEW IMAGES":
-        return f"Quote nothing yet: audit {FEW} images or more; at most {_left(worst)} survive so far."
-    if worst.high <= BROKEN:
+        return f"Quote nothing yet: audit {thresholds.few} images or more; at most {_left(worst)} survive so far."
+    if worst.high <= thresholds.broken:
         return f"Call it broken: {_left(worst)} survive."
     return f"Quote at most {_left(worst)}, as an upper bound: no sign of masking was found."
 
@@ -230,7 +229,7 @@ def _beside(case: Case, checked: list[Checked]) -> list[str]:
 
 def notes(case: Case) -> list[str]:
     """Return what is said beside the checks: of which balls, which attacks did not run, and whether the audit was stopped."""
-    balls = f"the quoted attack's eps is {Levels(case.quoted_eps)}, the audited one {Levels(case.evidence.eps)}"
+    balls = f"the quoted attack's eps is {Levels(case.quoted_eps)}, the audited one {Levels(case.eps)}"
     return [
         *([] if case.same_ball else [f"{balls}: V27 compares inside the first, all else is of the second"]),
         *(f"did not run: {one.name}: {one.why}" for one in case.protocol.attacks if one.status in ("failed", "skipped")),

@@ -1,18 +1,15 @@
 """One protocol's evidence, image by image: who was attacked, who was fooled, who is left."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from snn_sparsity.audit.evidence import AttackEvidence, Diagnostics, Evidence, Harness, ProtocolEvidence, Role
+from snn_sparsity.audit.judge.comparisons import SLACK, Comparison, compared_arms, paired
+from snn_sparsity.audit.judge.masks import Mask, fooled, seen
 from snn_sparsity.audit.judge.statistics import Proportion, wilson
-
-Mask = NDArray[np.bool_]
-SLACK = 1e-6
-"""Radii this close are the same."""
+from snn_sparsity.audit.judge.thresholds import CALIBRATED, Thresholds
 
 
 @dataclass(frozen=True)
@@ -22,10 +19,17 @@ class Case:
     Attributes:
         evidence: All of the audit.
         protocol: The protocol that is judged.
+        thresholds: What turns evidence into a word.
     """
 
     evidence: Evidence
     protocol: ProtocolEvidence
+    thresholds: Thresholds = CALIBRATED
+
+    @property
+    def eps(self) -> float:
+        """Radius of the audited ball; of flips, 1 is all that are allowed."""
+        return 1.0 if self.protocol.perturbation == "flips" else self.evidence.eps
 
     @property
     def harness(self) -> Harness:
@@ -59,12 +63,12 @@ class Case:
     @cached_property
     def quoted_eps(self) -> float:
         """Radius of the quoted attack's own ball; the audited one if it did not run."""
-        return self._claims[0].eps if self._claims else self.evidence.eps
+        return self._claims[0].eps if self._claims else self.eps
 
     @cached_property
     def same_ball(self) -> bool:
         """Whether the quoted attack's ball is the audited one."""
-        return abs(self.quoted_eps - self.evidence.eps) <= SLACK
+        return abs(self.quoted_eps - self.eps) <= SLACK
 
     @cached_property
     def native(self) -> Mask | None:
@@ -81,7 +85,7 @@ class Case:
     @cached_property
     def worst(self) -> Mask | None:
         """Who is right under everything inside the audited ball, wherever it was found; None if nothing ran."""
-        return self.within(self.evidence.eps)
+        return self.within(self.eps)
 
     def within(self, eps: float) -> Mask | None:
         """Return who is right under everything inside a ball, wherever it was found; None if nothing ran there."""
@@ -89,9 +93,22 @@ class Case:
         inside = [one for one in ran if one.eps <= eps + SLACK]
         return self.clean & ~fooled(inside, self.samples) & ~seen(inside, self.samples) if inside else None
 
+    @cached_property
+    def comparisons(self) -> list[Comparison]:
+        """Every arm, and every family of several together, against the native attack at equal cost; p-values adjusted for their number."""
+        return compared_arms(self.protocol.attacks, self.clean, self.eps)
+
+    @cached_property
+    def weakness(self) -> Comparison | None:
+        """The native attacks together against the quoted one, inside its ball; None if either did not run."""
+        native = self.native_in_quoted_ball
+        if self.quoted is None or native is None:
+            return None
+        return paired("the native attacks", "none", self.clean, self.clean & ~native, self.clean & ~self.quoted)
+
     def in_ball(self, one: AttackEvidence) -> bool:
         """Return whether an attack kept to the audited ball."""
-        return one.eps <= self.evidence.eps + SLACK
+        return one.eps <= self.eps + SLACK
 
     @cached_property
     def _claims(self) -> list[AttackEvidence]:
@@ -100,25 +117,3 @@ class Case:
     def share(self, mask: Mask) -> Proportion:
         """Return how many are right, with the 95 % interval."""
         return wilson(int(mask.sum()), self.samples)
-
-
-def fooled(attacks: Iterable[AttackEvidence], samples: int) -> Mask:
-    """Return who is fooled by what one of the attacks returned, [n]."""
-    return _any((one.fooled for one in attacks), samples, (True,))
-
-
-def seen(attacks: Iterable[AttackEvidence], samples: int) -> Mask:
-    """Return who is fooled by a legal input that one of the attacks looked at, [n]."""
-    return _any((one.seen for one in attacks), samples, (True,))
-
-
-def tried(attacks: Iterable[AttackEvidence], samples: int) -> Mask:
-    """Return who was attacked, [n]."""
-    return _any((one.fooled for one in attacks), samples, (True, False))
-
-
-def _any(answers: Iterable[list[bool | None]], samples: int, wanted: tuple[bool, ...]) -> Mask:
-    hit = np.zeros(samples, dtype=bool)
-    for answer in answers:
-        hit[: len(answer)] |= np.array([value is not None and value in wanted for value in answer[:samples]], dtype=bool)
-    return hit

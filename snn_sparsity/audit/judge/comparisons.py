@@ -1,5 +1,6 @@
 """Each rule and each black box against the native attack, on the same images, at equal cost."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import attrgetter
@@ -7,20 +8,23 @@ from operator import attrgetter
 import numpy as np
 
 from snn_sparsity.audit.evidence import AttackEvidence, Family
-from snn_sparsity.audit.judge.case import Case, fooled, tried
+from snn_sparsity.audit.judge.masks import Mask, fooled, tried
 from snn_sparsity.audit.judge.statistics import holm, mcnemar, paired_difference
+
+SLACK = 1e-6
+"""Radii this close are the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One arm, or all of a family together, against the native attack.
+    """One attack, or several together, against others on the same images.
 
     Attributes:
-        name: Of the arm.
+        name: Of the first.
         family: What it does that the native attack does not.
         tried: Images that both tried.
-        gained: Images that the arm alone breaks.
-        lost: Images that the native attack alone breaks.
+        gained: Images that the first alone breaks.
+        lost: Images that the second alone breaks.
         samples: Images of the audit.
         p: Of the exact one-sided McNemar test.
         adjusted: The same after Holm, over all comparisons of the protocol.
@@ -39,7 +43,7 @@ class Comparison:
 
     @property
     def gain(self) -> float:
-        """What the arm breaks more, as a share of all images."""
+        """What the first breaks more, as a share of all images."""
         return (self.gained - self.lost) / self.samples if self.samples else 0.0
 
     @property
@@ -48,36 +52,56 @@ class Comparison:
         return paired_difference(self.gained, self.lost, self.samples)
 
 
-def comparisons(case: Case) -> list[Comparison]:
-    """Compare every arm of a protocol, and every family of several together, and adjust the p-values for their number."""
+def paired(name: str, family: Family, both: Mask, ours: Mask, theirs: Mask, inside: bool = True) -> Comparison:
+    """Compare two attacks on the images that both tried.
+
+    Args:
+        name: Of the first.
+        family: What it does that the native attack does not.
+        both: [n], images that both tried.
+        ours: [n], images that the first breaks.
+        theirs: [n], images that the second breaks.
+        inside: Whether both kept to the audited ball.
+    """
+    gained, lost = int((both & ours & ~theirs).sum()), int((both & theirs & ~ours).sum())
+    p = mcnemar(gained, lost)
+    return Comparison(
+        name=name, family=family, tried=int(both.sum()), gained=gained, lost=lost, samples=len(both), p=p, adjusted=p, inside=inside
+    )
+
+
+def compared_arms(attacks: Sequence[AttackEvidence], clean: Mask, eps: float) -> list[Comparison]:
+    """Compare every arm of a protocol, and every family of several together, and adjust the p-values for their number.
+
+    Args:
+        attacks: Of the protocol.
+        clean: [n], who is right without an attack.
+        eps: Radius of the audited ball.
+    """
+    ran = [one for one in attacks if one.role == "arm" and any(answer is not None for answer in one.fooled)]
     found = []
-    for _, same in groupby(sorted(case.attacks("arm"), key=attrgetter("family")), key=attrgetter("family")):
+    for _, same in groupby(sorted(ran, key=attrgetter("family")), key=attrgetter("family")):
         arms = list(same)
-        found += [one for arm in arms if (one := _compare(case, arm.name, [arm]))]
-        if len(arms) > 1 and (together := _compare(case, f"all of these together ({arms[0].family})", arms)):
-            found.append(together)
+        groups = [(arm.name, [arm]) for arm in arms] + [(f"all of these together ({arms[0].family})", arms)] * (len(arms) > 1)
+        found += [one for name, group in groups if (one := _compare(name, group, attacks, clean, eps))]
     adjusted = holm([one.p for one in found])
     return [replace(one, adjusted=p) for one, p in zip(found, adjusted, strict=True)]
 
 
-def _compare(case: Case, name: str, arms: list[AttackEvidence]) -> Comparison | None:
+def _compare(name: str, arms: list[AttackEvidence], attacks: Sequence[AttackEvidence], clean: Mask, eps: float) -> Comparison | None:
     """Return the comparison; None where the native attack was not given as many passes."""
-    reference = _at_equal_cost(case, arms)
+    reference = _at_equal_cost(arms, attacks)
     if not reference:
         return None
-    both = tried(arms, case.samples) & tried(reference, case.samples) & case.clean
-    ours, theirs = fooled(arms, case.samples), fooled(reference, case.samples)
-    gained, lost = int((both & ours & ~theirs).sum()), int((both & theirs & ~ours).sum())
-    return Comparison(
-        name=name, family=arms[0].family, tried=int(both.sum()), gained=gained, lost=lost, samples=case.samples, p=mcnemar(gained, lost),
-        inside=all(case.in_ball(one) for one in [*arms, *reference]),
-    )  # fmt: skip
+    both = tried(arms, len(clean)) & tried(reference, len(clean)) & clean
+    inside = all(one.eps <= eps + SLACK for one in [*arms, *reference])
+    return paired(name, arms[0].family, both, fooled(arms, len(clean)), fooled(reference, len(clean)), inside)
 
 
-def _at_equal_cost(case: Case, arms: list[AttackEvidence]) -> list[AttackEvidence]:
+def _at_equal_cost(arms: list[AttackEvidence], attacks: Sequence[AttackEvidence]) -> list[AttackEvidence]:
     """Return as many restarts of the native attack as cost at least what the arms do; none if there are not so many."""
     # A restart that found nobody left to attack counts: what it would have attacked is broken already.
-    stream = [one for one in case.protocol.attacks if (one.role, one.stream, one.status) == ("reference", arms[0].stream, "done")]
+    stream = [one for one in attacks if (one.role, one.stream, one.status) == ("reference", arms[0].stream, "done")]
     spent = np.cumsum([one.units for one in stream])
     needed = sum(arm.units for arm in arms)
     enough = int(np.searchsorted(spent, needed - 1e-9)) + 1

@@ -1,6 +1,7 @@
 """Shares with an interval, paired shares compared, and many comparisons at once."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -47,6 +48,7 @@ def wilson(count: int, samples: int) -> Proportion:
     return Proportion(count / samples, *interval(count, samples), samples)
 
 
+@cache
 def mcnemar(gained: int, lost: int) -> float:
     """Return the one-sided p-value of McNemar's exact test that the first of two attacks is no better than the second.
 

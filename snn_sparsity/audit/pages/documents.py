@@ -9,8 +9,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from snn_sparsity.audit.evidence import Evidence, ProtocolEvidence
 from snn_sparsity.audit.judge.answers import Answers, Checked, counted, judge, notes
-from snn_sparsity.audit.judge.case import SLACK, Case
+from snn_sparsity.audit.judge.case import Case
 from snn_sparsity.audit.judge.checks.v12_radius import by_radius
+from snn_sparsity.audit.judge.comparisons import SLACK
 from snn_sparsity.audit.judge.statistics import Proportion
 from snn_sparsity.documents.page import markdown_text
 from snn_sparsity.runs.files import write_whole
@@ -126,7 +127,7 @@ def shown(audits: Sequence[Evidence]) -> list[Shown]:
             case = Case(evidence, protocol)
             levels = [("no attack", case.clean)]
             # An attack in a larger ball is no part of what is left in this one.
-            quoted = case.quoted if case.quoted_eps <= evidence.eps + SLACK else None
+            quoted = case.quoted if case.quoted_eps <= case.eps + SLACK else None
             quoted_at = "quoted attack" if case.same_ball else f"quoted attack, eps {Levels(case.quoted_eps)}"
             for label, mask in ((quoted_at, quoted), ("and native attacks", case.native), ("and all others", case.worst)):
                 if mask is not None:

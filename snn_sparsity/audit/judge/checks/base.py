@@ -6,8 +6,7 @@ from math import isfinite
 from typing import Literal
 
 from snn_sparsity.audit.judge.case import Case
-from snn_sparsity.audit.judge.comparisons import Comparison, comparisons
-from snn_sparsity.audit.judge.thresholds import BEYOND_DOUBT, FEW, LEVEL
+from snn_sparsity.audit.judge.comparisons import Comparison
 
 CheckStatus = Literal["fail", "warn", "not run", "pass", "does not apply"]
 FailureKind = Literal["valid", "masked", "weak", "worked", "symptom"]
@@ -65,13 +64,18 @@ def at_most(value: float | None, most: float, found: str, otherwise: CheckStatus
 
 def level(case: Case) -> float:
     """Return the chance of a false accusation that the comparisons of a protocol may have together."""
-    return LEVEL if case.samples >= FEW else BEYOND_DOUBT
+    return case.thresholds.level if case.samples >= case.thresholds.few else case.thresholds.beyond_doubt
 
 
-def significant(case: Case, *families: str) -> list[Comparison]:
-    """Return the comparisons that an arm has won beyond chance, the clearest first; of all families if none is named."""
-    won = [one for one in comparisons(case) if one.adjusted < level(case) and (not families or one.family in families)]
-    return sorted(won, key=lambda one: one.p)
+def clearly(case: Case, one: Comparison, least: float) -> bool:
+    """Return whether a comparison is won beyond chance, and by enough to matter."""
+    return one.adjusted < level(case) and one.gain >= least
+
+
+def won(case: Case, *families: str) -> list[Comparison]:
+    """Return the comparisons that an arm has clearly won, inside the ball and the clearest first; of all families if none is named."""
+    found = [one for one in case.comparisons if clearly(case, one, case.thresholds.gain) and (not families or one.family in families)]
+    return sorted(found, key=lambda one: (not one.inside, one.p))
 
 
 def compared(case: Case, *families: str) -> Finding:
@@ -79,7 +83,7 @@ def compared(case: Case, *families: str) -> Finding:
     arms = [one for one in case.protocol.attacks if one.role == "arm" and one.family in families]
     if not arms or all(one.status == "does not apply" for one in arms):
         return Finding("does not apply", arms[0].why if arms else "nothing here to change")
-    made = [one for one in comparisons(case) if one.family in families]
+    made = [one for one in case.comparisons if one.family in families]
     if not made:
         ran = [one for one in arms if one.status == "done"]
         return (
@@ -87,11 +91,11 @@ def compared(case: Case, *families: str) -> Finding:
             if ran
             else Finding("not run", next(iter({one.why for one in arms if one.why}), ""))
         )
-    won = significant(case, *families)
-    best = won[0] if won else min(made, key=lambda one: one.adjusted)
+    clear = won(case, *families)
+    best = clear[0] if clear else min(made, key=lambda one: one.adjusted)
     low, high = best.interval
     return passes(
-        not won,
+        not clear,
         f"{best.name}: breaks {best.gained} of {best.tried} that the native attack does not, and {best.lost} the other way round; "
         f"{100 * best.gain:.1f} points ({100 * low:.1f} to {100 * high:.1f}), p = {best.p:.2g}, {best.adjusted:.2g} after Holm",
     )

@@ -1,7 +1,8 @@
 """V11: has the native attack converged?"""
 
-from snn_sparsity.audit.judge.case import Case, fooled
+from snn_sparsity.audit.judge.case import Case
 from snn_sparsity.audit.judge.checks.base import NOT_MEASURED, Check, Finding, passes
+from snn_sparsity.audit.judge.masks import fooled
 
 
 def look(case: Case) -> Finding:

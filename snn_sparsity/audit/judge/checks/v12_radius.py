@@ -7,6 +7,8 @@ from snn_sparsity.audit.judge.statistics import Proportion
 
 def look(case: Case) -> Finding:
     """An image counts as broken at every radius above the one that broke it, so that the curve never rises."""
+    if case.protocol.perturbation == "flips":
+        return Finding("does not apply", "flips have no radius")
     curve = {round(255 * eps): share.value for eps, share in by_radius(case)}
     if 128 not in curve or 255 not in curve:
         return NOT_MEASURED
@@ -18,7 +20,7 @@ def by_radius(case: Case) -> list[tuple[float, Proportion]]:
     """Return the worst case at each radius that was tried, from 0 up: never rising."""
     if case.worst is None:
         return []
-    tried = {one.eps for one in case.protocol.attacks if one.role == "radius" and one.status == "done"} | {case.evidence.eps}
+    tried = {one.eps for one in case.protocol.attacks if one.role == "radius" and one.status == "done"} | {case.eps}
     left = {eps: case.within(eps) for eps in sorted(tried)}
     return [(0.0, case.share(case.clean)), *((eps, case.share(mask)) for eps, mask in left.items() if mask is not None)]
 

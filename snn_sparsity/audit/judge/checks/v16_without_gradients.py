@@ -2,6 +2,7 @@
 
 from snn_sparsity.audit.judge.case import Case
 from snn_sparsity.audit.judge.checks.base import Check, Finding, compared
+from snn_sparsity.audit.judge.thresholds import CALIBRATED
 
 
 def look(case: Case) -> Finding:
@@ -13,8 +14,10 @@ CHECK = Check(
     id="V16",
     kind="masked",
     question="Does an attack without gradients do better?",
-    threshold="not significantly: exact one-sided McNemar against the native attack at equal cost, Holm over all comparisons, p < 0.01",
-    source="AutoAttack's flag for Square beating white-box attacks (arXiv 2003.01690); arXiv 2006.12792, 1904.02144, 1802.05666",
+    threshold=f"not significantly (exact one-sided McNemar against the native attack at equal cost, Holm over all comparisons, p < "
+    f"{CALIBRATED.level}), or by less than {100 * CALIBRATED.gain:g} points",
+    source="AutoAttack's flag for Square beating white-box attacks (arXiv 2003.01690); arXiv 2006.12792, 1904.02144, 1802.05666; level and "
+    "points: make audit-bench",
     remedy="the gradient misleads: find where it is masked",
     look=look,
 )

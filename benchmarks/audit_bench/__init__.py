@@ -1,0 +1,1 @@
+"""How often the audit is right: small networks of known truth, audited and judged again on subsets."""
