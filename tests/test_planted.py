@@ -13,7 +13,7 @@ from snn_sparsity.audit.collect.conduct import Audit
 from snn_sparsity.audit.collect.journal import Journal
 from snn_sparsity.audit.collect.planted import Features, PlantedNetwork, ReadOut, planted, separate
 from snn_sparsity.audit.collect.subject import Subject
-from snn_sparsity.audit.collect.threat_models import THREAT_MODELS
+from snn_sparsity.audit.collect.threat_models import PIXELS, SPIKES
 from snn_sparsity.validation import InputError
 from tests.test_audit import EPS, SMALL, needle, trained
 
@@ -44,7 +44,7 @@ def with_needles(subject):
 
 def looked_for(subject, space, count=2):
     """What the attacks found of the first examples that could be planted."""
-    found = (planted(subject, THREAT_MODELS[space], place, ATTACKS[space]) for place in range(16))
+    found = (planted(subject, {"image": PIXELS, "spikes": SPIKES}[space], place, ATTACKS[space]) for place in range(16))
     return list(islice(filter(None, found), count))
 
 

@@ -91,7 +91,7 @@ def test_code_book_ascent_by_step_is_brute_force_on_a_linear_functional(encoder,
 
 def test_steps_and_flips_are_audited_as_protocols_of_their_own(tmp_path):
     classifier, images, encoder = trained()
-    evidence, answers = audited(classifier, images[:4], tmp_path, ("steps", "flips"), encoder, budget=TINY)
+    evidence, answers = audited(classifier, images[:2], tmp_path, ("steps", "flips"), encoder, budget=replace(TINY, rules=1, probes=1))
     steps, flips = evidence.protocols["steps"], evidence.protocols["flips"]
     assert not [one for one in evidence.not_run if "Error" in one.why], evidence.not_run
     for protocol in (steps, flips):
