@@ -184,6 +184,24 @@ def test_a_network_of_ones_own_with_weights_from_a_file_and_a_claim(saved):
     assert audit["clean"] == right.tolist(), "it is these weights that were audited"
 
 
+class FromSpikes(nn.Module):
+    """Takes spikes [T,N,...], and returns logits [N,K] and something else."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3072, 10)
+
+    def forward(self, spikes):
+        return self.head(spikes.flatten(2)).mean(0), spikes
+
+
+def test_a_network_from_spikes_may_return_what_it_likes(tmp_path):
+    torch.save(FromSpikes().state_dict(), tmp_path / "w.pt")
+    network = ["--model.network", "tests.test_audit_command.FromSpikes", "--data", "DigitsDataModule", "--weights", str(tmp_path / "w.pt")]
+    assert main(["audit", *network, "--samples", "2", "--out", "spikes", "--trainer.enable_progress_bar", "false"]) == 0
+    assert json.loads(Path("spikes/audit.json").read_text())["num_classes"] == 10
+
+
 def test_a_factory_of_torchvision(tmp_path):
     import torchvision
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from torch import nn
+from torch import Tensor, nn
 
 from snn_sparsity.attacks.base import Attack
 from snn_sparsity.audit.collect.adapter import Adapted, classes_of
@@ -76,10 +76,9 @@ def audit_run(
     """
     test, train = data.split("test"), data.split("train")
     images, labels = test.select(torch.arange(len(test.labels))[: settings.images])
-    audited = Adapted(_network(classifier)) if takes_images else classifier
     encoder = (DirectEncoder(num_steps=1) if takes_images else data.spike_encoder).to(classifier.device)
     with undisturbed(classifier):
-        num_classes = classes_of(audited, encoder(images[:1].to(classifier.device), torch.Generator()), labels)
+        audited, num_classes = _audited(classifier, encoder(images[:1].to(classifier.device), torch.Generator()), labels, takes_images)
     subject = Subject(audited, encoder, images, labels, num_classes, settings.batch_size, settings.seed)
     described = {
         "class_names": data.class_names,
@@ -106,6 +105,17 @@ def _attack_of_probe(trainer: Trainer) -> Attack | None:
     """Return the attack of the trainer's ``pgd`` probe; None if it has none."""
     probes = (one for one in getattr(trainer, "callbacks", []) if isinstance(one, AdversarialAccuracy))
     return next((probe.attack for probe in probes if probe.name == "pgd"), None)
+
+
+def _audited(classifier: LightningModule, spikes: Tensor, labels: Tensor, takes_images: bool) -> tuple[nn.Module, int]:
+    """Return the classifier as the audit takes it, and how many classes it knows: a network of one's own may return [N,K], or a tuple."""
+    if not takes_images:
+        try:
+            return classifier, classes_of(classifier, spikes, labels)
+        except InputError:
+            pass
+    adapted = Adapted(_network(classifier), timed=not takes_images)
+    return adapted, classes_of(adapted, spikes, labels)
 
 
 def _network(classifier: LightningModule) -> nn.Module:
