@@ -205,6 +205,20 @@ def test_a_random_layer_is_masked_when_expectation_undoes_it(tmp_path):
     assert status(answers["image"], "V1") == "warn"
 
 
+def test_averaging_over_draws_keeps_each_attacks_own_ball(tmp_path):
+    """The ball of any image, and those of the sweep: in the audited one instead, V29 called honest random networks masked."""
+    weights = direction()
+    images = with_scores(noisy_images(16), weights, torch.full((16,), 1.5))
+    random = Behind(lambda x: two_classes(score(x + 1e-3 * torch.randn_like(x), weights)))
+    evidence, answers = audited(random, images, tmp_path)
+    attacks = evidence.protocols["image"].attacks
+    assert {round(255 * one.eps) for one in attacks if one.role == "radius"} == set(SMALL.radii)
+    (anywhere,) = [one for one in attacks if one.role == "reference" and one.stream == "unbounded"]
+    assert anywhere.eps == 1.0
+    assert anywhere.fooled[0]
+    assert status(answers["image"], "V29") == "pass"
+
+
 def test_batch_norm_in_training_mode_is_invalid(tmp_path):
     classifier, images, encoder = trained()
     evidence, answers = audited(classifier, images[:16], tmp_path, ("paper",), encoder)

@@ -1,7 +1,9 @@
 """The bench of the audit: its truths, its rates, and the whole of it on two tiny networks."""
 
+import gzip
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from benchmarks.audit_bench.layers import Function, Normalise, quantised, straig
 from benchmarks.audit_bench.rejudge import Audited, Rates, Seen, Won, choose, look, modal, rates, subsets, words
 from benchmarks.audit_bench.truth import Truth, measure
 from benchmarks.audit_bench.zoo import EPS, KINDS, Built, Kind
+from snn_sparsity.audit.evidence import Evidence
 from snn_sparsity.audit.judge.answers import judge
 from snn_sparsity.audit.judge.thresholds import CALIBRATED
 from snn_sparsity.validation import InputError
@@ -231,3 +234,41 @@ def test_subsets_are_random_without_repetition_and_the_same_each_time():
     assert all(len(set(places)) == 20 for places in found)
     assert found[0] != found[1]
     assert modal(["MASKED"]) == ("MASKED", 1.0)
+
+
+# What was audited ------------------------------------------------------------------------------------------------------------
+
+RESULTS = Path(__file__).parents[1] / "results" / "audit_bench"
+
+
+@pytest.mark.parametrize(
+    ("name", "broken", "belief"),
+    [
+        ("dropout at test time", True, None),
+        ("scaled logits", None, "MASKED"),
+        ("quantised input", None, "MASKED"),
+        ("half the channels detached", True, None),
+        ("threshold of three", True, None),
+        ("adversarially trained cnn", False, "NO SIGN OF MASKING"),
+        ("undefended snn", True, "NO SIGN OF MASKING"),
+        ("undefended ann", True, "NO SIGN OF MASKING"),
+        ("spike count read out", True, None),
+    ],
+)
+def test_networks_that_the_first_audit_misjudged(name, broken, belief):
+    kept = json.loads(gzip.decompress((RESULTS / "networks" / f"{name.replace(' ', '_')}.json.gz").read_bytes()))
+    answers = judge(Evidence.from_json(kept["evidence"]))["image"]
+    assert broken is None or answers.broken is broken, answers.under_attack
+    assert belief is None or answers.belief == belief, answers.because
+    assert answers.belief != "NOT VALID"
+
+
+def test_the_thresholds_in_use_are_those_that_were_chosen_and_the_table_is_in_the_documentation():
+    result = json.loads((RESULTS / "table.json").read_text())
+    assert {name: result["chosen"][name] for name in ("level", "gain", "weakness")} == {
+        "level": CALIBRATED.level, "gain": CALIBRATED.gain, "weakness": CALIBRATED.weakness,
+    }  # fmt: skip
+    rates_of_halves = [line for line in (RESULTS / "table.md").read_text().splitlines() if line.startswith(("| thresholds", "| reported"))]
+    assert len(rates_of_halves) == 2
+    documented = (RESULTS.parents[1] / "docs" / "audit.md").read_text()
+    assert all(line in documented for line in rates_of_halves)

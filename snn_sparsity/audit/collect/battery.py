@@ -274,7 +274,7 @@ class Battery:
         return Job(name, "native", self._averaged(attack))
 
     def _averaged(self, attack: Attack) -> Attack:
-        return EOT(attack, draws=self.budget.draws, eps=self.eps) if self.facts.random else attack
+        return EOT(attack, draws=self.budget.draws, eps=attack.eps) if self.facts.random else attack
 
     @property
     def _name(self) -> str:
