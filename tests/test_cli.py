@@ -317,6 +317,8 @@ def test_the_probe_of_the_documentation_runs_from_any_directory():
         (["--config", "nope"], "--config nope is no file and no shipped configuration"),
         (["--ckpt_path", "nope.ckpt"], "--ckpt_path nope.ckpt is no file"),
         (["--probes.mine", "my_missing.Probe"], "my_missing"),
+        (["--model=[1, 2"], "--model"),
+        (["--model", "5"], "--model"),
     ],
 )
 def test_mistakes_get_one_line(arguments, message, capsys):

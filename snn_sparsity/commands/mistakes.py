@@ -48,7 +48,8 @@ def _check_names(here: Settings, settings: Settings) -> None:
     callbacks = trainer.get("callbacks")
     for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
         _check_class("trainer.callbacks", callback, callback, "Callback")
-    _check_class("model", model, {"class_path": "SpikingClassifier", **(settings.get("model") or {})}, "SpikingClassifier")
+    given = settings.get("model")
+    _check_class("model", model, {"class_path": "SpikingClassifier", **(given if isinstance(given, Mapping) else {})}, "SpikingClassifier")
     _check_class("data", here.get("data"), settings.get("data"), "SpikeDataModule")
     for name, probe in probes.items():
         its = settings["probes"][name]
