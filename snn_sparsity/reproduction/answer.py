@@ -5,7 +5,8 @@ from statistics import fmean
 from typing import Literal, NamedTuple
 
 from snn_sparsity.reproduction.attack_settings import AttackSettings
-from snn_sparsity.reproduction.causal import DENSE, SPARSE, Trained, effects, points
+from snn_sparsity.reproduction.attackers import Mode
+from snn_sparsity.reproduction.causal import DENSE, SPARSE, Trained, effects, points, slopes
 from snn_sparsity.reproduction.paired import Pooled
 from snn_sparsity.reproduction.paper import DATASETS, network_name, paper, paper_rows
 from snn_sparsity.reproduction.results import SeedGroup
@@ -84,7 +85,7 @@ def _found(networks: Sequence[Trained], groups: Sequence[SeedGroup]) -> str:
     if not found:
         return (
             "These runs cannot tell whether zeros are the cause: there is no complete set of the causal experiment among them "
-            f"(max and average pooling, each trained with sparse and with dense gradients){_own_rows(groups)}."
+            f"(max and average pooling, each trained with sparse and with dense gradients){_attackers(networks)}{_own_rows(groups)}."
         )
     main, gap = found["spikes_batch", "pgd_7"], papers_row().gap("pgd")
     small = ", though they do something" if main.zeros.low > 0 else ""
@@ -105,11 +106,17 @@ def _found(networks: Sequence[Trained], groups: Sequence[SeedGroup]) -> str:
 def _sure(networks: Sequence[Trained]) -> str:
     found = {(each.mode, each.attack): each for each in effects(networks)}
     wanted = paper()
-    if not found:
-        return f"Nothing is sure: snn-sparsity sweep --grid causal trains the networks ({wanted['epochs']} epochs of them need a GPU)."
-    main = found["spikes_batch", "pgd_7"]
+    missing = f"snn-sparsity sweep --grid causal trains the networks ({wanted['epochs']} epochs of them need a GPU)"
+    if not networks:
+        return f"Nothing is sure: {missing}."
     first = networks[0]
     epochs, images = _range(each.epochs for each in networks), _range(each.train_images for each in networks)
+    if not found:
+        return (
+            f"Little is sure: {len(networks)} networks trained for {epochs} epochs on {images} images (the paper: {wanted['epochs']} on "
+            f"{wanted['images']['train']:,}), brackets are 95 % intervals over images, other networks may differ; {missing}."
+        )
+    main = found["spikes_batch", "pgd_7"]
     seeds, sets, n = len({each.seed for each in networks}), main.zeros.sets, main.zeros.images
     originals = "all in their original pixels" if first.original_images == n else f"{first.original_images} known as originals"
     over = "networks and images" if sets > 1 else "images"
@@ -119,6 +126,22 @@ def _sure(networks: Sequence[Trained]) -> str:
         f"attacked on the same {n} test images ({originals}); brackets are 95 % intervals over {over}, an effect of "
         f"{100 * main.zeros.seen:.1f} points would have been seen in 80 % of such experiments, and what is left under attack is an upper "
         "bound."
+    )
+
+
+def _attackers(networks: Sequence[Trained]) -> str:
+    """Return what the zeros do to attackers of the networks that are there, as a clause; empty without any."""
+    if not networks:
+        return ""
+    lead: dict[Mode, str] = {"spikes_batch": "under the paper's PGD-7", "spikes_eval": "under PGD-7 with BatchNorm in eval mode"}
+    told = []
+    for mode, words in lead.items():
+        found = slopes(networks, mode, "pgd_7")
+        told.append(f"{10 * found.value:+.1f} [{10 * found.low:+.1f}, {10 * found.high:+.1f}] {words}")
+    gap = papers_row().gap("pgd")
+    return (
+        f"; what {len(networks)} networks tell of attackers alone: each 10 points of zeros in the attacker's gradient change accuracy by "
+        f"{' and '.join(told)}, in points, on the same {len(networks[0].clean)} images (the paper's difference is {gap:+.1f})"
     )
 
 
