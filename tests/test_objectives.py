@@ -141,11 +141,13 @@ def test_a_share_is_the_same_images_on_any_number_of_processes(share, ranks):
     assert torch.equal(chosen, torch.arange(8) < 8 * share)
 
 
-def test_attacks_are_drawn_by_their_probabilities():
+def test_attacks_are_drawn_by_their_probabilities(monkeypatch):
     objective = AdversarialTraining([FGSM(), Noise()], probabilities=[0.5, 0.3])
-    step = a_step(Smooth())
-    drawn = [objective._drawn(step._replace(number=number).draw(0)) for number in range(2000)]
-    shares = [drawn.count(attack) / 2000 for attack in (*objective.attacks, None)]
+    step, drawn = a_step(Smooth()), []
+    monkeypatch.setattr(TrainingStep, "attacked", lambda self, attack, *_: drawn.append(attack) or self.batch.spikes)
+    for number in range(2000):
+        objective(step._replace(number=number))
+    shares = [*(drawn.count(attack) / 2000 for attack in objective.attacks), 1 - len(drawn) / 2000]
     # Five standard deviations.
     assert shares == pytest.approx([0.5, 0.3, 0.2], abs=0.056)
 

@@ -45,7 +45,7 @@ def parameters_of(name: str, others: Mapping[str, Signature] = MappingProxyType(
 
     Example:
         >>> sorted(parameters_of("FGSM"))
-        ['eps', 'loss']
+        ['eps', 'loss', 'random_start']
     """
     found = signatures().get(name) or others.get(name)
     if found is None or found.open:

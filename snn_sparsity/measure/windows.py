@@ -49,6 +49,8 @@ class Reach(NamedTuple):
 def reach(length: int, kernel: int, stride: int, padding: int) -> Reach:
     """Return in whole numbers what :func:`positions` has in it, without padding on one side only and without dilation.
 
+    Where no tap meets the map, all taps are returned.
+
     Example:
         A padded 3x3 kernel on a map of 1x1: only its middle meets anything but padding.
 
@@ -56,7 +58,12 @@ def reach(length: int, kernel: int, stride: int, padding: int) -> Reach:
         Reach(outputs=1, first=1, end=2)
     """
     outputs = (length + 2 * padding - kernel) // stride + 1
-    return Reach(outputs, max(0, padding - (outputs - 1) * stride), min(kernel, length + padding))
+    meets = []
+    for tap in range(kernel):
+        output = max(0, -((tap - padding) // stride))  # the first at which the tap is not before the map
+        if output < outputs and output * stride - padding + tap < length:
+            meets.append(tap)
+    return Reach(outputs, meets[0], meets[-1] + 1) if meets else Reach(outputs, 0, kernel)
 
 
 def reachable_taps(
