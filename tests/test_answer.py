@@ -154,7 +154,7 @@ def results(elsewhere):
     write("rat/seed_1/0", defended("AdversarialTraining", callbacks=["OrthogonalRetraction"]), values,
           training_seconds=625.0, passes={"forwards": 2, "backwards": 2})  # fmt: skip
     write("plain/seed_1/0", config(), FULL)
-    audit = {"settings": {"samples": 256}, "answers": {"image": ANSWERS}, "protocols": {"image": {"space": "image", "batch_norm": "eval"}}}
+    audit = {"labels": [0] * 256, "answers": {"image": ANSWERS}, "protocols": {"image": {"space": "image", "batch_norm": "eval"}}}
     Path("runs/rat/seed_1/0/audit").mkdir()
     Path("runs/rat/seed_1/0/audit/audit.json").write_text(json.dumps(audit))
     return results_of(find_records([Path("runs")]))

@@ -482,7 +482,7 @@ def test_audits_stand_beside_the_runs():
     share = {"value": 0.5, "low": 0.4, "high": 0.6, "samples": 64}
     answers = {"belief": "MASKED", "do": "Do not quote it.", "accuracy": {"clean": share, "worst": share}}
     protocols = {"paper": {"space": "spikes", "batch_norm": "batch"}, "image": {"space": "image", "batch_norm": "eval"}}
-    audit = {"settings": {"samples": 64}, "protocols": protocols, "answers": {"paper": answers, "image": answers}, "complete": False}
+    audit = {"labels": [0] * 64, "protocols": protocols, "answers": {"paper": answers, "image": answers}, "complete": False}
     (run / "audit").mkdir()
     (run / "audit/audit.json").write_text(json.dumps(audit))
     lines = verdict_table(results_of(find_records([Path("runs")]))).texts

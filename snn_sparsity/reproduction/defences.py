@@ -81,7 +81,7 @@ def accuracy_table(results: Sequence[Result]) -> Table:
         rows.append([
             *words(Defence.of(result.record)), marked([result]), *words([_scale(result.record)]),
             *(accuracy_cell(Accuracy([number]) if number else None) for number in numbers),
-            Cell(f"{audit['settings']['samples']} images" if answers else "no"),
+            Cell(f"{len(audit['labels'])} images" if answers else "no"),
             *(_share(result, answers, level) for level in ("quoted", "worst")), Cell(answers["belief"] if answers else "-"),
         ])  # fmt: skip
     return Table("defences", header, rows, numbers=header[4:7])

@@ -83,7 +83,7 @@ def source_table(result: Result, attacks: Sequence[AttackSettings]) -> Table:
 
 def _audit_line(result: Result, name: str, audit: Any) -> list[Cell]:
     answers, evidence = audit["answers"][name], audit["protocols"][name]
-    cells = [marked([result]), *words([f"{name}: {evidence['space']}, BN {evidence['batch_norm']}", audit["settings"]["samples"]])]
+    cells = [marked([result]), *words([f"{name}: {evidence['space']}, BN {evidence['batch_norm']}", len(audit["labels"])])]
     for level in AUDITED:
         share = answers["accuracy"].get(level)
         source = f"audit/audit.json of {result.mark}, answers.{name}.accuracy.{level}"
