@@ -58,7 +58,7 @@ class Optimisation:
             raise InputError(f"the optimizer or lr_scheduler cannot be made for this network: {error}") from error
         if made.defaults.get("fused"):
             # Lightning does not clip gradients for an optimiser that would unscale them itself.
-            made._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+            made._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # Lightning asks for it by this name
         described = {"class": type(schedule).__name__} | _plain(schedule.state_dict()) if schedule else {}
         return cls(made, schedule, {"optimizer": type(made).__name__, "groups": groups, "schedule": described})
 

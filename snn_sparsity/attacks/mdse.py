@@ -89,7 +89,7 @@ class Weights:
             self.now, self.before, self.found = [torch.full((len(x),), 1 / count, device=x.device)] * count, {}, {}
         if len(self.found) == len(self.before) == count:
             mixture = sum(beside(self.now[rule], x) * self.found[rule] for rule in range(count))
-            agreed = [torch.cosine_similarity(self.before[rule].flatten(1), mixture.flatten(1)) for rule in range(count)]  # type: ignore[union-attr]
+            agreed = [torch.cosine_similarity(self.before[rule].flatten(1), mixture.flatten(1)) for rule in range(count)]  # type: ignore[union-attr]  # set by then
             grown = [weight * torch.exp(self.rate * cosine) for weight, cosine in zip(self.now, agreed, strict=True)]
             self.now = [weight / sum(grown) for weight in grown]
         self.before, self.found = self.found, {}

@@ -19,9 +19,9 @@ def import_lightning() -> None:
     import torch
 
     with suppress(Exception), _hidden(*NOT_FOR_METRICS):
-        import torchmetrics  # noqa: F401
+        import torchmetrics  # noqa: F401  # imported while what it would drag along is hidden
     with suppress(Exception), _in_place_of("torch._dynamo", OptimizedModule=_OptimizedModule, disable=_as_it_is):
-        import lightning.pytorch.cli  # noqa: F401
+        import lightning.pytorch.cli  # noqa: F401  # imported while what it would drag along is hidden
     download = {"load_state_dict_from_url": torch.hub.load_state_dict_from_url}
     with (
         suppress(Exception),
@@ -30,7 +30,7 @@ def import_lightning() -> None:
         _in_place_of("torchvision.models.utils", **download),
     ):
         import spikingjelly.activation_based.model.sew_resnet
-        import spikingjelly.activation_based.model.spiking_resnet  # noqa: F401
+        import spikingjelly.activation_based.model.spiking_resnet  # noqa: F401  # imported while what it would drag along is hidden
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def _hidden(*names: str) -> Iterator[None]:
     from lightning_utilities.core import imports
 
     absent = [name for name in names if name not in sys.modules]
-    version = imports._version  # type: ignore[attr-defined]
+    version = imports._version  # type: ignore[attr-defined]  # private to lightning_utilities, hence the test against the real import
 
     def version_of(name: str) -> str:
         if name in absent:
@@ -48,11 +48,11 @@ def _hidden(*names: str) -> Iterator[None]:
         return found
 
     sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None is how Python is told that there is none
-    imports._version = version_of  # type: ignore[assignment, attr-defined]
+    imports._version = version_of  # type: ignore[assignment, attr-defined]  # private to lightning_utilities, hence the test against the real import
     try:
         yield
     finally:
-        imports._version = version  # type: ignore[attr-defined]
+        imports._version = version  # type: ignore[attr-defined]  # private to lightning_utilities, hence the test against the real import
         for name in absent:
             sys.modules.pop(name, None)
 

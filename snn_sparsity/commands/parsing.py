@@ -30,7 +30,7 @@ def _ours_first(resolve: Callable[[Any, str], str]) -> Callable[[Any, str], str]
 
 
 if hasattr(_typehints, "get_all_subclass_paths") and hasattr(_typehints, "resolve_class_path_by_name"):
-    _typehints.resolve_class_path_by_name = _ours_first(_typehints.resolve_class_path_by_name)  # type: ignore[assignment]
+    _typehints.resolve_class_path_by_name = _ours_first(_typehints.resolve_class_path_by_name)  # type: ignore[assignment]  # same signature, told to nobody
 
 
 class NamedConfig(ActionConfigFile):

@@ -33,7 +33,7 @@ class RGA(LayerRule):
     def changed(self, layer: nn.Module) -> AbstractContextManager[None]:
         """Replace the neuron's backward pass."""
         leak, gain = _dynamics(layer)
-        threshold = float(layer.v_threshold)  # type: ignore[arg-type]
+        threshold = float(layer.v_threshold)  # type: ignore[arg-type]  # SpikingJelly's layers have no types
 
         def backward(x: Tensor, spikes: Tensor, gradient: Tensor) -> Tensor:
             return gradient * gain * rate_slope(gain * x.mean(0), threshold, leak)
@@ -120,5 +120,5 @@ class HART(LayerRule):
 
 
 def _cut_off_step(node: nn.Module, current: Tensor) -> Tensor:
-    node.detach()  # type: ignore[operator]
-    return node.single_step_forward(current)  # type: ignore[operator]
+    node.detach()  # type: ignore[operator]  # SpikingJelly's layers have no types
+    return node.single_step_forward(current)  # type: ignore[operator]  # SpikingJelly's layers have no types

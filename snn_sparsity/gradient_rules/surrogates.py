@@ -72,7 +72,7 @@ class SurrogateRule(GradientRule):
         """Swap each neuron's surrogate while the block runs; see :meth:`GradientRule.applied`."""
         with ExitStack() as changes:
             for layer in spiking_neurons(network).values():
-                surrogate = self.surrogate(layer.spike_grad if is_snntorch(layer) else layer.surrogate_function)  # type: ignore[arg-type]
+                surrogate = self.surrogate(layer.spike_grad if is_snntorch(layer) else layer.surrogate_function)  # type: ignore[arg-type]  # layers of both libraries have no types
                 changes.enter_context(_swapped(layer, surrogate))
                 # Where a call is one step, it is the network's pass that begins anew.
                 begins = layer if takes_all_steps(layer) else network

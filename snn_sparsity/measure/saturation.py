@@ -86,7 +86,7 @@ def vanishing_degree(function: nn.Module, distance: Tensor) -> Tensor:
     """
     near = distance.abs()
     if hasattr(function, "area_within"):
-        known: Tensor = function.area_within(near)  # type: ignore[operator]
+        known: Tensor = function.area_within(near)  # type: ignore[operator]  # ours and SpikingJelly's alike
         return known
     if not isinstance(function, surrogate.SurrogateFunctionBase) or not hasattr(function, "alpha"):
         raise InputError(f"the area of {type(function).__name__}'s slope is not known")

@@ -115,7 +115,7 @@ class LeakyNeuron:
         name = "piecewise_quadratic" if self.surrogate == "triangle" else self.surrogate
         if self.leak == 1 and not (self.learnt or self.strict or self.delayed) and name in SURROGATES:
             reset = 0.0 if self.reset == "zero" else None
-            return IFNeuron(self.threshold, reset, name, 1 / self.width, self.detach_reset).build()  # type: ignore[arg-type]
+            return IFNeuron(self.threshold, reset, name, 1 / self.width, self.detach_reset).build()  # type: ignore[arg-type]  # the name is one of IFNeuron's
         return LeakyNode(self)
 
 

@@ -128,11 +128,11 @@ class FusedNode(neuron.BaseNode):  # type: ignore[misc]  # SpikingJelly ships no
         return functional.if_multi_step(x, v, *settings)
 
 
-class FusedIFNode(FusedNode, neuron.IFNode):  # type: ignore[misc]
+class FusedIFNode(FusedNode, neuron.IFNode):  # type: ignore[misc]  # both define the forward pass; the fused one comes first
     """``IFNode``: ``u[t] = v[t-1] + x[t]``."""
 
 
-class FusedLIFNode(FusedNode, neuron.LIFNode):  # type: ignore[misc]
+class FusedLIFNode(FusedNode, neuron.LIFNode):  # type: ignore[misc]  # both define the forward pass; the fused one comes first
     """``LIFNode``: ``u[t] = v[t-1] - (v[t-1] - rest) / tau + x[t]``, or x[t] / tau where the input decays too."""
 
     def _charge(self) -> Charge:
@@ -145,7 +145,7 @@ class FusedLIFNode(FusedNode, neuron.LIFNode):  # type: ignore[misc]
         return functional.lif_multi_step(x, v, self.tau, self.decay_input, *settings)
 
 
-class FusedParametricLIFNode(FusedNode, neuron.ParametricLIFNode):  # type: ignore[misc]
+class FusedParametricLIFNode(FusedNode, neuron.ParametricLIFNode):  # type: ignore[misc]  # both define the forward pass; the fused one comes first
     """``ParametricLIFNode``: a ``LIFNode`` that learns ``1/tau = sigmoid(w)``."""
 
     def _charge(self) -> Charge:

@@ -74,4 +74,4 @@ class AdversarialTraining(Objective):
         """Those of the dearest attack, on the share that is attacked, and one of each."""
         dearest = max(self._attacks, key=lambda attack: sum(attack.passes)).passes
         shares = (1 + self.share * count for count in dearest)
-        return Passes(*(int(share) if share.is_integer() else share for share in map(float, shares)))  # type: ignore[arg-type]
+        return Passes(*(int(share) if share.is_integer() else share for share in map(float, shares)))  # type: ignore[arg-type]  # as many as fields

@@ -89,7 +89,7 @@ class TrainingStep(NamedTuple):
         encoder = self._encoder()
         if encoder.shows_values:
             return x.expand(encoder.num_steps, *x.shape)
-        return self.target("image").encode(x.clamp(0, 1)).transpose(0, 1)  # type: ignore[union-attr]
+        return self.target("image").encode(x.clamp(0, 1)).transpose(0, 1)  # type: ignore[union-attr]  # an ImageTarget: it was asked for
 
     def target(self, space: Space) -> SpikeTarget | ImageTarget:
         """Return the classifier as something to attack: BatchNorm in eval mode, no weight gradient."""

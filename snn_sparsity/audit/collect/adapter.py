@@ -59,7 +59,7 @@ def reset(model: nn.Module) -> None:
             module.reset()
         elif is_snntorch(module) and hasattr(module, "reset_mem"):
             # Not snnTorch's utils.reset: it overlooks neurons inside other modules, and resets those of other networks.
-            module.reset_mem()  # type: ignore[operator]
+            module.reset_mem()  # type: ignore[operator]  # snnTorch has no types
 
 
 def logits_of(output: Any, count: int) -> Tensor:
