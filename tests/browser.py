@@ -4,6 +4,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -24,13 +25,14 @@ class Browser:
     """A browser with one empty tab; use as a context manager."""
 
     def __enter__(self):
-        self.profile = tempfile.TemporaryDirectory()
+        # Processes of the browser's own may still write into it while it is removed.
+        self.profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         theirs_in, self.to = os.pipe()
         self.back, theirs_out = os.pipe()
         options = f"--headless --no-sandbox --disable-gpu --no-first-run --user-data-dir={self.profile.name} --remote-debugging-pipe"
         # The browser reads commands from descriptor 3 and answers on 4.
         command = f"exec {executable()} {options} 3<&{theirs_in} 4>&{theirs_out} >/dev/null 2>&1"
-        self.process = subprocess.Popen(["bash", "-c", command], pass_fds=[theirs_in, theirs_out])
+        self.process = subprocess.Popen(["bash", "-c", command], pass_fds=[theirs_in, theirs_out], start_new_session=True)
         os.close(theirs_in)
         os.close(theirs_out)
         self.number, self.session, self.events, self.rest = 0, None, [], b""
@@ -41,7 +43,7 @@ class Browser:
         return self
 
     def __exit__(self, *_):
-        self.process.kill()
+        os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         os.close(self.to)
         os.close(self.back)
