@@ -24,7 +24,7 @@ from snn_sparsity.reproduction.attack_settings import AttackSettings, attacks_of
 from snn_sparsity.reproduction.claim import claim_table, series_of, varying_zeros
 from snn_sparsity.reproduction.conditions import conditions
 from snn_sparsity.reproduction.paper import COLUMNS, max_pooled, paper_rows
-from snn_sparsity.reproduction.paper_rows import arrows, paper_table, split
+from snn_sparsity.reproduction.paper_rows import arrows, how, paper_table, split
 from snn_sparsity.reproduction.report import Report
 from snn_sparsity.reproduction.results import groups_of, pairs_of, protocols_of, results_of
 from snn_sparsity.reproduction.run_tables import protocol_table, record_table, verdict_table
@@ -330,6 +330,14 @@ def test_fewer_images_say_so():
     assert few == "FEWER IMAGES: 1,600 of 50,000 trained on, 320 of 10,000 judged, 48 of 10,000 attacked (up to ± 14 points)"
 
 
+def test_without_attacks_no_word_is_lost_on_them():
+    """A run whose probes of attacks are off has attacked no image, not an unknown number of them."""
+    settings = config() | {"probes": {}}
+    assert said(settings, values=FULL, images={"train": 5000, "validation": 10000}) == "FEWER IMAGES: 5,000 of 50,000 trained on"
+    (group,) = groups()
+    assert how(group).text == "1 seed, 100 epochs, 10,000"
+
+
 def test_other_pixels_say_so():
     folder = config(name="-", kind="ImageFolderDataModule", root="/x/cifar10-jpeg")
     assert said(folder, values=FULL) == "OTHER PIXELS: a folder of images (JPEG)"
@@ -416,6 +424,26 @@ def test_tables_of_a_full_set():
         assert not split(table)[1].rows
     assert len(list(pairs_of(found))) == 6
     assert arrows(found) == (18, 16), "here avg pooling always costs robustness; twice the paper's own FGSM accuracies rise"
+
+
+DEFENDED = {
+    "objective": {"class_path": "m.AdversarialTraining", "init_args": {}},
+    "network": {"class_path": "m.VGG", "init_args": {"pool": "avg", "depth": 11, "channels": [8] * 8}},
+}
+
+
+@pytest.mark.parametrize("part", DEFENDED)
+def test_a_defence_is_no_row_of_an_undefended_network(part):
+    """The paper's network trained against attacks, and another paper's network, stand among the defences alone."""
+    write("plain", config(), FULL)
+    defended = config(seed=1)
+    defended["model"][part] = DEFENDED[part]
+    write("defended", defended, FULL)
+    report = Report(find_records([Path("runs")]), Path("out"))
+    assert [group.marks for group in report.groups] == ["[R2]"]
+    assert [result.mark for result in report.defences] == ["[R1]"]
+    correlated = {point.result.mark for series in report.series.values() for each in series for point in each.points}
+    assert correlated == {"[R2]"}
 
 
 def test_a_line_worked_by_hand():

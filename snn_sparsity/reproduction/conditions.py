@@ -32,7 +32,7 @@ def _images(result: Result) -> Iterator[str]:
     counts = (
         (result.record.images("train"), wanted["train"], "trained on"),
         (result.clean_images, wanted["test"], "judged"),
-        (attacked, wanted["test"], "attacked"),
+        *([(attacked, wanted["test"], "attacked")] if result.attacks else []),
     )
     fewer = [
         f"{'an unknown number' if count is None else f'{count:,}'} of {whole:,} {what}"

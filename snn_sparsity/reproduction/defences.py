@@ -58,8 +58,13 @@ def defence_runs(results: Sequence[Result]) -> list[Result]:
     return [
         each for each in results
         if not each.failure
-        and (Defence.of(each.record).name != UNDEFENDED or each.record.network["class"] in ("VGG", "WideResNet") or audited(each))
+        and (not is_plain(each) or audited(each))
     ]  # fmt: skip
+
+
+def is_plain(result: Result) -> bool:
+    """Return whether a run is of the paper's kind: no defence, and none of the networks that came with one."""
+    return Defence.of(result.record).name == UNDEFENDED and result.record.network["class"] not in ("VGG", "WideResNet")
 
 
 def audited(result: Result) -> Mapping[str, Any]:

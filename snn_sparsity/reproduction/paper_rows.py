@@ -73,10 +73,11 @@ def how(group: SeedGroup) -> Cell:
         ``3 seeds, 100 epochs, 10,000 (1,000)``
     """
     epochs = sorted({result.record.epochs for result in group.results})
-    images = [group.results[0].clean_images, group.results[0].attacked_images]
-    judged, under_attack = ("?" if count is None else f"{count:,}" for count in images)
+    first = group.results[0]
+    judged, under_attack = ("?" if count is None else f"{count:,}" for count in (first.clean_images, first.attacked_images))
+    attacked = f" ({under_attack})" if first.attacks else ""
     seeds = f"{len(group.sound)} seed{'s' * (len(group.sound) != 1)}"
-    return Cell(f"{seeds}, {', '.join(map(str, epochs))} epochs, {judged} ({under_attack})")
+    return Cell(f"{seeds}, {', '.join(map(str, epochs))} epochs, {judged}{attacked}")
 
 
 def attacked(attack: AttackSettings | None, group: SeedGroup, twin: SeedGroup | None) -> Cell:

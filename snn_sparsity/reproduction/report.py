@@ -16,7 +16,17 @@ from snn_sparsity.reproduction import causal, defences
 from snn_sparsity.reproduction.answer import sentences
 from snn_sparsity.reproduction.causal import Trained
 from snn_sparsity.reproduction.claim import claim, claim_table, series_of
-from snn_sparsity.reproduction.defences import COLOURS, accuracy_table, audited, cost_table, defence_runs, quoted_table, survival, told
+from snn_sparsity.reproduction.defences import (
+    COLOURS,
+    accuracy_table,
+    audited,
+    cost_table,
+    defence_runs,
+    is_plain,
+    quoted_table,
+    survival,
+    told,
+)
 from snn_sparsity.reproduction.paper import DATASETS, network_name, paper
 from snn_sparsity.reproduction.paper_figures import figure_numbers, zero_table, zeros_at_poolings
 from snn_sparsity.reproduction.paper_rows import arrows, paper_table, split, table_title
@@ -77,9 +87,10 @@ class Report:
     def __init__(self, records: Sequence[Record], folder: Path, experiments: Mapping[Path, Sequence[Trained]] | None = None) -> None:
         self.folder = folder
         self.results = results_of(records)
-        self.groups = groups_of(self.results)
+        plain = [result for result in self.results if is_plain(result)]
+        self.groups = groups_of(plain)
         self.protocols = protocols_of(self.groups)
-        self.series = {protocol: series_of(self.results, attacks) for protocol, attacks in self.protocols.items()}
+        self.series = {protocol: series_of(plain, attacks) for protocol, attacks in self.protocols.items()}
         self.experiments = dict(sorted((experiments or {}).items(), key=lambda each: -len(each[1]) * len(each[1][0].clean)))
         self.networks = next(iter(self.experiments.values()), [])
         self.defences = defence_runs(self.results)
@@ -197,7 +208,7 @@ class Report:
         for protocol, attacks in self.protocols.items():
             groups = [group for group in self.groups if any(attack in group.attacks for attack in attacks)]
             name = f"{protocol.space}_{protocol.batch_norm}"
-            yield _section(f"All runs, {protocol.title}")
+            yield _section(f"Undefended networks, {protocol.title}")
             yield "; ".join(f"{attack.label} is {attack.details}" for attack in attacks) + "."
             yield protocol_table(protocol, attacks, self.groups)
             caption = f"Clean accuracy against accuracy under attack; arrows lead from max to average pooling; {protocol.title}"
