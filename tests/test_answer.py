@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 from snn_sparsity.commands.main import main
-from snn_sparsity.reproduction import causal
 from snn_sparsity.reproduction.answer import sentences, verdict
 from snn_sparsity.reproduction.attackers import ATTACKERS, MODES, attacks_in, same_as
-from snn_sparsity.reproduction.causal import MEASURED, WORST, networks_of
+from snn_sparsity.reproduction.causal.effects import effects
+from snn_sparsity.reproduction.causal.trained import MEASURED, WORST, Trained, networks_of
 from snn_sparsity.reproduction.defences import Defence, accuracy_table, cost_table, defence_runs, quoted_table, survival
 from snn_sparsity.reproduction.inserts import filled
 from snn_sparsity.reproduction.paired import Pooled, pooled
@@ -56,11 +56,11 @@ def grid(training=0, attacker=0, forward=0, wobble=0):
 
 
 def trained(content):
-    return [causal.Trained.read(each) for each in content]
+    return [Trained.read(each) for each in content]
 
 
 def test_max_poolings_advantage_is_taken_apart_by_hand():
-    found = {(each.mode, each.attack): each for each in causal.effects(trained(grid(training=8, attacker=4, forward=20)))}
+    found = {(each.mode, each.attack): each for each in effects(trained(grid(training=8, attacker=4, forward=20)))}
     each = found["spikes_batch", "pgd_7"]
     parts = [getattr(each, name).value for name in ("both", "training", "attacker", "zeros", "forward")]
     assert parts == pytest.approx([32 / 400, 8 / 400, 4 / 400, 12 / 400, 20 / 400])
@@ -73,8 +73,8 @@ def test_max_poolings_advantage_is_taken_apart_by_hand():
 
 def test_a_set_that_lacks_a_network_says_nothing():
     networks = trained(grid(training=8))
-    assert [each.zeros.sets for each in causal.effects(networks[:7])[:1]] == [1]
-    assert causal.effects(networks[:3]) == []
+    assert [each.zeros.sets for each in effects(networks[:7])[:1]] == [1]
+    assert effects(networks[:3]) == []
     _, found, sure = sentences(networks[:3])
     assert "cannot tell" in found
     assert "what 3 networks tell of attackers alone: each 10 points of zeros in the attacker's gradient change accuracy by +0.0 [" in found

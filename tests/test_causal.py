@@ -13,12 +13,16 @@ from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.commands.main import main
 from snn_sparsity.distributed import Meeting
+from snn_sparsity.documents.blocks import Table
 from snn_sparsity.experiments.attackers import RESULTS, ModelUnderTest, measure
 from snn_sparsity.probes import AdversarialAccuracy
 from snn_sparsity.probes.base import ProbeContext
 from snn_sparsity.randomness import stream
-from snn_sparsity.reproduction import attackers, causal
+from snn_sparsity.reproduction import attackers
 from snn_sparsity.reproduction.attackers import ATTACKERS, MODES, attacks_in
+from snn_sparsity.reproduction.causal import contrasts, document
+from snn_sparsity.reproduction.causal.effects import slopes
+from snn_sparsity.reproduction.causal.trained import Trained
 from tests.tiny import TinyDataModule, TinyNetwork
 
 
@@ -106,7 +110,7 @@ def trained(pooling, backward, decay=0.001, seed=1, lost=0):
         "attacked": {mode: {attacker: {attack: "0" * fallen(attacker, pooling, lost) + "1" * (20 - fallen(attacker, pooling, lost))
                                        for attack in attacks_in(mode)} for attacker in ATTACKERS} for mode in MODES},
     }  # fmt: skip
-    return causal.Trained.read(content)
+    return Trained.read(content)
 
 
 def fallen(attacker, pooling, lost):
@@ -125,39 +129,41 @@ GRID = [
 def test_who_is_compared_with_whom():
     assert [each.training for each in GRID[:4]] == ["sparse", "dense", "dense", "sparse"]
     # Seven columns; three attackers that are not the network's own.
-    assert len(causal.attacker_contrasts(GRID)) == 8 * 3 * 7
+    assert len(contrasts.attacker_contrasts(GRID)) == 8 * 3 * 7
     # Clean, seven columns under a sparse and a dense attacker, three worst cases; two forward passes, two decays.
-    assert len(causal.training_contrasts(GRID)) == len(causal.forward_contrasts(GRID)) == 4 * (1 + 7 * 2 + 3)
-    assert len(causal.decay_contrasts(GRID)) == 4 * (1 + 7 * 2 + 3)
-    paper = causal.paper_contrasts(GRID)
+    assert len(contrasts.training_contrasts(GRID)) == len(contrasts.forward_contrasts(GRID)) == 4 * (1 + 7 * 2 + 3)
+    assert len(contrasts.decay_contrasts(GRID)) == 4 * (1 + 7 * 2 + 3)
+    paper = contrasts.paper_contrasts(GRID)
     assert len(paper) == 2 * (1 + 7 + 3)
     assert {(each.first, each.second) for each in paper} == {("pooling max", "pooling avg")}
-    assert causal.decay_contrasts(GRID[:4]) == []
-    assert causal.forward_contrasts([GRID[0], trained("avg", "first", seed=2)]) == [], "other seeds are other networks"
+    assert contrasts.decay_contrasts(GRID[:4]) == []
+    assert contrasts.forward_contrasts([GRID[0], trained("avg", "first", seed=2)]) == [], "other seeds are other networks"
 
 
 def test_differences_and_slope_by_hand():
     network = trained("max", "own", lost=4)
-    found = {each.first: each.found for each in causal.attacker_contrasts([network]) if each.attack == "pgd_7" and "batch" not in each.mode}
+    found = {
+        each.first: each.found for each in contrasts.attacker_contrasts([network]) if each.attack == "pgd_7" and "batch" not in each.mode
+    }
     assert {name: each.value for name, each in found.items()} == {"random": 0, "ties": -0.05, "uniform": -0.05}
     assert found["ties"].p == 1
     # Sparse attackers leave 16 of 20, the dense ones 15: x = .8 .8 .2 0, y = .8 .8 .75 .75.
-    slope = causal.slopes([network, trained("avg", "own", lost=10)], "pixels", "codebook_10")
+    slope = slopes([network, trained("avg", "own", lost=10)], "pixels", "codebook_10")
     x = torch.tensor([0.8, 0.8, 0.2, 0.0]).double() - 0.45
     assert slope.value == pytest.approx((x @ torch.tensor([0.8, 0.8, 0.75, 0.75]).double()).item() / (x @ x).item(), rel=1e-5)
     assert sum(network.worst("pixels")) == 15
 
 
 def test_the_document_says_what_it_could_have_seen():
-    blocks = list(causal.blocks(GRID))
-    tables = [block for block in blocks if isinstance(block, causal.Table)]
-    assert len(tables) == 2 + len(causal.QUESTIONS)
+    blocks = list(document.blocks(GRID))
+    tables = [block for block in blocks if isinstance(block, Table)]
+    assert len(tables) == 2 + len(contrasts.QUESTIONS)
     column = tables[2].header.index("could have seen")
     assert all(row[column].text for row in tables[2].rows)
-    figure = causal.figure(GRID)
+    figure = document.figure(GRID)
     assert len([line for axes in figure.axes for line in axes.containers]) == 3 * len(GRID) * len(ATTACKERS)
     assert [axes.get_title().split(",")[0] for axes in figure.axes] == ["spikes", "spikes", "pixels"]
-    assert sum("slope up" in sentence for sentence in causal.answer(GRID)) == 0, "one image of twenty proves nothing"
+    assert sum("slope up" in sentence for sentence in document.answer(GRID)) == 0, "one image of twenty proves nothing"
 
 
 # The command ---------------------------------------------------------------------------------------------------------------

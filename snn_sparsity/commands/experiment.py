@@ -20,9 +20,9 @@ from snn_sparsity.experiments import trail
 from snn_sparsity.experiments.attackers import RESULTS, ModelUnderTest, Once, measure
 from snn_sparsity.gradient_rules import PoolGradient
 from snn_sparsity.probes.undisturbed import undisturbed
-from snn_sparsity.reproduction import causal
 from snn_sparsity.reproduction.attackers import ALPHA, ATTACKERS, CODEBOOK_STEPS, EPS, STEPS
-from snn_sparsity.reproduction.causal import MEASURED
+from snn_sparsity.reproduction.causal.document import blocks
+from snn_sparsity.reproduction.causal.trained import MEASURED, networks_of, read
 from snn_sparsity.reproduction.paper import network_name
 from snn_sparsity.runs.files import write_whole
 from snn_sparsity.runs.records import Record, find_records
@@ -40,12 +40,12 @@ def run(given: Namespace) -> int:
         return _trail(given)
     if given.runs:
         _measured(given)
-    return _write(given.out, "Do zeros make a network robust?", list(causal.blocks(causal.networks_of(given.out / MEASURED))))
+    return _write(given.out, "Do zeros make a network robust?", list(blocks(networks_of(given.out / MEASURED))))
 
 
 def _measured(given: Namespace) -> None:
     """Write what the runs' networks did, and what earlier experiments among the folders say of theirs."""
-    parts = {path: causal.read(path / MEASURED) for path in given.runs if (path / MEASURED).is_file()}
+    parts = {path: read(path / MEASURED) for path in given.runs if (path / MEASURED).is_file()}
     settings = {
         "samples": given.samples,
         "batch_size": given.batch_size,

@@ -4,7 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from snn_sparsity.commands.plot import save
-from snn_sparsity.reproduction.causal import MEASURED, networks_of
+from snn_sparsity.reproduction.causal.trained import MEASURED, networks_of
 from snn_sparsity.reproduction.inserts import filled
 from snn_sparsity.reproduction.report import Report
 from snn_sparsity.runs.files import write_whole

@@ -6,7 +6,8 @@ from typing import Literal, NamedTuple
 
 from snn_sparsity.reproduction.attack_settings import AttackSettings
 from snn_sparsity.reproduction.attackers import Mode
-from snn_sparsity.reproduction.causal import DENSE, SPARSE, Trained, effects, points, slopes
+from snn_sparsity.reproduction.causal.effects import effects, points, slopes
+from snn_sparsity.reproduction.causal.trained import DENSE, SPARSE, Trained
 from snn_sparsity.reproduction.paired import Pooled
 from snn_sparsity.reproduction.paper import DATASETS, network_name, paper, paper_rows
 from snn_sparsity.reproduction.results import SeedGroup

@@ -6,6 +6,8 @@ from typing import Literal, get_args
 Attacker = Literal["own", "first", "random", "ties", "uniform"]
 ATTACKERS: tuple[Attacker, ...] = get_args(Attacker)
 """Whose gradient a window of the pooling has, as the attacker takes it."""
+PURE: tuple[Attacker, Attacker] = ("first", "uniform")
+"""The sparsest attacker and the densest."""
 Mode = Literal["spikes_eval", "spikes_batch", "pixels"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 TITLES: Mapping[Mode, str] = {

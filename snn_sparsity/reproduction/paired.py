@@ -1,5 +1,6 @@
 """Two classifications of the same images compared: difference, interval, p-values of many tests, smallest effect that would be seen."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -189,3 +190,13 @@ def pooled(differences: Sequence[Sequence[float] | NDArray[np.float64]]) -> Pool
     error = variance**0.5
     half = float(stats.t.ppf(0.975, freedom)) * error
     return Pooled(value, value - half, value + half, half + float(stats.t.ppf(POWER, freedom)) * error, k, n)
+
+
+def signed(points: float) -> str:
+    """Return a difference in points with its sign, or that it is undefined.
+
+    Example:
+        >>> signed(1.25), signed(-0.01), signed(float("nan"))
+        ('+1.2', '+0.0', 'undefined')
+    """
+    return "undefined" if math.isnan(points) else f"{round(points, 1) + 0.0:+.1f}"

@@ -12,9 +12,11 @@ from snn_sparsity.documents import page
 from snn_sparsity.documents.blocks import Block, Bullets, Contents, Folded, Heading, Link, Picture, Table, flat
 from snn_sparsity.figures.catalogue import available, figure_of
 from snn_sparsity.protocols import PAPER
-from snn_sparsity.reproduction import causal, defences
+from snn_sparsity.reproduction import defences
 from snn_sparsity.reproduction.answer import sentences
-from snn_sparsity.reproduction.causal import Trained
+from snn_sparsity.reproduction.causal import document
+from snn_sparsity.reproduction.causal.effects import ABOUT_EFFECTS, effect_table, effects
+from snn_sparsity.reproduction.causal.trained import Trained
 from snn_sparsity.reproduction.claim import claim, claim_table, series_of
 from snn_sparsity.reproduction.defences import (
     COLOURS,
@@ -129,11 +131,11 @@ class Report:
     @property
     def parts(self) -> dict[str, Callable[[], str]]:
         """What other documents may take over, in Markdown, by name."""
-        found = causal.effects(self.networks)
+        found = effects(self.networks)
         made: dict[str, list[Block]] = {
             "answer": [Bullets(self.answer)],
-            "effects": [causal.effect_table(found)] if found else [],
-            "networks": [causal.network_table(self.networks)] if self.networks else [],
+            "effects": [effect_table(found)] if found else [],
+            "networks": [document.network_table(self.networks)] if self.networks else [],
             "rows": [split(paper_table(number, self.groups))[0] for number in (2, 3)],
             "zeros": [zero_table(self.results)],
             "defences": [accuracy_table(self.defences)],
@@ -147,7 +149,7 @@ class Report:
         body = list(self._body())
         yield Bullets(self.answer)
         if self.networks:
-            yield Picture("causal", partial(causal.figure, self.networks), causal.CAPTION)
+            yield Picture("causal", partial(document.figure, self.networks), document.CAPTION)
         yield Contents([Link(each.text, f"#{each.anchor}") for each in body if isinstance(each, Heading) and each.level == 2])
         yield from body
 
@@ -167,10 +169,10 @@ class Report:
     def _experiments(self) -> Iterator[Block]:
         for file, networks in self.experiments.items():
             yield _section(f"The causal experiment: {len(networks)} networks, {len(networks[0].clean)} images")
-            if found := causal.effects(networks):
-                yield causal.ABOUT_EFFECTS
-                yield causal.effect_table(found)
-            yield causal.network_table(networks)
+            if found := effects(networks):
+                yield ABOUT_EFFECTS
+                yield effect_table(found)
+            yield document.network_table(networks)
             yield Link("All of it: every comparison in pairs", self._from_here(file.with_name("index.html")))
 
     def _defences(self) -> Iterator[Block]:
