@@ -107,6 +107,15 @@ def test_test_of_a_checkpoint_restores_model_and_data_by_itself():
     assert json.loads((run / "test" / "run.json").read_text())["status"] == "finished"
 
 
+@pytest.mark.parametrize("command", ["validate", "test", "predict", "audit"])
+def test_a_run_s_own_config_is_taken_by_every_command(command):
+    """As ``sweep --test`` gives it: also what fit alone has a use for."""
+    assert main(["fit", *TINY, *FEW, "--checkpoints", "best"]) == 0
+    run = "runs/tiny/seed_3407/0"
+    samples = ["--samples", "4"] if command == "audit" else []
+    assert main([command, "--config", f"{run}/config.yaml", "--ckpt_path", f"{run}/best.ckpt", *samples]) == 0
+
+
 def test_validate_and_predict(capsys):
     assert main(["fit", *TINY, *FEW]) == 0
     checkpoint = "runs/tiny/seed_3407/0/last.ckpt"

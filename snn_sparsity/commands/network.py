@@ -74,6 +74,9 @@ class NetworkCLI(LightningCLI):
         options: Of LightningCLI.
     """
 
+    of_fit: Sequence[str] = ("checkpoints", "ckpt_path", "weights_only")
+    """What a run's config.yaml has for training alone: taken, without use."""
+
     @in_one_line()
     def __init__(self, args: list[str], checkpoint: str | None = None, **options: Any) -> None:
         self.checkpoint = checkpoint
@@ -113,6 +116,8 @@ class NetworkCLI(LightningCLI):
             default="accuracy",
             help="Of which epoch best.ckpt is: of the highest accuracy, or the lowest loss (as the paper's code does), in validation.",
         )
+        for name in self.of_fit:
+            parser.add_argument(f"--{name}", type=Any, default=None, help="Of training, in a run's config.yaml: without use here.")
         parser.link_arguments("data.num_classes", "model.network.init_args.num_classes", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=_whole_seed)
 

@@ -66,6 +66,8 @@ class SaveConfig(SaveConfigCallback):
 class TrainingCLI(NetworkCLI):
     """Train, validate or test with what the command line and configurations say, in a run directory."""
 
+    of_fit = ()
+
     def __init__(self, args: list[str]) -> None:
         self.goes_on_at: int | None = None
         self.command = args[0]
@@ -87,10 +89,11 @@ class TrainingCLI(NetworkCLI):
             wanted = "Go on with the newest run of this configuration, seed and settings; begin one if there is none."
             parser.add_argument("--resume", action="store_true", help=wanted)
             kept = "Checkpoints of a finished run: best and last (all), or the best alone, for a third of the disk."
-            parser.add_argument("--checkpoints", type=Literal["all", "best"], default="all", help=kept)
         else:
+            kept = "Of fit alone: a run's config.yaml has it."
             # Lightning's own table has a line for each operation's every value, and pushes the summary off the screen.
             parser.set_defaults({"verbose": False})
+        parser.add_argument("--checkpoints", type=Literal["all", "best"], default="all", help=kept)
         return parser
 
     def before_instantiate_classes(self) -> None:
