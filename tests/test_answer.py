@@ -14,7 +14,7 @@ from snn_sparsity.reproduction.causal.effects import effects
 from snn_sparsity.reproduction.causal.trained import MEASURED, WORST, Trained, networks_of
 from snn_sparsity.reproduction.defences import Defence, accuracy_table, cost_table, defence_runs, quoted_table, survival
 from snn_sparsity.reproduction.inserts import filled
-from snn_sparsity.reproduction.paired import Pooled, pooled
+from snn_sparsity.reproduction.paired import Pooled, difference, pooled
 from snn_sparsity.reproduction.report import Report
 from snn_sparsity.reproduction.results import results_of
 from snn_sparsity.runs.records import find_records
@@ -74,6 +74,7 @@ def test_max_poolings_advantage_is_taken_apart_by_hand():
 def test_a_set_that_lacks_a_network_says_nothing():
     networks = trained(grid(training=8))
     assert [each.zeros.sets for each in effects(networks[:7])[:1]] == [1]
+    assert "one set of networks, are too small to tell" in sentences(networks[:4])[1]
     assert effects(networks[:3]) == []
     _, found, sure = sentences(networks[:3])
     assert "cannot tell" in found
@@ -106,6 +107,8 @@ def test_the_verdict_is_the_intervals():
     assert verdict(Pooled(0.01, 0.005, 0.03, 0.02, 2, 500), 8.0) == "refuted"
     assert verdict(Pooled(0.05, 0.01, 0.09, 0.05, 2, 500), 8.0) == "supported"
     assert verdict(Pooled(0.03, -0.01, 0.07, 0.05, 2, 500), 8.0) == "undecided"
+    one_set = Pooled(-0.03, -0.05, -0.01, 0.02, 1, 500)
+    assert verdict(one_set, 8.0) == "undecided", "its interval knows nothing of other networks"
 
 
 @pytest.mark.parametrize("between", [0.0, 0.02])
@@ -121,8 +124,26 @@ def test_the_pooled_interval_holds_the_truth_at_least_as_often_as_it_says(betwee
 def test_pooled_by_hand():
     one = pooled([[0.0, 1.0, 0.0, 1.0]])
     assert one.value == 0.5
-    assert one.high - one.value == pytest.approx(3.1824463 * (1 / 3 / 4) ** 0.5), "t with 3 degrees of freedom"
-    assert pooled([[0.0, 0.0], [0.0, 0.0]])[:4] == (0, 0, 0, 0)
+    # With +1 and -1 added: mean 2/6, variance 4/6 - (2/6)^2 = 5/9; t with 3 degrees of freedom.
+    assert (one.low + one.high) / 2 == pytest.approx(1 / 3)
+    assert (one.high - one.low) / 2 == pytest.approx(3.1824463 * (5 / 9 / 6) ** 0.5)
+
+
+def test_equal_outcomes_prove_no_equality():
+    """All differences 0, on few images: the interval is Bonett and Price's, not a point that would refute anything."""
+    same = pooled([[0.0] * 50] * 2)
+    assert same.low < -0.02
+    assert same.high > 0.02
+    assert same.seen > same.high
+
+
+def test_one_set_of_two_outcomes_has_the_interval_of_a_pair():
+    first, second = [True] * 90 + [False] * 910, [False] * 60 + [True] * 40 + [False] * 900
+    one, pair = pooled([np.subtract(first, second, dtype=float)]), difference(first, second)
+    assert one[:3] == pytest.approx(pair[:3], abs=2e-4), "up to t for the normal distribution"
+
+
+def test_nothing_to_pool_is_an_error():
     with pytest.raises(ValueError, match="no sets"):
         pooled([[1.0]])
 

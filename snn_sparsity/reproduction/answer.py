@@ -47,7 +47,8 @@ def verdict(zeros: Pooled, gap: float) -> Verdict:
     """Say what an interval of the zeros' effect makes of the claim that they cause the paper's difference.
 
     A cause of less than half of a difference is not what makes it: ``refuted`` if all of the interval is below half of the gap,
-    ``supported`` if all of it is above 0 and some of it reaches half of the gap, ``undecided`` else: the experiment was too small.
+    ``supported`` if all of it is above 0 and some of it reaches half of the gap, ``undecided`` else: the experiment was too small. One
+    set of networks is ``undecided`` whatever its interval, which knows nothing of other networks.
 
     Args:
         zeros: The effect, a share.
@@ -57,6 +58,8 @@ def verdict(zeros: Pooled, gap: float) -> Verdict:
         >>> [verdict(Pooled(0, low, high, 0, 2, 500), 8.0) for low, high in ((-0.01, 0.02), (0.01, 0.06), (-0.01, 0.06))]
         ['refuted', 'supported', 'undecided']
     """
+    if zeros.sets < 2:
+        return "undecided"
     if 100 * zeros.high < gap / 2:
         return "refuted"
     return "supported" if zeros.low > 0 else "undecided"
@@ -93,7 +96,7 @@ def _found(networks: Sequence[Trained], groups: Sequence[SeedGroup]) -> str:
     says = {
         "refuted": f"These runs refute that the zeros make half of that difference or more{small}",
         "supported": "These runs support that the zeros are a cause",
-        "undecided": "These runs are too small to tell whether the zeros are the cause",
+        "undecided": f"These runs{', one set of networks,' if main.zeros.sets < 2 else ''} are too small to tell whether the zeros are the cause",
     }[verdict(main.zeros, gap)]
     return (
         f"{says}: with the forward pass held fixed, they change accuracy under the paper's PGD-7 by {points(main.zeros)} points "

@@ -164,7 +164,8 @@ def pooled(differences: Sequence[Sequence[float] | NDArray[np.float64]]) -> Pool
 
     ``v = var_k(mean_n d) / k + var_n(mean_k d) / n``; the interval is ``mean +- t sqrt(v)`` with Welch and Satterthwaite's degrees of
     freedom, those of the networks where these vary more. What varies from image to image within a set counts in both terms, so that the
-    interval is rather too wide. One set has no variance between sets: its interval is about other images alone.
+    interval is rather too wide. One set has no variance between sets: its interval is about other images alone. As in
+    :func:`difference`, two images that are judged differently, once each way, are added for the interval: equal outcomes prove little.
 
     Args:
         differences: k sets, each with n differences, of the same images in the same order.
@@ -181,15 +182,13 @@ def pooled(differences: Sequence[Sequence[float] | NDArray[np.float64]]) -> Pool
     if d.ndim != 2 or not len(d) or d.shape[1] < 2:
         raise ValueError(f"differences of shape {d.shape} are no sets of two images or more")
     k, n = d.shape
-    parts = [(d.mean(0).var(ddof=1) / n, n - 1), *([(d.mean(1).var(ddof=1) / k, k - 1)] if k > 1 else [])]
+    images = np.append(d.mean(0), [1, -1])
+    parts = [(images.var() / len(images), n - 1), *([(d.mean(1).var(ddof=1) / k, k - 1)] if k > 1 else [])]
     variance = sum(part for part, _ in parts)
-    value = float(d.mean())
-    if variance == 0:
-        return Pooled(value, value, value, 0.0, k, n)
     freedom = variance**2 / sum(part**2 / count for part, count in parts)
-    error = variance**0.5
+    error, centre = float(variance**0.5), float(images.mean())
     half = float(stats.t.ppf(0.975, freedom)) * error
-    return Pooled(value, value - half, value + half, half + float(stats.t.ppf(POWER, freedom)) * error, k, n)
+    return Pooled(float(d.mean()), centre - half, centre + half, half + float(stats.t.ppf(POWER, freedom)) * error, k, n)
 
 
 def signed(points: float) -> str:
