@@ -19,7 +19,7 @@ from snn_sparsity.reproduction.report import Report
 from snn_sparsity.reproduction.results import results_of
 from snn_sparsity.runs.records import find_records
 from tests.browser import Browser, executable
-from tests.test_report import ATTACKS, FULL, config, probe, write
+from tests.test_report import ATTACKS, FULL, config, curve, probe, write
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / name for name in ("README.md", "docs/findings.md", "docs/defences.md")]
@@ -210,6 +210,26 @@ def test_defences_stand_with_their_audit_and_their_cost(results):
     # 100 epochs of 3,125 batches of 16.
     assert costs["none"][3:] == ["1 + 1", "0.001", "-", f"{100 * FULL[99]['grad_zero/input/00_input']:.2f}", "25.00", "5.0", "2.0"]
     assert costs["SNN-RAT"][3:6] == ["2 + 2", "0.002", "2.0 x"]
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_the_papers_own_networks_are_told_with_what_an_audit_leaves():
+    audit = {"labels": [0] * 256, "answers": {"image": ANSWERS}, "protocols": {"image": {"space": "image", "batch_norm": "eval"}}}
+    for pool in ("max", "avg"):
+        write(pool, config(pool=pool), {epoch: curve(pool, 18, 0, epoch) for epoch in range(3)})
+    of_another_kind = config()
+    of_another_kind["model"]["backward"] = {"class_path": "g.PoolGradient", "init_args": {"share": "uniform"}}
+    write("uniform", of_another_kind, FULL)
+    groups = Report(find_records([Path("runs")]), Path("out")).groups
+    told = sentences(trained(grid()), groups)[1]
+    assert "; Table 2's own networks, trained here for 3 epochs on 50,000 images, keep " in told
+    assert told.endswith(" % under PGD-7 (10,000 images)."), "no audit, no word of one; trained with another gradient is another network"
+    for pool in ("max", "avg"):
+        Path(f"runs/{pool}/audit").mkdir()
+        Path(f"runs/{pool}/audit/audit.json").write_text(json.dumps(audit))
+    groups = Report(find_records([Path("runs")]), Path("out")).groups
+    left = "10.0 [8.0, 12.0] and 10.0 [8.0, 12.0] % once pixels are attacked by an audit (256 and 256 images)."
+    assert sentences(trained(grid()), groups)[1].endswith(left)
 
 
 def test_quoted_rows_stand_beside_attacks_on_pixels_alone(results):

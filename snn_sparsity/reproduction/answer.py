@@ -8,6 +8,7 @@ from snn_sparsity.reproduction.attack_settings import AttackSettings
 from snn_sparsity.reproduction.attackers import Mode
 from snn_sparsity.reproduction.causal.effects import effects, points, slopes
 from snn_sparsity.reproduction.causal.trained import DENSE, SPARSE, Trained
+from snn_sparsity.reproduction.defences import audited
 from snn_sparsity.reproduction.paired import Pooled
 from snn_sparsity.reproduction.paper import DATASETS, network_name, paper, paper_rows
 from snn_sparsity.reproduction.results import SeedGroup
@@ -93,10 +94,11 @@ def _found(networks: Sequence[Trained], groups: Sequence[SeedGroup]) -> str:
         )
     main, gap = found["spikes_batch", "pgd_7"], papers_row().gap("pgd")
     small = ", though they do something" if main.zeros.low > 0 else ""
+    few = ", one set of networks," if main.zeros.sets < 2 else ""
     says = {
         "refuted": f"These runs refute that the zeros make half of that difference or more{small}",
         "supported": "These runs support that the zeros are a cause",
-        "undecided": f"These runs{', one set of networks,' if main.zeros.sets < 2 else ''} are too small to tell whether the zeros are the cause",
+        "undecided": f"These runs{few} are too small to tell whether the zeros are the cause",
     }[verdict(main.zeros, gap)]
     return (
         f"{says}: with the forward pass held fixed, they change accuracy under the paper's PGD-7 by {points(main.zeros)} points "
@@ -162,7 +164,7 @@ def _left(networks: Sequence[Trained], pooling: str) -> str:
 def _own_rows(groups: Sequence[SeedGroup]) -> str:
     """Return what the paper's two networks came to here, trained longest, as a clause; empty where one was not trained."""
     longest: dict[str, tuple[SeedGroup, AttackSettings]] = {}
-    for group in sorted(groups, key=lambda each: each.first.epochs * (each.first.images("train") or 0)):
+    for group in sorted(groups, key=lambda each: each.trained):
         pgd = next((attack for attack in group.attacks if attack.column == "pgd"), None)
         if group.first.setting[:3] == (DATASET, NETWORK, DEPTH) and pgd is not None and group.accuracy(pgd) is not None:
             longest[group.first.setting[3]] = group, pgd
@@ -173,8 +175,18 @@ def _own_rows(groups: Sequence[SeedGroup]) -> str:
     trained = f"{group.first.epochs} epochs on {group.first.images('train') or 0:,} images"
     return (
         f"; Table 2's own networks, trained here for {trained}, keep {maximum} and {average} % under PGD-7 "
-        f"({group.results[0].attacked_images or 0:,} images)"
+        f"({group.results[0].attacked_images or 0:,} images){_audits([longest[pool][0] for pool in ('max', 'avg')])}"
     )
+
+
+def _audits(groups: Sequence[SeedGroup]) -> str:
+    """Return what audits on pixels leave of networks, as a clause; empty where one was not audited."""
+    answers = [audited(group.results[0]) for group in groups]
+    if not all(answers):
+        return ""
+    worst = [each["accuracy"]["worst"] for each in answers]
+    left = " and ".join(f"{100 * each['value']:.1f} [{100 * each['low']:.1f}, {100 * each['high']:.1f}]" for each in worst)
+    return f", and {left} % once pixels are attacked by an audit ({' and '.join(str(each['samples']) for each in worst)} images)"
 
 
 def _range(values: Iterable[int]) -> str:

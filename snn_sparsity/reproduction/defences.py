@@ -58,13 +58,18 @@ def defence_runs(results: Sequence[Result]) -> list[Result]:
     return [
         each for each in results
         if not each.failure
-        and (not is_plain(each) or audited(each))
+        and (is_defence(each) or audited(each))
     ]  # fmt: skip
 
 
+def is_defence(result: Result) -> bool:
+    """Return whether a run is of a defence, or of a network that came with one."""
+    return Defence.of(result.record).name != UNDEFENDED or result.record.network["class"] in ("VGG", "WideResNet")
+
+
 def is_plain(result: Result) -> bool:
-    """Return whether a run is of the paper's kind: no defence, and none of the networks that came with one."""
-    return Defence.of(result.record).name == UNDEFENDED and result.record.network["class"] not in ("VGG", "WideResNet")
+    """Return whether a run is of the paper's kind: no defence, and its own gradient in training."""
+    return not is_defence(result) and not result.record.config["model"].get("backward")
 
 
 def audited(result: Result) -> Mapping[str, Any]:

@@ -20,8 +20,8 @@ SIGN = "the paper prints {}, its own numbers give {}"
 def paper_table(number: int, groups: Sequence[SeedGroup]) -> Table:
     """Return Table 1, 2 or 3: the paper's accuracy, that of the runs (mean and standard deviation over seeds), the difference.
 
-    A row of the paper has a line for each group of runs that are its network, or one with gaps. Table 3's accuracies are followed
-    by the change from max pooling.
+    A row of the paper has a line for each group of runs that are its network, most training first, or one with gaps. Table 3's
+    accuracies are followed by the change from max pooling.
 
     Args:
         number: 1, 2 or 3.
@@ -33,7 +33,7 @@ def paper_table(number: int, groups: Sequence[SeedGroup]) -> Table:
     for place, row in enumerate(paper_rows(number), 1):
         if row.quoted:
             continue
-        matching = [group for group in groups if group.first.setting == row.setting]
+        matching = sorted((group for group in groups if group.first.setting == row.setting), key=lambda group: -group.trained)
         lines += [_line(row, place, group, twins) for group in matching] or [_line(row, place, None, twins)]
     return Table(f"Table {number}, {PAPER.title}", [*WHICH, *columns, HOW], lines, numbers=columns)
 

@@ -127,6 +127,11 @@ class SeedGroup:
         return self.results[0].record
 
     @property
+    def trained(self) -> int:
+        """Images seen in training: epochs times images."""
+        return self.first.epochs * (self.first.images("train") or 0)
+
+    @property
     def sound(self) -> list[Result]:
         """The runs that have numbers and did not fail."""
         return [result for result in self.results if not result.failure and result.clean is not None]
