@@ -24,6 +24,7 @@ from snn_sparsity.reproduction.attack_settings import AttackSettings, attacks_of
 from snn_sparsity.reproduction.claim import claim_table, series_of, varying_zeros
 from snn_sparsity.reproduction.conditions import conditions
 from snn_sparsity.reproduction.paper import COLUMNS, max_pooled, paper_rows
+from snn_sparsity.reproduction.paper_figures import silence_table
 from snn_sparsity.reproduction.paper_rows import arrows, how, paper_table, split
 from snn_sparsity.reproduction.report import Report
 from snn_sparsity.reproduction.results import groups_of, pairs_of, protocols_of, results_of
@@ -833,3 +834,11 @@ def test_the_papers_zeros_stand_with_their_place_and_never_as_a_mean_of_ours():
         ["[R1]", "BatchNorm eval", "77.00", "0.00", "67.00", "-"],
         ["[R1]", "BatchNorm batch", "77.06", "0.00", "0.00", "3.85"],
     ]
+
+
+def test_zeros_at_the_neurons_are_told_as_training_goes_on():
+    """Of eight epochs the second, fourth, sixth and last; a run of three has no such curve."""
+    write("long", config(epochs=8), {epoch: FULL[0] | {"grad_zero_mean/neuron": 0.01 * epoch} for epoch in range(8)})
+    write("short", config(seed=1, epochs=3), {epoch: FULL[0] | {"grad_zero_mean/neuron": 0.5} for epoch in range(3)})
+    (row,) = silence_table(results_of(find_records([Path("runs")]))).rows
+    assert [cell.text for cell in row] == ["[R1]", "CIFAR-10", "SEW-ResNet18 max", "8", "1.00", "3.00", "5.00", "7.00"]

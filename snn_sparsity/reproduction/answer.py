@@ -100,12 +100,10 @@ def _found(networks: Sequence[Trained], groups: Sequence[SeedGroup]) -> str:
         "supported": "These runs support that the zeros are a cause",
         "undecided": f"These runs{few} are too small to tell whether the zeros are the cause",
     }[verdict(main.zeros, gap)]
+    left = _own_rows(groups) or f"; attackers of pixels leave {_left(networks, 'max')} and {_left(networks, 'avg')}"
     return (
-        f"{says}: with the forward pass held fixed, they change accuracy under the paper's PGD-7 by {points(main.zeros)} points "
-        f"({points(main.training)} by training with them, {points(main.attacker)} by hiding the gradient from the attacker), where the "
-        f"paper's difference is {gap:+.1f} and max pooling's here {points(main.both)}; clean accuracy differs by "
-        f"{points(found[None, 'clean'].both)}, and attackers of pixels, ten steps of code-book ascent with each of five gradients, leave "
-        f"{_left(networks, 'max')} and {_left(networks, 'avg')}{_own_rows(groups)}."
+        f"{says}: with the forward pass held fixed, they change accuracy under the paper's PGD-7 by {points(main.zeros)} points, where the "
+        f"paper's difference is {gap:+.1f} and max pooling's here {points(main.both)}{left}."
     )
 
 

@@ -1,10 +1,11 @@
 """The zeros that the paper's text gives of its Figures 1 and 3, with what each can mean, and the runs' own beside them."""
 
+import math
 from collections.abc import Sequence
 
 from snn_sparsity.documents.blocks import MISSING, Cell, Table, words
 from snn_sparsity.measure.names import GRAD_ZERO, mean_of
-from snn_sparsity.reproduction.paper import paper
+from snn_sparsity.reproduction.paper import DATASETS, network_name, paper
 from snn_sparsity.reproduction.paper_rows import marked
 from snn_sparsity.reproduction.results import Result
 from snn_sparsity.runs.metrics import Number
@@ -44,6 +45,31 @@ def zero_table(results: Sequence[Result]) -> Table:
                 numbers = [pools[0], pools[-1] if len(pools) > 1 else None, stem, _last(result, f"{mean_of(GRAD_ZERO)}{suffix}/surrogate")]
                 rows.append([marked([result]), *words([mode]), *map(_percent, numbers)])
     return Table("Figures 1 and 3, here", header, rows, numbers=header[2:])
+
+
+SHARES = (1 / 4, 1 / 2, 3 / 4, 1.0)
+"""Of a run's measured epochs."""
+SILENT = (
+    "Zeros at the neurons' inputs, a mean over all of them, as training goes on: they grow where channels fall silent, whose weights then "
+    "have no gradient and shrink by weight decay alone."
+)
+
+
+def silence_table(results: Sequence[Result]) -> Table:
+    """Return zeros at the neurons' inputs (BatchNorm in eval mode) after a quarter, half, three quarters and all of each run's epochs."""
+    header = ["run", "dataset", "network", "epochs", *(f"after {share:.0%}" for share in SHARES)]
+    rows = []
+    for result in results:
+        curve = result.record.metrics.get(f"{mean_of(GRAD_ZERO)}/neuron", {})
+        epochs = sorted(curve)
+        if len(epochs) >= len(SHARES):
+            _, network, depth, pool = result.record.setting
+            cells = [_percent(curve[epochs[math.ceil(share * len(epochs)) - 1]]) for share in SHARES]
+            named = words(
+                [DATASETS.get(result.record.dataset, result.record.dataset), f"{network_name(network, depth)} {pool}", len(epochs)]
+            )
+            rows.append([marked([result]), *named, *cells])
+    return Table("Zeros at the neurons, here", header, rows, numbers=header[4:])
 
 
 def _last(result: Result, name: str) -> Number | None:

@@ -30,7 +30,7 @@ from snn_sparsity.reproduction.defences import (
     told,
 )
 from snn_sparsity.reproduction.paper import DATASETS, network_name, paper
-from snn_sparsity.reproduction.paper_figures import figure_numbers, zero_table, zeros_at_poolings
+from snn_sparsity.reproduction.paper_figures import SILENT, figure_numbers, silence_table, zero_table, zeros_at_poolings
 from snn_sparsity.reproduction.paper_rows import arrows, paper_table, split, table_title
 from snn_sparsity.reproduction.results import Result, groups_of, pairs_of, protocols_of, results_of
 from snn_sparsity.reproduction.run_tables import protocol_table, record_table, source_table, verdict_table
@@ -89,10 +89,10 @@ class Report:
     def __init__(self, records: Sequence[Record], folder: Path, experiments: Mapping[Path, Sequence[Trained]] | None = None) -> None:
         self.folder = folder
         self.results = results_of(records)
-        plain = [result for result in self.results if is_plain(result)]
-        self.groups = groups_of(plain)
+        self.plain = [result for result in self.results if is_plain(result)]
+        self.groups = groups_of(self.plain)
         self.protocols = protocols_of(self.groups)
-        self.series = {protocol: series_of(plain, attacks) for protocol, attacks in self.protocols.items()}
+        self.series = {protocol: series_of(self.plain, attacks) for protocol, attacks in self.protocols.items()}
         self.experiments = dict(sorted((experiments or {}).items(), key=lambda each: -len(each[1]) * len(each[1][0].clean)))
         self.networks = next(iter(self.experiments.values()), [])
         self.defences = defence_runs(self.results)
@@ -138,6 +138,7 @@ class Report:
             "networks": [document.network_table(self.networks)] if self.networks else [],
             "rows": [split(paper_table(number, self.groups))[0] for number in (2, 3)],
             "zeros": [zero_table(self.results)],
+            "silence": [silence_table(self.plain)],
             "defences": [accuracy_table(self.defences)],
             "costs": [cost_table(self.defences)],
             "quoted": [Bullets(survival(self.defences))],
@@ -247,6 +248,9 @@ class Report:
         yield figure_numbers()
         if any(zeros_at_poolings(result) for result in self.results):
             yield zero_table(self.results)
+        if (grown := silence_table(self.plain)).rows:
+            yield SILENT
+            yield grown
         pairs = [list(pair) for pair in pairs_of(self.groups)]
         paired = {group.results[0].number for pair in pairs for group in pair}
         found = False
