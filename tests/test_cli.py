@@ -8,12 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import loguru
 import pytest
 import torch
 import yaml
 from lightning import Callback
 
 from snn_sparsity.commands.main import main
+from snn_sparsity.commands.network import quieten
 from snn_sparsity.configs import shipped
 
 PROBE_PAGE = Path(__file__).parents[1] / "docs/probe.md"
@@ -105,6 +107,19 @@ def test_test_of_a_checkpoint_restores_model_and_data_by_itself():
     assert value("test/accuracy", run / "test") == value("val/accuracy")
     assert value("fgsm/accuracy", run / "test") == value("fgsm/accuracy")
     assert json.loads((run / "test" / "run.json").read_text())["status"] == "finished"
+
+
+def test_what_spikingjelly_says_of_its_kernels_is_left_out():
+    """On a GPU it has a line for every kernel that was tried, in the middle of the table."""
+    said, speak = [], "from loguru import logger; logger.info('cuda unavailable')"
+    sink = loguru.logger.add(said.append)
+    loguru.logger.enable("spikingjelly")
+    exec(speak, {"__name__": "spikingjelly._ops.selection"})
+    assert len(said) == 1
+    quieten()
+    exec(speak, {"__name__": "spikingjelly._ops.selection"})
+    loguru.logger.remove(sink)
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict", "audit"])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import loguru
 import torch
 import yaml
 from jsonargparse import Namespace
@@ -54,7 +55,8 @@ def network_of(given: CommandLine) -> "NetworkCLI":
 
 
 def quieten() -> None:
-    """Leave out what Lightning says that helps nobody here."""
+    """Leave out what Lightning and SpikingJelly say that helps nobody here."""
+    loguru.logger.disable("spikingjelly")  # on a GPU: each kernel that was tried, and each that was not built
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "litlogger" not in record.getMessage() and "litmodels" not in record.getMessage()
     )
