@@ -1,6 +1,7 @@
 """The answer on the first page: effects by hand, verdicts from intervals, sentences from numbers, and documents that say the same."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -320,3 +321,14 @@ def test_the_documents_say_what_the_results_say():
 def test_every_quoted_row_knows_what_it_is_like():
     rows = yaml.safe_load((ROOT / "snn_sparsity/reproduction/paper_tables.yaml").read_text())["tables"]
     assert all(len(row["like"]) == 2 for table in rows.values() for row in table["rows"] if "quoted" in row)
+
+
+def test_the_page_of_defences_has_the_passes_that_runs_state():
+    """``docs/defences.md`` says by hand what an objective costs; ``run.json`` has it from the objective."""
+    page = (ROOT / "docs/defences.md").read_text()
+    runs = {path.parts[-4]: json.loads(path.read_text())["passes"] for path in (ROOT / "results/defences").glob("*/*/*/*/run.json")}
+    told = {name: rest.rsplit("|", 2)[1].strip() for name, rest in re.findall(r"^\| `(\w+)` (\|.*)$", page, re.MULTILINE) if name in runs}
+    assert len(told) >= 9
+    assert {name: said.split(",")[0] for name, said in told.items()} == {
+        name: f"{runs[name]['forwards']:g} + {runs[name]['backwards']:g}" for name in told
+    }
