@@ -140,14 +140,14 @@ def slope(zeros: Sequence[float], outcomes: Sequence[Sequence[bool]], groups: Se
 
 
 class Pooled(NamedTuple):
-    """A mean difference over sets of networks that were judged on the same images.
+    """An effect over networks of several kinds that were judged on the same images.
 
     Attributes:
         value: In [-1,1].
         low: Lower end of the 95 % interval.
         high: Upper end.
-        seen: The smallest true difference that 80 % of such experiments would tell from 0.
-        sets: k.
+        seen: The smallest true effect that 80 % of such experiments would tell from 0.
+        sets: k, networks of each kind.
         images: n.
     """
 
@@ -159,36 +159,42 @@ class Pooled(NamedTuple):
     images: int
 
 
-def pooled(differences: Sequence[Sequence[float] | NDArray[np.float64]]) -> Pooled:
-    """Return the mean of differences d[k][n], with an interval that counts both other networks and other images.
+def pooled(parts: Sequence[Sequence[Sequence[float] | NDArray[np.float64]]]) -> Pooled:
+    """Return a sum over c kinds of networks of means over k networks of each, with an interval over other networks and other images.
 
-    ``v = var_k(mean_n d) / k + var_n(mean_k d) / n``; the interval is ``mean +- t sqrt(v)`` with Welch and Satterthwaite's degrees of
-    freedom, those of the networks where these vary more. What varies from image to image within a set counts in both terms, so that the
-    interval is rather too wide. One set has no variance between sets: its interval is about other images alone. As in
-    :func:`difference`, two images that are judged differently, once each way, are added for the interval: equal outcomes prove little.
+    With q[c][k][n] what a network adds on an image, s^2 the mean over kinds of var_k(mean_n q), and d[n] = sum_c mean_k q:
+
+    ``v_networks = c s^2 / k`` with c (k - 1) degrees of freedom, ``v_images = var_n(d) / n`` with n - 1; the interval is
+    ``value +- sqrt(t_networks^2 v_networks + t_images^2 v_images)``, each variance with the quantile of its own degrees of freedom (Howe,
+    Journal of the American Statistical Association 69 (1974), 789-794). Images count in both, so that it is rather too wide. One network
+    of a kind has no variance: the interval is about other images alone. As in :func:`difference`, two images that are judged
+    differently, once each way, are added for it: equal outcomes prove little.
 
     Args:
-        differences: k sets, each with n differences, of the same images in the same order.
+        parts: q. Kinds that add nothing, 0 on each image, count as no kinds.
 
     Raises:
         ValueError: If there are none, or fewer than two images.
 
     Example:
-        >>> found = pooled([[0.0, 1.0, 0.0, 0.0], [0.0, 1.0, 1.0, 0.0]])
+        Two networks of one kind and two of another, on four images.
+
+        >>> found = pooled([[[0, 1, 0, 0], [0, 1, 1, 0]], [[0, 0, 0, 0], [0, -1, 0, 0]]])
         >>> found.value, found.sets, found.images
-        (0.375, 2, 4)
+        (0.25, 2, 4)
     """
-    d = np.asarray(differences, dtype=float)
-    if d.ndim != 2 or not len(d) or d.shape[1] < 2:
-        raise ValueError(f"differences of shape {d.shape} are no sets of two images or more")
-    k, n = d.shape
-    images = np.append(d.mean(0), [1, -1])
-    parts = [(images.var() / len(images), n - 1), *([(d.mean(1).var(ddof=1) / k, k - 1)] if k > 1 else [])]
-    variance = sum(part for part, _ in parts)
-    freedom = variance**2 / sum(part**2 / count for part, count in parts)
-    error, centre = float(variance**0.5), float(images.mean())
-    half = float(stats.t.ppf(0.975, freedom)) * error
-    return Pooled(float(d.mean()), centre - half, centre + half, half + float(stats.t.ppf(POWER, freedom)) * error, k, n)
+    q = np.asarray(parts, dtype=float)
+    if q.ndim != 3 or not q.shape[0] or not q.shape[1] or q.shape[2] < 2:
+        raise ValueError(f"parts of shape {q.shape} are no networks on two images or more")
+    (_, k, n), d = q.shape, q.mean(1).sum(0)
+    kinds = q[np.abs(q).sum((1, 2)) > 0]
+    images = np.append(d, [1, -1])
+    variances = [(images.var() / len(images), n - 1)]
+    if k > 1 and len(kinds):
+        variances.append((len(kinds) * kinds.mean(2).var(1, ddof=1).mean() / k, len(kinds) * (k - 1)))
+    centre = float(images.mean())
+    half, missed = (float(sum(stats.t.ppf(share, freedom) ** 2 * v for v, freedom in variances) ** 0.5) for share in (0.975, POWER))
+    return Pooled(float(d.mean()), centre - half, centre + half, half + missed, k, n)
 
 
 def signed(points: float) -> str:

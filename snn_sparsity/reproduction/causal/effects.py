@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snn_sparsity.documents.blocks import Table, words
-from snn_sparsity.reproduction.attackers import ATTACKERS, MODES, PURE, TITLES, Attacker, Mode, attacks_in
+from snn_sparsity.reproduction.attackers import ATTACKERS, MODES, PURE, TITLES, Mode, attacks_in
 from snn_sparsity.reproduction.causal.trained import DENSE, SPARSE, WORST, Trained
 from snn_sparsity.reproduction.paired import Pooled, Slope, pooled, signed, slope
 
@@ -65,23 +65,18 @@ def effects(networks: Sequence[Trained]) -> list[Effects]:
 
 
 def _effects(sets: Sequence[Mapping[tuple[str, str], Trained]], mode: Mode | None, attack: str) -> Effects:
-    def right(cells: Mapping[tuple[str, str], Trained], pooling: str, training: str, attacker: Attacker) -> NDArray[np.float64]:
-        each = cells[pooling, training]
-        return np.array(each.clean if mode is None else each.right(mode, attack, attacker), dtype=float)
+    kinds = [[_added(cells[kind], mode, attack) for cells in sets] for kind in product(POOLINGS, (SPARSE, DENSE))]
+    return Effects(mode, attack, *(pooled([[each[place] for each in networks] for networks in kinds]) for place in range(5)))
 
-    parts = []
-    for cells in sets:
-        both = right(cells, "max", SPARSE, "first") - right(cells, "avg", DENSE, "uniform")
-        training = np.mean(
-            [right(cells, pool, SPARSE, each) - right(cells, pool, DENSE, each) for pool, each in product(POOLINGS, PURE)], axis=0
-        )
-        attacker = np.mean(
-            [right(cells, pool, each, "first") - right(cells, pool, each, "uniform") for pool, each in product(POOLINGS, (SPARSE, DENSE))],
-            axis=0,
-        )
-        zeros = training + attacker
-        parts.append([both, training, attacker, zeros, both - zeros])
-    return Effects(mode, attack, *(pooled(part) for part in zip(*parts, strict=True)))
+
+def _added(each: Trained, mode: Mode | None, attack: str) -> list[NDArray[np.float64]]:
+    """Return what a network adds to each effect, image by image, so that the sum over a set of four is the effect."""
+    sparse, dense = (np.array(each.clean if mode is None else each.right(mode, attack, attacker), dtype=float) for attacker in PURE)
+    kind = each.pooling, each.training
+    both = sparse if kind == ("max", SPARSE) else -dense if kind == ("avg", DENSE) else np.zeros_like(sparse)
+    training = (sparse + dense) / 4 if each.training == SPARSE else -(sparse + dense) / 4
+    attacker = (sparse - dense) / 4
+    return [both, training, attacker, training + attacker, both - training - attacker]
 
 
 def effect_table(found: Sequence[Effects]) -> Table:
