@@ -102,6 +102,7 @@ def test_the_sentences_follow_from_the_numbers(effects, says):
     assert "25.72 %" in claim
     assert "8 networks (SEW-ResNet18, 2 seeds, 2 complete sets of four) trained for 8 epochs on 5,000 images" in sure
     assert "same 400 test images (all in their original pixels)" in sure
+    assert sure.endswith("a GPU would add the paper's 100 epochs on all images (snn-sparsity sweep --grid causal).")
 
 
 def test_the_verdict_is_the_intervals():
