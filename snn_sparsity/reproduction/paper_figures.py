@@ -51,7 +51,7 @@ SHARES = (1 / 4, 1 / 2, 3 / 4, 1.0)
 """Of a run's measured epochs."""
 SILENT = (
     "Zeros at the neurons' inputs, a mean over all of them, as training goes on: they grow where channels fall silent, whose weights then "
-    "have no gradient and shrink by weight decay alone."
+    "have no gradient, and nothing but weight decay to change them."
 )
 
 
