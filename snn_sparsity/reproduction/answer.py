@@ -96,7 +96,7 @@ def _found(networks: Sequence[Trained], groups: Sequence[SeedGroup]) -> str:
     small = ", though they do something" if main.zeros.low > 0 else ""
     few = ", one set of networks," if main.zeros.sets < 2 else ""
     says = {
-        "refuted": f"These runs refute that the zeros make half of that difference or more{small}",
+        "refuted": f"These runs refute that the zeros explain half of that difference or more{small}",
         "supported": "These runs support that the zeros are a cause",
         "undecided": f"These runs{few} are too small to tell whether the zeros are the cause",
     }[verdict(main.zeros, gap)]
