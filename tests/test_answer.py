@@ -236,7 +236,7 @@ def test_the_papers_own_networks_are_told_with_what_an_audit_leaves():
         Path(f"runs/{pool}/audit").mkdir()
         Path(f"runs/{pool}/audit/audit.json").write_text(json.dumps(audit))
     groups = Report(find_records([Path("runs")]), Path("out")).groups
-    left = "10.0 [8.0, 12.0] and 10.0 [8.0, 12.0] % once pixels are attacked by an audit (256 and 256 images)."
+    left = "10.0 [8.0, 12.0] and 10.0 [8.0, 12.0] % once pixels are attacked by an audit (256 images)."
     assert sentences(trained(grid()), groups)[1].endswith(left)
 
 

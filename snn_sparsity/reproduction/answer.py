@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Literal, NamedTuple
 
+from snn_sparsity.audit.judge.statistics import Proportion
 from snn_sparsity.reproduction.attack_settings import AttackSettings
 from snn_sparsity.reproduction.attackers import Mode
 from snn_sparsity.reproduction.causal.effects import effects, points, slopes
@@ -182,9 +183,9 @@ def _audits(groups: Sequence[SeedGroup]) -> str:
     answers = [audited(group.results[0]) for group in groups]
     if not all(answers):
         return ""
-    worst = [each["accuracy"]["worst"] for each in answers]
-    left = " and ".join(f"{100 * each['value']:.1f} [{100 * each['low']:.1f}, {100 * each['high']:.1f}]" for each in worst)
-    return f", and {left} % once pixels are attacked by an audit ({' and '.join(str(each['samples']) for each in worst)} images)"
+    worst = [Proportion(**each["accuracy"]["worst"]) for each in answers]
+    left = " and ".join(each.percent for each in worst)
+    return f", and {left} % once pixels are attacked by an audit ({_range(each.samples for each in worst)} images)"
 
 
 def _range(values: Iterable[int]) -> str:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
+from snn_sparsity.audit.judge.statistics import Proportion
 from snn_sparsity.documents.blocks import MISSING, Cell, Table, accuracy_cell, words
 from snn_sparsity.figures.drawing import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, YELLOW, canvas, labelled, legend
 from snn_sparsity.measure.names import FIRING_RATE, GRAD_ZERO, SURROGATE_FIRING_RATE, SYNOPS
@@ -250,7 +251,7 @@ def _share(result: Result, answers: Mapping[str, Any], level: str) -> Cell:
     if share is None:
         return MISSING
     source = f"audit/audit.json of {result.mark}, answers.image.accuracy.{level}"
-    return Cell(f"{100 * share['value']:.1f} [{100 * share['low']:.1f}, {100 * share['high']:.1f}]", (source,))
+    return Cell(Proportion(**share).percent, (source,))
 
 
 def _network(record: Record) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from snn_sparsity.audit.judge.statistics import Proportion
 from snn_sparsity.documents.blocks import Cell, Table, words
 from snn_sparsity.protocols import Protocol
 from snn_sparsity.reproduction.attack_settings import AttackSettings
@@ -87,7 +88,7 @@ def _audit_line(result: Result, name: str, audit: Any) -> list[Cell]:
     for level in AUDITED:
         share = answers["accuracy"].get(level)
         source = f"audit/audit.json of {result.mark}, answers.{name}.accuracy.{level}"
-        text = "-" if share is None else f"{100 * share['value']:.1f} [{100 * share['low']:.1f}, {100 * share['high']:.1f}]"
+        text = "-" if share is None else Proportion(**share).percent
         cells.append(Cell(text, (source,) if share else ()))
     stopped = "" if audit.get("complete", True) else " (STOPPED EARLY)"
     return [*cells, *words([answers["belief"] + stopped, answers["do"]])]

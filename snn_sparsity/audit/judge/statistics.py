@@ -25,6 +25,16 @@ class Proportion(NamedTuple):
     high: float
     samples: int
 
+    @property
+    def percent(self) -> str:
+        """The share and its interval in percent, as tables have it.
+
+        Example:
+            >>> Proportion(0.5, 0.4, 0.6, 100).percent
+            '50.0 [40.0, 60.0]'
+        """
+        return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
 
 def wilson(count: int, samples: int) -> Proportion:
     """Return k/n with Wilson's 95 % interval, ``(k + z^2/2 +- z sqrt(k(n - k)/n + z^2/4)) / (n + z^2)``, z = 1.96.

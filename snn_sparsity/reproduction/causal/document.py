@@ -111,5 +111,4 @@ def network_table(networks: Sequence[Trained]) -> Table:
 
 
 def _share(outcome: Sequence[bool]) -> str:
-    share = wilson(sum(outcome), len(outcome))
-    return f"{100 * share.value:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
+    return wilson(sum(outcome), len(outcome)).percent
