@@ -1,6 +1,7 @@
 """Section 5 as experiments: the paper's model against its formula, pruning by hand, false discoveries, what cannot exist."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import torch
 
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.commands.main import main
-from snn_sparsity.experiments import trail
+from snn_sparsity.documents.blocks import Table
 from snn_sparsity.experiments.attackers import ModelUnderTest
+from snn_sparsity.experiments.trail import document, images, pruning, two_layers
 from snn_sparsity.validation import InputError
 from tests.tiny import TinyDataModule, TinyNetwork
 
@@ -30,7 +32,7 @@ def case():
 
 @pytest.mark.parametrize(("hidden", "w1", "w2", "zeros"), [(1, 0.46, 0.77, 0.757), (16, 0.52, 0.52, 0.20)])
 def test_random_networks_are_as_an_independent_script_found_them(hidden, w1, w2, zeros):
-    found = trail.random_networks(hidden)
+    found = two_layers.random_networks(hidden)
     assert found.w1.value == pytest.approx(w1, abs=0.12)
     assert found.w2.value == pytest.approx(w2, abs=0.12)
     assert found.zeros == pytest.approx(zeros, abs=0.04)
@@ -41,10 +43,10 @@ def test_random_networks_are_as_an_independent_script_found_them(hidden, w1, w2,
 
 def test_pruned_zeros_reach_the_weight_gradient_and_stop(case):
     before = {name: value.clone() for name, value in case.classifier.state_dict().items()}
-    own, earlier, doses = trail.pruned(case)
+    own, earlier, doses = pruning.pruned(case)
     assert (own, earlier) == ("conv2", "conv1")
     assert [(dose.what, dose.share) for dose in doses] == [
-        *(("entries", share) for share in trail.DOSES), *(("input channels", share) for share in trail.CHANNEL_DOSES),
+        *(("entries", share) for share in pruning.DOSES), *(("input channels", share) for share in pruning.CHANNEL_DOSES),
     ]  # fmt: skip
     channels = {dose.share: dose for dose in doses if dose.what == "input channels"}
     # Two of eight channels without a weight: their gradients are zero, and those of the kernels that make them.
@@ -62,11 +64,11 @@ def test_pruned_zeros_reach_the_weight_gradient_and_stop(case):
 def test_layers_without_a_convolution_before_them_are_refused(case):
     for layer in ("conv1", "fc", "nowhere"):
         with pytest.raises(InputError, match="conv2"):
-            trail.pruned(case, layer)
+            pruning.pruned(case, layer)
 
 
 def test_over_images_the_gradients_are_autograd_s(case):
-    layers = trail.per_image(case)
+    layers = images.per_image(case)
     assert [layer.tag for layer in layers] == ["conv/01_conv1", "conv/05_conv2", "linear/09_fc"]
     for layer in layers:
         assert math.isnan(layer.rho) or layer.discovered >= layer.p
@@ -76,7 +78,7 @@ def test_false_discoveries_are_controlled():
     random = np.random.default_rng(0)
     tags, raw, kept = [str(place) for place in range(40)], 0, 0
     for _ in range(50):
-        layers = trail.discoveries(tags, random.random((40, 40, 3)))
+        layers = images.discoveries(tags, random.random((40, 40, 3)))
         raw += any(layer.p < 0.05 for layer in layers)
         kept += any(layer.discovered < 0.05 for layer in layers)
     assert raw > 40, "forty tests at 5 % find something nearly always"
@@ -84,17 +86,17 @@ def test_false_discoveries_are_controlled():
 
 
 def test_the_document_of_a_network(case):
-    blocks = list(trail.network_blocks("tiny", case))
+    blocks = list(document.network_blocks("tiny", case))
     text = " ".join(block for block in blocks if isinstance(block, str))
     assert "no correlation with them exists" in text
     assert "refutes an attack, not the theorem's lower bound" in text
-    tables = {block.name: block for block in blocks if isinstance(block, trail.Table)}
+    tables = {block.name: block for block in blocks if isinstance(block, Table)}
     assert "inside_bounds" in {row[0].text for row in tables["theorem"].rows}
 
 
 @pytest.mark.usefixtures("elsewhere")
 def test_the_command(capsys, monkeypatch):
-    monkeypatch.setattr(trail, "NETWORKS", 20)
+    monkeypatch.setattr(document, "random_networks", partial(two_layers.random_networks, networks=20))
     tiny = ["--config", str(Path(__file__).with_name("tiny.yaml")), "--probes", "null"]
     for _ in range(2):
         assert main(["fit", *tiny, "--data.test_images", "8"]) == 0

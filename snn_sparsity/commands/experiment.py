@@ -16,8 +16,8 @@ from snn_sparsity.data.images import ImageSet
 from snn_sparsity.data.recognition import originals
 from snn_sparsity.documents import page
 from snn_sparsity.documents.blocks import Block, Picture
-from snn_sparsity.experiments import trail
 from snn_sparsity.experiments.attackers import RESULTS, ModelUnderTest, Once, measure
+from snn_sparsity.experiments.trail.document import model_blocks, network_blocks
 from snn_sparsity.gradient_rules import PoolGradient
 from snn_sparsity.probes.undisturbed import undisturbed
 from snn_sparsity.reproduction.attackers import ALPHA, ATTACKERS, CODEBOOK_STEPS, EPS, STEPS
@@ -148,11 +148,11 @@ def _trail(given: Namespace) -> int:
     records = find_records(given.runs) if given.runs else []
     if len(records) > 1:
         raise InputError("experiment trail looks at one trained network: give one run, or none for the paper's model alone")
-    blocks = list(trail.model_blocks())
+    blocks = list(model_blocks())
     for record in records:
         case = _case(record, given)
         with undisturbed(case.classifier):  # type: ignore[arg-type]  # it is the LightningModule of the run
-            blocks += trail.network_blocks(record.name, case, given.layer)
+            blocks += network_blocks(record.name, case, given.layer)
     return _write(given.out, "The sparsity trail: section 5 as experiments", blocks)
 
 

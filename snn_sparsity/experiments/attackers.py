@@ -62,8 +62,20 @@ class ModelUnderTest:
     eval_batch_size: int = 128
 
     @property
-    def _device(self) -> torch.device:
+    def device(self) -> torch.device:
+        """Where the classifier is."""
         return next(iter(self.classifier.parameters())).device
+
+    @property
+    def network(self) -> nn.Module:
+        """The network inside the classifier, if it has one."""
+        network = getattr(self.classifier, "network", self.classifier)
+        assert isinstance(network, nn.Module)
+        return network
+
+    def spikes(self, count: int, first: int = 0) -> Tensor:
+        """Return the spikes [T,N,C,H,W] of some images."""
+        return self._encoded(self.images[first : first + count]).transpose(0, 1)
 
     def clean(self) -> list[bool]:
         """Return which images are classified right."""
@@ -116,18 +128,12 @@ class ModelUnderTest:
 
     def zeros(self, mode: Mode, attacker: Attacker) -> float:
         """Return the share of exact zeros at the pooling's input, of clean images, as the attacker sees it."""
-        x, labels = self._encoded(self.images[:ZEROS_ON]), self.labels[:ZEROS_ON].to(self._device)
+        x, labels = self._encoded(self.images[:ZEROS_ON]), self.labels[:ZEROS_ON].to(self.device)
         target = SpikeTarget(self.classifier, "batch" if mode == "spikes_batch" else "eval")
         rule = PoolGradient(same_as(attacker, pooling_of(self.classifier)))
-        with rule.applied(self.classifier), record_gradients(self._network, ["pool"]) as record:
+        with rule.applied(self.classifier), record_gradients(self.network, ["pool"]) as record:
             input_gradient(target.logits, x, labels)
         return float(record.values[record.operations[1].path][0].mean())
-
-    @property
-    def _network(self) -> nn.Module:
-        network = getattr(self.classifier, "network", self.classifier)
-        assert isinstance(network, nn.Module)
-        return network
 
     def _ascent(
         self, spikes: Tensor, labels: Tensor, batch_norm: BatchNormMode, place: int, chosen: Tensor | slice = slice(None)
@@ -143,11 +149,11 @@ class ModelUnderTest:
 
     def _batches(self, size: int) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
         for start in range(0, len(self.labels), size):
-            images = self.images[start : start + size].to(self._device)
-            yield start, self._encoded(images), images, self.labels[start : start + size].to(self._device)
+            images = self.images[start : start + size].to(self.device)
+            yield start, self._encoded(images), images, self.labels[start : start + size].to(self.device)
 
     def _encoded(self, images: Tensor) -> Tensor:
-        return self.encoder(images.to(self._device), stream(0)).transpose(0, 1).contiguous()
+        return self.encoder(images.to(self.device), stream(0)).transpose(0, 1).contiguous()
 
     def _right(self, logits: Tensor, labels: Tensor) -> Tensor:
         return logits.argmax(1) == labels

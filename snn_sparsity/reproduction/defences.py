@@ -256,11 +256,12 @@ def _share(result: Result, answers: Mapping[str, Any], level: str) -> Cell:
 
 def _network(record: Record) -> str:
     network = record.network
+    kind = "ANN " if network.get("spiking") is False else ""
     if network["class"] == "VGG":
         convolutions = sum(isinstance(each, int) for each in network["channels"])
-        return VGGS.get(convolutions, f"VGG of {convolutions} convolutions")
+        return kind + VGGS.get(convolutions, f"VGG of {convolutions} convolutions")
     if network["class"] == "WideResNet":
-        return f"WRN-{network['depth']}-{network['width']}"
+        return f"{kind}WRN-{network['depth']}-{network['width']}"
     return f"{network_name(str(network['class']), int(network.get('depth', 0)))} {network.get('pool', '')}".strip()
 
 

@@ -57,7 +57,8 @@ def read_grid(grid: str, seeds: Sequence[int], more: Sequence[str] = ()) -> list
     """Return the rows of a grid, seed by seed, so that a broken sweep has whole grids first.
 
     Args:
-        grid: Its name, or a file that maps groups to ``configs`` (a list) and ``arguments`` (of ``fit``, in one string).
+        grid: Its name, or a file that maps groups to ``configs`` (a list) and ``arguments`` (of ``fit``, in one string, where
+            ``$runs`` is the folder of the grid's runs and ``$seed`` the row's seed).
         seeds: One run each.
         more: Further arguments of every run, which win over the grid's.
 

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 
 from snn_sparsity.runs.directory import is_finished, record_of, run_directory, runs_beside
 from snn_sparsity.sweep.grid import GridRow
@@ -39,7 +40,12 @@ class Place:
     def fit(self, row: GridRow) -> list[str]:
         """Return the command that begins a row."""
         images = ["--data.root", self.data_root] if self.data_root else []
-        return [*row.settings, WHERE, self._root(row), *images, "--trainer.enable_progress_bar", "false", *self.device]
+        return [*self.settings(row), WHERE, self._root(row), *images, "--trainer.enable_progress_bar", "false", *self.device]
+
+    def settings(self, row: GridRow) -> tuple[str, ...]:
+        """Return the row's settings, with ``$runs`` and ``$seed`` in them told: where one row begins with what another made."""
+        here = {"runs": str(Path(self.root) / row.grid), "seed": str(row.seed)}
+        return tuple(Template(word).safe_substitute(here) for word in row.settings)
 
     def _root(self, row: GridRow) -> str:
         return str(Path(self.root) / row.grid / row.group)
@@ -73,6 +79,6 @@ def runs_of(row: GridRow, place: Place) -> list[Path]:
     for run in runs_beside(place.next_run(row)):
         record = record_of(run)
         arguments: Sequence[str] = (record.get("earlier") or [record])[0].get("arguments", ())
-        if WHERE in arguments and tuple(arguments[: arguments.index(WHERE)]) == row.settings:
+        if WHERE in arguments and tuple(arguments[: arguments.index(WHERE)]) == place.settings(row):
             begun.append(run)
     return begun
