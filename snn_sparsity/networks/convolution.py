@@ -43,9 +43,12 @@ class SpikeConv2d(layer.Conv2d):  # type: ignore[misc]  # SpikingJelly ships no 
         return y.unflatten(0, x.shape[:-3])
 
     def _is_plain(self, x: Tensor) -> bool:
+        # First, and alone: on a GPU a pass waits for Python.
+        if x.device.type != "cpu":
+            return False
         usual = self.padding_mode == "zeros" and not isinstance(self.padding, str) and self.dilation == (1, 1) and self.groups == 1
         # Fake tensors and the like have no numbers to look at.
-        real = type(x) is Tensor and x.device.type == "cpu" and x.dtype == self.weight.dtype and x.dtype in sparse.REAL and x.numel() > 0
+        real = type(x) is Tensor and x.dtype == self.weight.dtype and x.dtype in sparse.REAL and x.numel() > 0
         watched = torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
         return usual and real and not watched and x.ndim == (5 if self.step_mode == "m" else 4) and self._fits(x)
 

@@ -110,12 +110,15 @@ class FusedNode(neuron.BaseNode):  # type: ignore[misc]  # SpikingJelly ships no
         return spikes
 
     def _is_plain(self, x: Tensor) -> bool:
+        # First, and alone: on a GPU a pass waits for Python.
+        if x.device.type != "cpu":
+            return False
         function = self.surrogate_function
         # The exact type: a backward rule, or a user, may have put another surrogate here.
         plain = type(function) is surrogate.ATan and function.spiking and isinstance(function.alpha, (int, float))
         watched = self.store_v_seq or self._neuron_precision is not None or torch.compiler.is_compiling()
         # Fake tensors and the like have no numbers to look at.
-        real = type(x) is Tensor and x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() > 0
+        real = type(x) is Tensor and x.dtype == torch.float32 and x.numel() > 0
         return plain and real and not watched
 
     def _charge(self) -> Charge:

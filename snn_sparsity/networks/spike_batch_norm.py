@@ -51,7 +51,7 @@ class SpikeBatchNorm2d(layer.BatchNorm2d):  # type: ignore[misc]  # SpikingJelly
             running.copy_(self.momentum * seen.double() + (1 - self.momentum) * running.double())
 
     def _is_plain(self, x: Tensor) -> bool:
-        if type(x) is not Tensor or x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+        if x.device.type != "cpu" or type(x) is not Tensor or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
             return False
         fits = x.ndim == (5 if self.step_mode == "m" else 4) and x.shape[-3] == self.num_features and x.numel() > 0
         return fits and self.affine and self.track_running_stats and x.dtype == self.weight.dtype
