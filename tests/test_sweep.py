@@ -171,6 +171,21 @@ def test_where_and_on_what_it_runs_does_not_make_another_run(row):
     assert next_command(row, Place(device=("--trainer.accelerator", "cpu"), data_root="elsewhere")) is None
 
 
+def test_a_row_may_begin_with_what_another_made():
+    grid = {"ann": {"configs": ["demo"]}, "snn": {"configs": ["demo"], "arguments": "--callbacks.path $runs/ann/demo/seed_$seed/0/best.ckpt $HOME"}}
+    Path("mine.yaml").write_text(yaml.safe_dump(grid))
+    ann, snn = read_grid("mine.yaml", [7])
+    place = Place(root="elsewhere")
+    command = place.fit(snn)
+    assert command[4] == f"{place.folder(ann)}/0/best.ckpt" == "elsewhere/mine/ann/demo/seed_7/0/best.ckpt"
+    assert command[5] == "$HOME", "nothing else is replaced"
+    run = place.folder(snn) / "0"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text(json.dumps({"status": "finished", "arguments": command}))
+    assert runs_of(snn, place) == [run]
+    assert next_command(snn, place) is None
+
+
 def test_testing_comes_after_the_fit(row):
     place = Place(test=True)
     run = leave(row, 0, "finished")
