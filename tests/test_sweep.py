@@ -172,7 +172,10 @@ def test_where_and_on_what_it_runs_does_not_make_another_run(row):
 
 
 def test_a_row_may_begin_with_what_another_made():
-    grid = {"ann": {"configs": ["demo"]}, "snn": {"configs": ["demo"], "arguments": "--callbacks.path $runs/ann/demo/seed_$seed/0/best.ckpt $HOME"}}
+    grid = {
+        "ann": {"configs": ["demo"]},
+        "snn": {"configs": ["demo"], "arguments": "--callbacks.path $runs/ann/demo/seed_$seed/0/best.ckpt $HOME"},
+    }
     Path("mine.yaml").write_text(yaml.safe_dump(grid))
     ann, snn = read_grid("mine.yaml", [7])
     place = Place(root="elsewhere")

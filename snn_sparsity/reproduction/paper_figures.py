@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from snn_sparsity.documents.blocks import MISSING, Cell, Table, words
-from snn_sparsity.measure.names import GRAD_ZERO, mean_of
+from snn_sparsity.measure.names import GRAD_ZERO, ZERO_ORIGIN, mean_of
 from snn_sparsity.reproduction.paper import DATASETS, network_name, paper
 from snn_sparsity.reproduction.paper_rows import marked
 from snn_sparsity.reproduction.results import Result
@@ -49,27 +49,40 @@ def zero_table(results: Sequence[Result]) -> Table:
 
 SHARES = (1 / 4, 1 / 2, 3 / 4, 1.0)
 """Of a run's measured epochs."""
+GROWING = {
+    "at the surrogate": f"{mean_of(GRAD_ZERO)}/surrogate",
+    "at the neuron": f"{mean_of(GRAD_ZERO)}/neuron",
+    "at the neuron, of a whole channel": f"{mean_of(ZERO_ORIGIN)}/channel/neuron",
+}
+"""What grows in a long training, by its logged name."""
 SILENT = (
-    "Zeros at the neurons' inputs, a mean over all of them, as training goes on: they grow where channels fall silent, whose weights then "
-    "have no gradient, and nothing but weight decay to change them."
+    "Zeros of the gradient, a mean over all layers of neurons, as training goes on, in the runs that measured them at the surrogate: they "
+    "grow where channels fall silent, whose weights then have no gradient, and nothing but weight decay to change them."
 )
 
 
 def silence_table(results: Sequence[Result]) -> Table:
-    """Return zeros at the neurons' inputs (BatchNorm in eval mode) after a quarter, half, three quarters and all of each run's epochs."""
-    header = ["run", "dataset", "network", "epochs", *(f"after {share:.0%}" for share in SHARES)]
+    """Return zeros at the neurons (%, BatchNorm in eval mode) after a quarter, half, three quarters and all of each run's epochs.
+
+    Runs that measured them at the surrogate, as the paper does, in at least four epochs; a line for each name of ``GROWING``.
+    """
+    header = ["run", "dataset", "network", "weight decay", "epochs", "zeros", *(f"after {share:.0%}" for share in SHARES)]
     rows = []
     for result in results:
-        curve = result.record.metrics.get(f"{mean_of(GRAD_ZERO)}/neuron", {})
-        epochs = sorted(curve)
-        if len(epochs) >= len(SHARES):
-            _, network, depth, pool = result.record.setting
-            cells = [_percent(curve[epochs[math.ceil(share * len(epochs)) - 1]]) for share in SHARES]
-            named = words(
-                [DATASETS.get(result.record.dataset, result.record.dataset), f"{network_name(network, depth)} {pool}", len(epochs)]
-            )
-            rows.append([marked([result]), *named, *cells])
-    return Table("Zeros at the neurons, here", header, rows, numbers=header[4:])
+        metrics = result.record.metrics
+        epochs = sorted(metrics.get(GROWING["at the surrogate"], {}))
+        if len(epochs) < len(SHARES):
+            continue
+        _, network, depth, pool = result.record.setting
+        named = words([
+            DATASETS.get(result.record.dataset, result.record.dataset), f"{network_name(network, depth)} {pool}",
+            f"{result.record.config['model']['weight_decay']:g}", len(epochs),
+        ])  # fmt: skip
+        for what, name in GROWING.items():
+            curve = metrics.get(name, {})
+            cells = [_percent(curve.get(epochs[math.ceil(share * len(epochs)) - 1])) for share in SHARES]
+            rows.append([marked([result]), *named, *words([what]), *cells])
+    return Table("Zeros at the neurons, here", header, rows, numbers=header[6:])
 
 
 def _last(result: Result, name: str) -> Number | None:
