@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.gpu_proof import __main__ as proof
-from benchmarks.gpu_proof import exactness, page
+from benchmarks.gpu_proof import exactness, page, runs, speed
 from benchmarks.gpu_proof.claims import Place, judged, measured, not_run
 from snn_sparsity.networks.neurons import FusedIFNode
 
@@ -35,6 +35,19 @@ def test_a_kind_that_is_not_proved_and_spikes_that_differ_fail(tmp_path, monkeyp
     assert failed == {"neuron FusedIFNode"} | {
         f"neuron {kind}, transposed" for kind in ("FusedLIFNode", "FusedParametricLIFNode", "LeakyNode")
     }
+
+
+def test_a_race_is_won_or_lost_by_its_interval():
+    slower = speed.Ratio.of([0.8, 0.85, 0.9, 0.9, 0.95, 0.99, 0.8, 0.9, 0.7, 1.3])
+    assert (slower.value, slower.low, slower.high) == (0.9, 0.8, 0.99), "the second lowest and second highest of ten"
+    assert speed.Ratio.of([0.5, 0.6, 0.7]).high == float("inf"), "three pairs tell nothing"
+
+
+def test_less_accurate_is_told_over_networks_and_not_over_images():
+    found, holds = runs.compared([0.892, 0.90, 0.91], [0.903, 0.95, 0.88])
+    assert holds
+    assert "-1.0 points [-" in found
+    assert not runs.compared([0.80, 0.81, 0.82], [0.90, 0.91, 0.92])[1]
 
 
 def test_one_flipped_spike_is_told_from_none():

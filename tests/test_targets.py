@@ -1,9 +1,11 @@
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from snn_sparsity.attacks import FGSM, PGD
 from snn_sparsity.attacks.base import input_gradient
-from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
+from snn_sparsity.attacks.targets import ImageTarget, PlainTarget, SpikeTarget
 from snn_sparsity.encoders import DirectEncoder, PhaseEncoder, RateEncoder
 from snn_sparsity.validation import InputError
 
@@ -126,3 +128,32 @@ def test_smoothing_changes_the_gradient_and_no_logit(classifier):
         gradients[half_width], logits = input_gradient(smoothed.logits, images, LABELS[:2])
         assert torch.equal(logits, target.judge(images))
     assert not torch.equal(gradients[8], gradients[2])
+
+
+class Shared(nn.Module):
+    """One weight in two layers, and one BatchNorm in two places."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.norm = nn.Linear(4, 4), nn.Linear(4, 4), nn.BatchNorm1d(4)
+        self.second.weight, self.again = self.first.weight, self.norm
+
+    def forward(self, x):
+        return self.second(self.again(self.norm(self.first(x))))
+
+
+@pytest.mark.parametrize("batch_norm", ["eval", "batch"])
+def test_what_is_shared_counts_once_gets_no_gradient_and_stays_as_it_was(batch_norm):
+    network = Shared().eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    x, labels = torch.rand(8, 4), torch.zeros(8, dtype=torch.long)
+    target = PlainTarget(network, batch_norm)
+    gradient, _ = input_gradient(target.logits, x, labels)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(type(parameter) is nn.Parameter and parameter.requires_grad and parameter.grad is None for parameter in network.parameters())
+    if batch_norm == "batch":
+        assert target.drift().kept["network.norm.running_mean"] == pytest.approx(0.81), "it saw two batches"
+    network.train(batch_norm == "batch")
+    plain = x.clone().requires_grad_()
+    F.cross_entropy(network(plain), labels, reduction="sum").backward()
+    torch.testing.assert_close(gradient, plain.grad)

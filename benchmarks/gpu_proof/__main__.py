@@ -38,7 +38,7 @@ PARTS = {
     "waits": Part("runs", 150),
     "repeated": Part("runs", 150),
     "ranks": Part("runs", 150),
-    "precision": Part("runs", 150),
+    "precision": Part("runs", 200),
     "launches": Part("speed", 60, alone=True),
     "epoch": Part("speed", 60, alone=True),
     "graphs": Part("speed", 60, alone=True),

@@ -1,7 +1,7 @@
 """What is attacked: a classifier seen from its spikes, or from the image behind an encoder."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from itertools import chain
@@ -53,10 +53,11 @@ class SpikeTarget:
         require_choice("batch_norm", batch_norm, ("eval", "batch"))
         self.network = classifier
         self.batch_norm = batch_norm
-        self._parameters = {name: parameter.detach() for name, parameter in classifier.named_parameters()}
-        self._at_first = dict(classifier.named_buffers())
+        self._parameters = {name: parameter.detach() for name, parameter in _everywhere(classifier, nn.Module.named_parameters)}
+        self._at_first = dict(_everywhere(classifier, nn.Module.named_buffers))
         drifting = batch_norm == "batch"
-        self._buffers = {name: buffer.clone() for name, buffer in self._at_first.items()} if drifting else self._at_first
+        copies = {id(buffer): buffer.clone() if drifting else buffer for buffer in self._at_first.values()}
+        self._buffers = {name: copies[id(buffer)] for name, buffer in self._at_first.items()}
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits [N,K] of spikes [N,T,C,H,W], as the attack sees them."""
@@ -82,11 +83,18 @@ class SpikeTarget:
 
     def _run(self, x: Tensor, batch_norm: BatchNormMode) -> Tensor:
         with evaluating(self.network, batch_norm):
-            logits: Tensor = functional_call(self.network, self._parameters | self._buffers, (self._time_first(x),))
+            state = self._parameters | self._buffers
+            logits: Tensor = functional_call(self.network, state, (self._time_first(x),), tie_weights=False)
         return logits
 
     def _time_first(self, x: Tensor) -> Tensor:
         return x.transpose(0, 1)
+
+
+def _everywhere(network: nn.Module, named: Callable[..., Iterator[tuple[str, Any]]]) -> Iterator[tuple[str, Any]]:
+    """Yield each tensor at every place where it is, once: no pass has to look for those that are shared, between modules or with one."""
+    for path, module in network.named_modules():
+        yield from named(module, path, recurse=False, remove_duplicate=False)
 
 
 class ImageClassifier(nn.Module):
@@ -333,16 +341,14 @@ def _on(device: torch.device, table: Tensor | None) -> Tensor | None:
 def evaluating(classifier: nn.Module, batch_norm: BatchNormMode = "eval") -> Iterator[None]:
     """Put every module in eval mode (BatchNorm in training mode for ``batch``), and each back as it was."""
     before = [(module, module.training) for module in classifier.modules()]
+    # Attacks ask for this hundreds of times, mostly of modules that are so already, and PyTorch is slow to set an attribute.
     try:
-        for module, _ in before:
-            _set_training(module, batch_norm == "batch" and isinstance(module, _BatchNorm))
+        for module, training in before:
+            wanted = batch_norm == "batch" and isinstance(module, _BatchNorm)
+            if training != wanted:
+                module.training = wanted
         yield
     finally:
         for module, training in before:
-            _set_training(module, training)
-
-
-def _set_training(module: nn.Module, training: bool) -> None:
-    # Attacks ask for this hundreds of times, mostly of modules that are so already, and PyTorch is slow to set an attribute.
-    if module.training != training:
-        module.training = training
+            if module.training != training:
+                module.training = training
