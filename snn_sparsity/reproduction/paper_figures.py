@@ -9,6 +9,7 @@ from snn_sparsity.reproduction.paper import DATASETS, network_name, paper
 from snn_sparsity.reproduction.paper_rows import marked
 from snn_sparsity.reproduction.results import Result
 from snn_sparsity.runs.metrics import Number
+from snn_sparsity.runs.records import Record
 
 MODES = {"": "BatchNorm eval", "_batchnorm_batch": "BatchNorm batch"}
 
@@ -56,33 +57,38 @@ GROWING = {
 }
 """What grows in a long training, by its logged name."""
 SILENT = (
-    "Zeros of the gradient, a mean over all layers of neurons, as training goes on, in the runs that measured them at the surrogate: they "
-    "grow where channels fall silent, whose weights then have no gradient, and nothing but weight decay to change them."
+    "Zeros of the gradient, a mean over all layers of neurons, as training goes on: they grow where channels fall silent, whose weights "
+    "then have no gradient, and nothing but weight decay to change them."
 )
 
 
 def silence_table(results: Sequence[Result]) -> Table:
     """Return zeros at the neurons (%, BatchNorm in eval mode) after a quarter, half, three quarters and all of each run's epochs.
 
-    Runs that measured them at the surrogate, as the paper does, in at least four epochs; a line for each name of ``GROWING``.
+    Of runs of at least four epochs, a line for each name of ``GROWING`` that they logged.
     """
     header = ["run", "dataset", "network", "weight decay", "epochs", "zeros", *(f"after {share:.0%}" for share in SHARES)]
     rows = []
     for result in results:
-        metrics = result.record.metrics
-        epochs = sorted(metrics.get(GROWING["at the surrogate"], {}))
-        if len(epochs) < len(SHARES):
-            continue
         _, network, depth, pool = result.record.setting
-        named = words([
-            DATASETS.get(result.record.dataset, result.record.dataset), f"{network_name(network, depth)} {pool}",
-            f"{result.record.config['model']['weight_decay']:g}", len(epochs),
-        ])  # fmt: skip
         for what, name in GROWING.items():
-            curve = metrics.get(name, {})
-            cells = [_percent(curve.get(epochs[math.ceil(share * len(epochs)) - 1])) for share in SHARES]
-            rows.append([marked([result]), *named, *words([what]), *cells])
+            curve = result.record.metrics.get(name, {})
+            epochs = sorted(curve)
+            if len(epochs) < len(SHARES):
+                continue
+            cells = [_percent(curve[epochs[math.ceil(share * len(epochs)) - 1]]) for share in SHARES]
+            about = words([
+                DATASETS.get(result.record.dataset, result.record.dataset), f"{network_name(network, depth)} {pool}",
+                _weight_decay(result.record), len(epochs), what,
+            ])  # fmt: skip
+            rows.append([marked([result]), *about, *cells])
     return Table("Zeros at the neurons, here", header, rows, numbers=header[6:])
+
+
+def _weight_decay(record: Record) -> str:
+    own = record.config.get("optimizer")
+    decay = ((own.get("init_args") or {}) if own else record.config["model"]).get("weight_decay")
+    return "-" if decay is None else f"{decay:g}"
 
 
 def _last(result: Result, name: str) -> Number | None:
