@@ -199,6 +199,7 @@ def results(elsewhere):
         (defended("SparseGradient", {"attack": {"class_path": "a.FGSM"}}), "SR + adversarial training", "VGG-11"),
         (defended("SharedNoise"), "HIRE-SNN", "VGG-11"),
         (defended(network={"class_path": "n.WideResNet", "init_args": {"depth": 16, "width": 4}}), "none", "WRN-16-4"),
+        (defended(network={"class_path": "n.VGG", "init_args": {"channels": [8] * 8, "spiking": False}}), "none", "ANN VGG-11"),
         (config(), "none", "SEW-ResNet18 max"),
     ],
 )
@@ -216,8 +217,8 @@ def test_defences_stand_with_their_audit_and_their_cost(results):
     assert rows["none"][-4:] == ["no", "-", "-", "-"]
     costs = {row[0].text: [cell.text for cell in row] for row in cost_table(found).rows}
     # 100 epochs of 3,125 batches of 16.
-    assert costs["none"][3:] == ["1 + 1", "0.001", "-", f"{100 * FULL[99]['grad_zero/input/00_input']:.2f}", "25.00", "5.0", "2.0"]
-    assert costs["SNN-RAT"][3:6] == ["2 + 2", "0.002", "2.0 x"]
+    assert costs["none"][3:] == ["a GPU", "1 + 1", "0.001", "-", f"{100 * FULL[99]['grad_zero/input/00_input']:.2f}", "25.00", "5.0", "2.0"]
+    assert costs["SNN-RAT"][3:7] == ["a GPU", "2 + 2", "0.002", "2.0 x"]
 
 
 @pytest.mark.usefixtures("elsewhere")

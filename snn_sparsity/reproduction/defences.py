@@ -100,17 +100,17 @@ def accuracy_table(results: Sequence[Result]) -> Table:
 
 def cost_table(results: Sequence[Result]) -> Table:
     """Return a line for each run: what training costs, where gradients are zero, how much the network fires."""
-    header = ["defence", "network", "run", "passes a batch", "s a batch", "of the undefended", "zeros at input, %", "at the first pool, %",
-              "firing rate, %", "SynOps, million an image"]  # fmt: skip
-    plain = {_network_and_scale(each.record): seconds for each in results
+    header = ["defence", "network", "run", "on", "passes a batch", "s a batch", "of the undefended", "zeros at input, %",
+              "at the first pool, %", "firing rate, %", "SynOps, million an image"]  # fmt: skip
+    plain = {_alike(each.record): seconds for each in results
              if Defence.of(each.record).name == UNDEFENDED and (seconds := seconds_a_batch(each.record))}  # fmt: skip
     rows = []
     for result in results:
         record, defence = result.record, Defence.of(result.record)
-        passes, seconds, twin = record.record.get("passes"), seconds_a_batch(record), plain.get(_network_and_scale(record))
+        passes, seconds, twin = record.record.get("passes"), seconds_a_batch(record), plain.get(_alike(record))
         source = (f"run.json of {result.mark}",)
         rows.append([
-            *words(defence), marked([result]),
+            *words(defence), marked([result]), *words([record.record.get("device", "-")]),
             Cell(f"{passes['forwards']:g} + {passes['backwards']:g}", source) if passes else MISSING,
             Cell(f"{seconds:.3f}", source) if seconds else MISSING,
             Cell(f"{seconds / twin:.1f} x", source) if seconds and twin and defence.name != UNDEFENDED else MISSING,
@@ -118,7 +118,7 @@ def cost_table(results: Sequence[Result]) -> Table:
             _number(_last(record, f"operations/{FIRING_RATE}") or _first(record, f"{SURROGATE_FIRING_RATE}/"), 100, 1),
             _number(_last(record, f"operations/{SYNOPS}"), 1e-6, 1),
         ])  # fmt: skip
-    return Table("what defences cost", header, rows, numbers=header[3:])
+    return Table("what defences cost", header, rows, numbers=header[4:])
 
 
 def quoted_table(results: Sequence[Result]) -> Table:
@@ -273,8 +273,9 @@ def _scale(record: Record) -> str:
     return f"{record.epochs} epochs on {record.images('train') or 0:,} images, T={steps}{width}"
 
 
-def _network_and_scale(record: Record) -> tuple[str, str, Any]:
-    return _network(record), _scale(record).split(" images, ")[-1], record.record.get("effective_batch_size")
+def _alike(record: Record) -> tuple[Any, ...]:
+    """Return what two runs must share so that the seconds of their batches can be compared."""
+    return _network(record), _scale(record).split(" images, ")[-1], record.record.get("effective_batch_size"), record.record.get("device")
 
 
 def _last(record: Record, name: str) -> Number | None:
