@@ -255,15 +255,10 @@ def test_a_mistake_in_a_callback_of_one_s_own_keeps_its_traceback():
         main(["fit", *TINY, *FEW, "--trainer.callbacks+", "tests.test_cli.Wrong"])
 
 
-UPON = {"ann.yaml": "hire_vgg11.yaml"}
-"""Configurations that change another one, and which."""
-
-
 @pytest.mark.parametrize("name", [name for name in shipped.names() if name != "paper.yaml"])
 def test_every_shipped_configuration_runs(name):
-    under = ["--config", UPON[name]] if name in UPON else []
     arguments = ["--data", "tests.tiny.TinyDataModule", "--data.batch_size", "2", "--data.encoder", "PhaseEncoder"]
-    if "networks.VGG" in (text := (shipped.DIRECTORY / UPON.get(name, name)).read_text()):
+    if "networks.VGG" in (text := (shipped.DIRECTORY / name).read_text()):
         narrow = "[4,A,8,8,A]" if "thresholds: [1.0, 0.5, 0.5" in text else "[4,A,8,8,A,8,8,8,A,8,8]"
         arguments += ["--model.network.channels", narrow, "--model.network.hidden", "8"]
     if "networks.WideResNet" in text:
@@ -273,7 +268,7 @@ def test_every_shipped_configuration_runs(name):
     attacks += ["--probes.apgd.attack.steps", "2"] if "apgd" in text else []
     if "pgd: null" in (shipped.DIRECTORY / name).read_text():
         attacks = []
-    assert main(["fit", *under, "--config", name, *arguments, *tiny, *attacks]) == 0
+    assert main(["fit", "--config", name, *arguments, *tiny, *attacks]) == 0
 
 
 # Other commands -------------------------------------------------------------------------------------------------------------

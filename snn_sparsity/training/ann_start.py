@@ -37,7 +37,7 @@ class ANNStart(Callback):
     Example:
         Train the twin, then the network::
 
-            snn-sparsity fit --config hire_vgg11 --config ann
+            snn-sparsity fit --config hire_ann
             snn-sparsity fit --config hire_vgg11 --trainer.callbacks+ ANNStart --trainer.callbacks.ckpt_path RUN/best.ckpt
     """
 
