@@ -93,6 +93,9 @@ def test_what_cannot_be_is_refused(ann):
         load_ann(spiking(hidden=8), str(path))
     with pytest.raises(InputError, match="conv1_neuron is not learnt"):
         balance_thresholds(spiking(neurons=LeakyNeuron(strict=True)), torch.rand(2, 1, 3, 32, 32), 1, 99)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, callbacks=[ANNStart(str(path))])
+    with pytest.raises(InputError, match="needs one of this package's datamodules"):
+        trainer.fit(SpikingClassifier(spiking()), train_dataloaders=[])
     for wrong in ({"scale": 0}, {"percentile": 0}, {"percentile": 101}, {"images": 0}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             ANNStart("ann.ckpt", **wrong)

@@ -42,17 +42,12 @@ def _wait(place: Place) -> None:
         torch.cuda.synchronize()
 
 
-def _seconds(place: Place, act: Callable[[], object], repetitions: int, warm: int) -> list[float]:
-    for _ in range(warm):
-        act()
+def _seconds(place: Place, act: Callable[[], object]) -> float:
     _wait(place)
-    times = []
-    for _ in range(repetitions):
-        began = time.perf_counter()
-        act()
-        _wait(place)
-        times.append(time.perf_counter() - began)
-    return times
+    began = time.perf_counter()
+    act()
+    _wait(place)
+    return time.perf_counter() - began
 
 
 def _told(times: list[float]) -> str:
@@ -142,7 +137,7 @@ def _raced(place: Place, name: str, size: int, precision: str, sides: tuple[Call
     try:
         with _autocast(place, precision):
             peaks = [_peak(place, act, warm) for act in sides]
-            turns = [[_seconds(place, act, 1, 0)[0] for act in sides] for _ in range(pairs)]
+            turns = [[_seconds(place, act) for act in sides] for _ in range(pairs)]
     except Exception as error:  # noqa: BLE001  # one precision that fails must not hide the others
         return judged(label, "runs", f"{type(error).__name__}: {error}"[:300], False, "train in float32 or TF32")
     ours, plain = map(list, zip(*turns, strict=True))

@@ -75,7 +75,7 @@ class ModelUnderTest:
 
     def spikes(self, count: int, first: int = 0) -> Tensor:
         """Return the spikes [T,N,C,H,W] of some images."""
-        return self._encoded(self.images[first : first + count]).transpose(0, 1)
+        return self.encoder(self.images[first : first + count].to(self.device), stream(0))
 
     def clean(self) -> list[bool]:
         """Return which images are classified right."""

@@ -9,6 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 from spikingjelly.activation_based import functional
 from torch import Tensor, nn
 
+from snn_sparsity.data.base import SpikeDataModule
 from snn_sparsity.randomness import stream
 from snn_sparsity.training.checkpoint_files import read_checkpoint
 from snn_sparsity.validation import InputError, require_number
@@ -31,8 +32,8 @@ class ANNStart(Callback):
         images: How many training images are looked at.
 
     Raises:
-        InputError: For a number outside its range; when training starts, for a checkpoint of another network, a network whose
-            thresholds are not learnt (its checkpoints would not hold them), or a layer that receives nothing above 0.
+        InputError: For a number outside its range; when training starts, without a datamodule, for a checkpoint of another network, a
+            network whose thresholds are not learnt (its checkpoints would not hold them), or a layer that receives nothing above 0.
 
     Example:
         Train the twin, then the network::
@@ -61,8 +62,10 @@ class ANNStart(Callback):
         if self._begun:
             return
         network: Any = pl_module.network
+        data: Any = getattr(trainer, "datamodule", None)
+        if not isinstance(data, SpikeDataModule):
+            raise InputError("ANNStart balances thresholds on training images: it needs one of this package's datamodules")
         load_ann(network, self.ckpt_path)
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, and declares it nowhere
         images = data.split("train").images[: self.images].to(pl_module.device)
         balance_thresholds(network, data.spike_encoder(images, stream(0)), self.scale, self.percentile)
 
