@@ -91,6 +91,8 @@ def test_what_cannot_be_is_refused(ann):
         load_ann(spiking(batch_norm=True), str(path))
     with pytest.raises(InputError, match="fc1.weight"):
         load_ann(spiking(hidden=8), str(path))
+    with pytest.raises(InputError, match=r"ANNStart.ckpt_path none.ckpt is no file"):
+        load_ann(spiking(), "none.ckpt")
     with pytest.raises(InputError, match="conv1_neuron is not learnt"):
         balance_thresholds(spiking(neurons=LeakyNeuron(strict=True)), torch.rand(2, 1, 3, 32, 32), 1, 99)
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, callbacks=[ANNStart(str(path))])

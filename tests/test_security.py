@@ -92,7 +92,7 @@ def test_a_malicious_checkpoint_is_refused_and_not_run(command, how, capsys, mon
 def test_a_malicious_second_network_is_refused_and_not_run(checkpoint, capsys):
     plant(Path("bomb.ckpt"), "zip")
     arguments = ["audit", "--ckpt_path", str(checkpoint), "--transfer_from", "bomb.ckpt", "--out", "audited", "--samples", "4"]
-    assert "bomb.ckpt is no readable checkpoint" in refusal(capsys, *arguments)
+    assert "--transfer_from bomb.ckpt is no readable checkpoint" in refusal(capsys, *arguments)
     assert not Path("exploded").exists()
 
 

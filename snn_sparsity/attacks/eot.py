@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from snn_sparsity.attacks.base import Attack, Passes, Target
-from snn_sparsity.attacks.targets import WrappedTarget
+from snn_sparsity.attacks.wrapped import WrappedTarget
 from snn_sparsity.validation import require_number
 
 

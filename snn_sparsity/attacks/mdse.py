@@ -9,7 +9,7 @@ from torch import Tensor
 
 from snn_sparsity.attacks.base import Attack, Passes, Target, beside
 from snn_sparsity.attacks.sapgd import over_its_mean
-from snn_sparsity.attacks.targets import WrappedTarget
+from snn_sparsity.attacks.wrapped import WrappedTarget
 from snn_sparsity.gradient_rules import GradientRule, SurrogateShape
 from snn_sparsity.validation import InputError, require_number
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from snn_sparsity.attacks.base import LOSSES, margin
-from snn_sparsity.attacks.targets import WrappedTarget
+from snn_sparsity.attacks.wrapped import WrappedTarget
 
 
 @dataclass

@@ -1,34 +1,20 @@
 """What is attacked: a classifier seen from its spikes, or from the image behind an encoder."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from copy import copy
-from itertools import chain
-from typing import Any, Self
+from typing import Any
 
 import torch
 from spikingjelly.activation_based import functional
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from snn_sparsity.attacks.drift import Drift, Statistics
 from snn_sparsity.encoders.base import Encoder, grey_levels
 from snn_sparsity.networks.gpu import settle_kernels
+from snn_sparsity.networks.modes import device_of, evaluating
 from snn_sparsity.protocols import BatchNormMode, Space
 from snn_sparsity.validation import InputError, require_choice, require_number
-
-
-def device_of(module: nn.Module) -> torch.device:
-    """Return where a module is: its first parameter or buffer; the CPU, if it has none.
-
-    Example:
-        >>> device_of(nn.ReLU())
-        device(type='cpu')
-    """
-    tensors = chain(module.parameters(), module.buffers())
-    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 class SpikeTarget:
@@ -268,47 +254,6 @@ class ImageModel(nn.Module):
         return self.target.logits(x)
 
 
-class WrappedTarget(ABC):
-    """A target seen through something (a meter, several draws); to an attack it looks like the target it wraps.
-
-    Args:
-        target: Any target.
-    """
-
-    def __init__(self, target: Any) -> None:
-        self.target = target
-        self.space: Space = target.space
-        self.bounds: tuple[float, float] = target.bounds
-
-    @abstractmethod
-    def logits(self, x: Tensor) -> Tensor:
-        """Return the logits as an attack sees them; see :class:`Target`."""
-
-    @abstractmethod
-    def around(self, target: Any) -> Self:
-        """Return another target seen through the same."""
-
-    @property
-    def network(self) -> nn.Module:
-        """The attacked module."""
-        network: nn.Module = self.target.network
-        return network
-
-    @property
-    def code_book(self) -> Tensor | None:
-        """[256,T], if the target has one."""
-        return getattr(self.target, "code_book", None)
-
-    @property
-    def spikes(self) -> Self:
-        """The same network, seen from its spikes."""
-        return self.around(self.target.spikes)
-
-    def smoothed(self, half_width: int) -> Self:
-        """Return the target with another half-width of its code."""
-        return self.around(self.target.smoothed(half_width))
-
-
 class BoxBPDA(torch.autograd.Function):
     """A code whose derivative is the exact one of its average over the levels within h: ``(S[v+h] - S[v-h]) / 2h``.
 
@@ -335,20 +280,3 @@ class BoxBPDA(torch.autograd.Function):
 
 def _on(device: torch.device, table: Tensor | None) -> Tensor | None:
     return None if table is None else table.to(device)
-
-
-@contextmanager
-def evaluating(classifier: nn.Module, batch_norm: BatchNormMode = "eval") -> Iterator[None]:
-    """Put every module in eval mode (BatchNorm in training mode for ``batch``), and each back as it was."""
-    before = [(module, module.training) for module in classifier.modules()]
-    # Attacks ask for this hundreds of times, mostly of modules that are so already, and PyTorch is slow to set an attribute.
-    try:
-        for module, training in before:
-            wanted = batch_norm == "batch" and isinstance(module, _BatchNorm)
-            if training != wanted:
-                module.training = wanted
-        yield
-    finally:
-        for module, training in before:
-            if module.training != training:
-                module.training = training

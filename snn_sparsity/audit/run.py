@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from snn_sparsity.attacks.base import Attack, whole_levels
-from snn_sparsity.attacks.targets import device_of
 from snn_sparsity.audit.collect.adapter import Adapted, classes_of, images_and_labels
 from snn_sparsity.audit.collect.battery import BUDGETS, BudgetName, quoted
 from snn_sparsity.audit.collect.conduct import Audit
@@ -29,6 +28,7 @@ from snn_sparsity.audit.evidence import Evidence
 from snn_sparsity.audit.judge.answers import Answers, judge
 from snn_sparsity.encoders.base import Encoder
 from snn_sparsity.encoders.direct import DirectEncoder
+from snn_sparsity.networks.modes import device_of
 from snn_sparsity.runs.files import write_whole
 from snn_sparsity.units import Levels
 from snn_sparsity.validation import InputError, require_choice, require_number

@@ -129,7 +129,7 @@ def _second(model: LightningModule, path: str | None) -> LightningModule | None:
         return None
     other = deepcopy(model)
     try:
-        other.load_state_dict(read_checkpoint(path)["state_dict"])
+        other.load_state_dict(read_checkpoint(path, "--transfer_from")["state_dict"])
     except RuntimeError as error:
         raise InputError(f"--transfer_from {path} holds the weights of another network") from error
     return other

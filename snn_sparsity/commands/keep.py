@@ -65,7 +65,7 @@ def export_weights(record: Record, target: Path) -> None:
 
     from snn_sparsity.training.checkpoint_files import read_checkpoint
 
-    content = read_checkpoint(str(checkpoint))
+    content = read_checkpoint(str(checkpoint), "keep:")
     weights = {name.removeprefix("network."): value for name, value in content["state_dict"].items() if name.startswith("network.")}
     save_file(weights, target, metadata={"run": record.name, "dataset": record.dataset, "epoch": str(content["epoch"])})
 

@@ -7,7 +7,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 
-from snn_sparsity.attacks.targets import evaluating
+from snn_sparsity.networks.modes import evaluating
 from snn_sparsity.networks.sync_batch_norm import each_by_itself
 
 

@@ -76,7 +76,8 @@ def load_ann(network: nn.Module, ckpt_path: str) -> None:
     Raises:
         InputError: If names or shapes differ.
     """
-    weights = {name.removeprefix(PREFIX): tensor for name, tensor in read_checkpoint(ckpt_path)["state_dict"].items()}
+    state = read_checkpoint(ckpt_path, "ANNStart.ckpt_path")["state_dict"]
+    weights = {name.removeprefix(PREFIX): tensor for name, tensor in state.items()}
     own = network.state_dict()
     learnt = {f"{path}.{name}" for path, node in _nodes(network) for name in node.state_dict()}
     wrong = sorted((own.keys() - learnt) ^ weights.keys()) or [name for name in weights if weights[name].shape != own[name].shape]

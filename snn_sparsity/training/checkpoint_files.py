@@ -18,22 +18,22 @@ LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 log = logging.getLogger(__name__)
 
 
-def read_checkpoint(path: str) -> dict[str, Any]:
-    """Return a checkpoint, read without running any code in it.
+def read_checkpoint(path: str, option: str = "--ckpt_path") -> dict[str, Any]:
+    """Return a checkpoint, read without running any code in it; messages call it by the option that named it.
 
     Raises:
         InputError: If there is none, or it is not one of ours.
     """
     # Unlike a Path, it takes any name: too long, or with a zero in it.
     if not os.path.isfile(path):
-        raise InputError(f"--ckpt_path {path} is no file")
+        raise InputError(f"{option} {path} is no file")
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever the damage makes it raise
-        raise InputError(f"--ckpt_path {path} is no readable checkpoint ({type(error).__name__})") from error
+        raise InputError(f"{option} {path} is no readable checkpoint ({type(error).__name__})") from error
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
-        raise InputError(f"--ckpt_path {path} holds no state_dict: it is no checkpoint of this program")
+        raise InputError(f"{option} {path} holds no state_dict: it is no checkpoint of this program")
     return checkpoint
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from snn_sparsity.attacks.targets import evaluating
+from snn_sparsity.networks.modes import evaluating
 from snn_sparsity.validation import InputError
 
 COPIES = 4

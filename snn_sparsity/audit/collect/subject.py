@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget, device_of
+from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
 from snn_sparsity.encoders.base import Encoder
+from snn_sparsity.networks.modes import device_of
 from snn_sparsity.randomness import mix
 
 JUDGE_DRAWS = 10
