@@ -233,6 +233,11 @@ def test_the_papers_own_networks_are_told_with_what_an_audit_leaves():
     told = sentences(trained(grid()), groups)[1]
     assert "; Table 2's own networks, trained here for 3 epochs on 50,000 images, keep " in told
     assert told.endswith(" % under PGD-7 (10,000 images)."), "no audit, no word of one; trained with another gradient is another network"
+    write("avg", config(pool="avg"), {epoch: curve("avg", 18, 0, epoch) for epoch in range(2)})
+    assert (
+        "trained here for 2 to 3 epochs on 50,000 images"
+        in sentences(trained(grid()), Report(find_records([Path("runs")]), Path("out")).groups)[1]
+    )
     for pool in ("max", "avg"):
         Path(f"runs/{pool}/audit").mkdir()
         Path(f"runs/{pool}/audit/audit.json").write_text(json.dumps(audit))

@@ -77,7 +77,9 @@ class AnnealedPGD(Attack):
 
     def __call__(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Attack images [N,C,H,W] in [0,1]; returns 8-bit images. See :meth:`Attack.__call__`."""
-        smooth = _smoothable(target)
+        if target.space != "image" or not hasattr(target, "smoothed"):
+            raise InputError("AnnealedPGD needs space='image' and a target with a smoothed code (ImageTarget)")
+        smooth: SmoothableTarget = target  # type: ignore[assignment]  # checked just above
         best = BestSoFar.nothing(x)
         start = x + uniform_noise(x, self.eps, generator) if self.random_start else x
         x_adv = project(start, x, self.eps, target.bounds)
@@ -93,9 +95,3 @@ class AnnealedPGD(Attack):
     def passes(self) -> Passes:
         """``steps`` of each, and a look at the last iterate."""
         return Passes(self.steps + 1, self.steps)
-
-
-def _smoothable(target: Target) -> SmoothableTarget:
-    if target.space != "image" or not hasattr(target, "smoothed"):
-        raise InputError("AnnealedPGD needs space='image' and a target with a smoothed code (ImageTarget)")
-    return target  # type: ignore[return-value]  # checked just above

@@ -91,27 +91,27 @@ class CodeBookAscent(Attack):
         best = BestSoFar.nothing(clean)
         for _ in range(self.restarts):
             start = x + random_levels(x, self.eps, generator) if self.random_start else x
-            self._ascend(coded, clean, _levels(project(start, x, self.eps, target.bounds)), labels, best)
+            levels = _levels(project(start, x, self.eps, target.bounds))
+            spikes = spikes_of(coded.code_book, levels)
+            direction = torch.zeros_like(spikes)
+            for step in range(self.steps):
+                gradient, logits = input_gradient(coded.spikes.logits, spikes, labels, self.loss)
+                best.update(levels, logits, labels)
+                direction = self.momentum * direction + over_its_mean(gradient)
+                gain, wanted = best_levels(direction, coded.code_book, levels, clean, whole_levels(self.eps))
+                fraction = self.smallest_fraction ** (step / max(self.steps - 1, 1))
+                threshold = gain.topk(max(1, round(fraction * gain.shape[1])), dim=1).values[:, -1:]
+                moved = (gain > 0) & (gain >= threshold)
+                levels = torch.where(moved, wanted, levels.flatten(1)).view_as(levels)
+                spikes = spikes_of(coded.code_book, levels)
+            with torch.no_grad():
+                best.update(levels, coded.spikes.logits(spikes), labels)
         return best.x.to(x.dtype) / (LEVELS - 1)
 
     @property
     def passes(self) -> Passes:
         """``restarts x steps`` of each, and a look at the last iterate of each run."""
         return Passes(self.restarts * (self.steps + 1), self.restarts * self.steps)
-
-    def _ascend(self, target: CodedTarget, clean: Tensor, levels: Tensor, labels: Tensor, best: BestSoFar) -> None:
-        """Run the steps once from given levels, and tell ``best`` of every iterate."""
-        spikes = spikes_of(target.code_book, levels)
-        direction = torch.zeros_like(spikes)
-        for step in range(self.steps):
-            gradient, logits = input_gradient(target.spikes.logits, spikes, labels, self.loss)
-            best.update(levels, logits, labels)
-            direction = self.momentum * direction + over_its_mean(gradient)
-            gain, wanted = best_levels(direction, target.code_book, levels, clean, whole_levels(self.eps))
-            levels = _move(levels, wanted, gain, self.smallest_fraction ** (step / max(self.steps - 1, 1)))
-            spikes = spikes_of(target.code_book, levels)
-        with torch.no_grad():
-            best.update(levels, target.spikes.logits(spikes), labels)
 
 
 def coded_target(target: Target) -> CodedTarget:
@@ -188,11 +188,3 @@ def score(direction: Tensor, code_book: Tensor, levels: Tensor) -> Tensor:
 
 def _levels(x: Tensor) -> Tensor:
     return (x.detach() * (LEVELS - 1)).round().long()
-
-
-def _move(levels: Tensor, wanted: Tensor, gain: Tensor, fraction: float) -> Tensor:
-    """Give the ``fraction`` of pixels that gain most the level they want; ``wanted`` and ``gain`` are [N,P]."""
-    count = max(1, round(fraction * gain.shape[1]))
-    threshold = gain.topk(count, dim=1).values[:, -1:]
-    moved = (gain > 0) & (gain >= threshold)
-    return torch.where(moved, wanted, levels.flatten(1)).view_as(levels)

@@ -53,14 +53,12 @@ class Meter:
             x.register_hook(self._saw_gradient)
         mean = logits.detach() if logits.ndim == 2 else logits.detach().mean(0)
         if len(mean) == len(self.labels):
-            self.fooled |= (margin(mean, self.labels) > 0) & self._in_ball(x.detach())
+            fooled = margin(mean, self.labels) > 0
+            if self.x is not None and x.shape == self.x.shape:
+                fooled &= (x.detach() - self.x).abs().flatten(1).amax(1) <= self.eps + 1e-6
+            self.fooled |= fooled
             if x.requires_grad:
                 self.losses.append(LOSSES["ce"](mean, self.labels))
-
-    def _in_ball(self, x: Tensor) -> Tensor:
-        if self.x is None or x.shape != self.x.shape:
-            return torch.ones_like(self.fooled)
-        return (x - self.x).abs().flatten(1).amax(1) <= self.eps + 1e-6
 
     def _saw_gradient(self, gradient: Tensor) -> None:
         if len(gradient) != len(self.labels):

@@ -52,7 +52,10 @@ class Square(Attack):
 
     def __call__(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Attack images [N,C,H,W], or spikes [N,T,C,H,W] as images of T x C channels. See :meth:`Attack.__call__`."""
-        self._check(target, x)
+        if x.ndim not in (4, 5):
+            raise InputError(f"Square needs images [N,C,H,W] or spikes [N,T,C,H,W], not inputs of shape {list(x.shape)}")
+        if self.lattice and target.space != "image":
+            raise InputError("Square(lattice=True) draws grey levels: it needs space='image'")
         generator = generator or torch.Generator().manual_seed(0)
         best = BestSoFar.nothing(x)
         with torch.no_grad():
@@ -85,12 +88,6 @@ class Square(Attack):
             return 1
         share = self.share / 2 ** sum(query > after for after in HALVED_AFTER)
         return min(max(round(sqrt(share * height * width)), 1), height, width)
-
-    def _check(self, target: Target, x: Tensor) -> None:
-        if x.ndim not in (4, 5):
-            raise InputError(f"Square needs images [N,C,H,W] or spikes [N,T,C,H,W], not inputs of shape {list(x.shape)}")
-        if self.lattice and target.space != "image":
-            raise InputError("Square(lattice=True) draws grey levels: it needs space='image'")
 
     def _draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
         return (random_levels if self.lattice else random_corners)(x, self.eps, generator)

@@ -249,15 +249,16 @@ class Evidence:
             >>> evidence.of([2, 0]).labels
             [3, 1]
         """
-        return replace(
-            self,
-            labels=[self.labels[place] for place in places],
-            clean=[self.clean[place] for place in places],
-            protocols={
-                name: replace(protocol, attacks=[_attack_on(one, places) for one in protocol.attacks])
-                for name, protocol in self.protocols.items()
-            },
-        )
+        protocols = {}
+        for name, protocol in self.protocols.items():
+            # Where nobody looked, there is no list.
+            attacks = [
+                replace(one, fooled=[one.fooled[place] for place in places], seen=[one.seen[place] for place in places if one.seen])
+                for one in protocol.attacks
+            ]
+            protocols[name] = replace(protocol, attacks=attacks)
+        labels, clean = [self.labels[place] for place in places], [self.clean[place] for place in places]
+        return replace(self, labels=labels, clean=clean, protocols=protocols)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; :meth:`from_json` reads them back."""
@@ -281,11 +282,6 @@ class Evidence:
             return msgspec.convert(values, cls)
         except msgspec.ValidationError as error:
             raise InputError(f"this is no audit of schema {SCHEMA}: {error}") from error
-
-
-def _attack_on(attack: AttackEvidence, places: Sequence[int]) -> AttackEvidence:
-    # Where nobody looked, there is no list.
-    return replace(attack, fooled=[attack.fooled[place] for place in places], seen=[attack.seen[place] for place in places if attack.seen])
 
 
 def json_schema() -> dict[str, Any]:

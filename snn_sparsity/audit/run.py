@@ -121,18 +121,15 @@ class AuditResult:
 
         folder = Path(folder)
         write_documents(folder, [self.evidence])
-        write_whole(folder / "audit.json", _readable(json.dumps(self.to_json(), indent=1)) + "\n")
+        # Lists of numbers and answers, such as one for each image, on a line each.
+        readable = re.sub(r"\[[^\[\]{}\"]+\]", lambda found: " ".join(found[0].split()), json.dumps(self.to_json(), indent=1))
+        write_whole(folder / "audit.json", readable + "\n")
         return folder
 
     def __str__(self) -> str:
         from snn_sparsity.audit.pages.documents import audit_table
 
         return audit_table(self.evidence)
-
-
-def _readable(text: str) -> str:
-    """Return indented JSON with lists of numbers and answers, such as one for each image, on a line each."""
-    return re.sub(r"\[[^\[\]{}\"]+\]", lambda found: " ".join(found[0].split()), text)
 
 
 def audit(

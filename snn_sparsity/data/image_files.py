@@ -153,7 +153,15 @@ def _opaque(image: Image.Image, background: Background) -> Image.Image:
     # How the file holds its samples, said only until they are decoded.
     depth = str([tile.args for tile in getattr(image, "tile", [])])
     if image.mode in ("1", "L", "I;16", "RGB") and "transparency" in image.info:
-        cleared = _cleared(image, depth)
+        clear: int | tuple[int, ...] = image.info.pop("transparency")
+        # Pillow brings samples to 8 bits (but grey ones of 16), and leaves this colour as the file says it.
+        if isinstance(clear, tuple):
+            clear = tuple(value >> 8 for value in clear) if "16" in depth else clear
+        else:
+            clear *= 85 if "L;2" in depth else 17 if "L;4" in depth else 1
+        samples = np.asarray(image.convert("L") if image.mode == "1" else image)
+        same = samples == np.asarray(clear)
+        cleared = Image.fromarray(np.where(same.all(2) if same.ndim == 3 else same, 0, 255).astype(np.uint8))
     elif image.has_transparency_data:
         # Of a premultiplied image Pillow takes the colours out of it only on this way.
         image = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)).convert("RGBA")
@@ -163,19 +171,6 @@ def _opaque(image: Image.Image, background: Background) -> Image.Image:
     ground = Image.new("RGB", image.size, background)
     ground.paste(_eight_bits(image).convert("RGB"), mask=cleared)
     return ground
-
-
-def _cleared(image: Image.Image, depth: str) -> Image.Image:
-    """Return a mask, 0 where an image without alpha channel has the colour that counts as clear, else 255."""
-    clear: int | tuple[int, ...] = image.info.pop("transparency")
-    # Pillow brings samples to 8 bits (but grey ones of 16), and leaves this colour as the file says it.
-    if isinstance(clear, tuple):
-        clear = tuple(value >> 8 for value in clear) if "16" in depth else clear
-    else:
-        clear *= 85 if "L;2" in depth else 17 if "L;4" in depth else 1
-    samples = np.asarray(image.convert("L") if image.mode == "1" else image)
-    same = samples == np.asarray(clear)
-    return Image.fromarray(np.where(same.all(2) if same.ndim == 3 else same, 0, 255).astype(np.uint8))
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -78,8 +78,15 @@ class ImageFolderDataModule(SpikeDataModule):
         require_every_class(f"data.root={self.root}", self.class_names, *([label for _, label in files] for files in (train, test)))
         unused = [path for path in entries(Path(self.root)) if path.name not in ("train", "test") and not is_left_behind(path.name)]
         tell_left_out(Path(self.root), "beside train and test", [path for path in unused if os.path.isdir(path) or is_image(path)])
-        path = cache_directory() / f"folder-{_fingerprint([*train, *test], self.background)}.pt"
-        splits = cached(path, lambda: Splits(self._decode(train), self._decode(test)))
+        digest = hashlib.sha256(f"{DECODING} {self.background} ".encode())
+        for path, label in [*train, *test]:
+            try:
+                status = Path(path).stat()
+            except OSError as error:
+                raise InputError(f"{path} is no readable image ({error.strerror})") from error
+            digest.update(os.fsencode(f"{Path(path).resolve()}\0{label}\0{status.st_size}\0{status.st_mtime_ns}\n"))
+        cache = cache_directory() / f"folder-{digest.hexdigest()[:24]}.pt"
+        splits = cached(cache, lambda: Splits(self._decode(train), self._decode(test)))
         # Files come class by class; whoever looks at the first images must see all classes.
         order = torch.randperm(len(test), generator=torch.Generator().manual_seed(TEST_ORDER_SEED))
         return Splits(splits.train, splits.test.select(order))
@@ -116,14 +123,3 @@ class ImageFolderDataModule(SpikeDataModule):
 
 def _folders_in(folder: Path) -> list[str]:
     return sorted(path.name for path in entries(folder) if os.path.isdir(path) and not is_left_behind(path.name))
-
-
-def _fingerprint(files: Files, background: str) -> str:
-    digest = hashlib.sha256(f"{DECODING} {background} ".encode())
-    for path, label in files:
-        try:
-            status = Path(path).stat()
-        except OSError as error:
-            raise InputError(f"{path} is no readable image ({error.strerror})") from error
-        digest.update(os.fsencode(f"{Path(path).resolve()}\0{label}\0{status.st_size}\0{status.st_mtime_ns}\n"))
-    return digest.hexdigest()[:24]

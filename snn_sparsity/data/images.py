@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -111,9 +112,13 @@ def cached(path: Path, decode: Callable[[], Splits]) -> Splits:
     Returns:
         The dataset.
     """
-    found = _read(path)
-    if found is not None:
-        return found
+    # Whatever a damaged file makes torch.load raise, the answer is to decode again.
+    with suppress(Exception):
+        if path.is_file():
+            kept = torch.load(path, weights_only=True)
+            found = Splits(*(ImageSet(*part) for part in kept["splits"]))
+            if [part.checksum() for part in found] == kept["checksums"]:
+                return found
     splits = decode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,15 +134,3 @@ def cached(path: Path, decode: Callable[[], Splits]) -> Splits:
         log.warning("The decoded dataset cannot be kept in %s (%s): it is decoded anew each time; SNN_SPARSITY_CACHE names another place",
                     path.parent, reason)  # fmt: skip
     return splits
-
-
-def _read(path: Path) -> Splits | None:
-    try:
-        if not path.is_file():
-            return None
-        content = torch.load(path, weights_only=True)
-        splits = Splits(*(ImageSet(*part) for part in content["splits"]))
-        intact = [part.checksum() for part in splits] == content["checksums"]
-    except Exception:  # noqa: BLE001  # whatever a damaged file makes torch.load raise, the answer is to decode again
-        return None
-    return splits if intact else None

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from snn_sparsity.figures.drawing import (
@@ -51,9 +50,19 @@ def trail(runs: Sequence[Run]) -> Figure:
     pairs = [pair for pair in PAIRS if any(run.operations(f"{CORRELATION}value/{pair}/") for run in runs)]
     figure, axes = panels(len(pairs), len(runs), 1.5 + 3 * len(pairs), sharey=True)
     for row, pair in zip(axes, pairs, strict=True):
+        look = PAIRS[pair]
         for panel, run in zip(row, runs, strict=True):
-            _correlation(panel, run, pair)
-        row[0].set_ylabel(f"{PAIRS[pair].label}:\nPearson's r")
+            found = run.operations(f"{CORRELATION}value/{pair}/")
+            depths = [operation.depth for operation in found.values()]
+            value, low, high = (run.last(f"{CORRELATION}{end}/{pair}/") for end in ("value", "low", "high"))
+            values = [value[name] for name in found]
+            panel.axhline(0, color=BLACK, linewidth=0.8)
+            for name, depth in zip(found, depths, strict=True):
+                ends = [end.get(name.replace("_value/", f"_{which}/", 1), math.nan) for which, end in (("low", low), ("high", high))]
+                panel.plot([depth] * 2, ends, color=look.colour, linewidth=1.5, marker="_", markersize=6, gid="interval")
+            panel.plot(depths, values, look.marker, color=look.colour, label=look.label, gid=pair)
+            mark_missing(panel, depths, values, "undefined (no spread)")
+        row[0].set_ylabel(f"{look.label}:\nPearson's r")
         row[0].set_ylim(-1.12, 1.08)
     for column, run in zip(axes.T, runs, strict=True):
         title(column[0], run, f"{CORRELATION}value/", len(runs))
@@ -63,27 +72,17 @@ def trail(runs: Sequence[Run]) -> Figure:
     return figure
 
 
-def _correlation(axes: Axes, run: Run, pair: str) -> None:
-    look = PAIRS[pair]
-    found = run.operations(f"{CORRELATION}value/{pair}/")
-    depths = [operation.depth for operation in found.values()]
-    value, low, high = (run.last(f"{CORRELATION}{end}/{pair}/") for end in ("value", "low", "high"))
-    values = [value[name] for name in found]
-    axes.axhline(0, color=BLACK, linewidth=0.8)
-    for name, depth in zip(found, depths, strict=True):
-        ends = [end.get(name.replace("_value/", f"_{which}/", 1), math.nan) for which, end in (("low", low), ("high", high))]
-        axes.plot([depth] * 2, ends, color=look.colour, linewidth=1.5, marker="_", markersize=6, gid="interval")
-    axes.plot(depths, values, look.marker, color=look.colour, label=look.label, gid=pair)
-    mark_missing(axes, depths, values, "undefined (no spread)")
-
-
 def surrogate(runs: Sequence[Run]) -> Figure:
     """Draw what the surrogate sees of each neuron layer and how it fires, by depth at the last epoch, a column a run."""
     figure, axes = panels(3, len(runs), 9)
     for column, run in zip(axes.T, runs, strict=True):
         for panel, series, scale in zip(column, (SEEN, FIRING, DISTANCE), (100, 100, 1), strict=True):
             for statistic, look in series.items():
-                _neurons(panel, run, statistic, look, scale)
+                found, last = run.operations(f"{statistic}/"), run.last(f"{statistic}/")
+                depths, values = [operation.depth for operation in found.values()], [scale * last[name] for name in found]
+                if depths:
+                    panel.plot(depths, values, color=look.colour, marker=look.marker, linewidth=1, label=look.label)
+                    mark_missing(panel, depths, values, "undefined")
         title(column[0], run, names.SATURATION, len(runs))
         whole_numbers(column[-1], "depth of the neuron layer")
     percent_axis(axes[0, 0], "vanishing degree,\nshare of entries (%)")
@@ -95,11 +94,3 @@ def surrogate(runs: Sequence[Run]) -> Figure:
     # With an entry for what is undefined, one row would be wider than the figure.
     legend(figure, handles, 6 if len(handles) <= 6 else 4)
     return figure
-
-
-def _neurons(axes: Axes, run: Run, statistic: str, look: Look, scale: float) -> None:
-    found, last = run.operations(f"{statistic}/"), run.last(f"{statistic}/")
-    depths, values = [operation.depth for operation in found.values()], [scale * last[name] for name in found]
-    if depths:
-        axes.plot(depths, values, color=look.colour, marker=look.marker, linewidth=1, label=look.label)
-        mark_missing(axes, depths, values, "undefined")

@@ -92,7 +92,13 @@ def _operations(axes: Axes, run: Run) -> None:
     for kind, look in KIND_LOOKS.items():
         depths = [place.depth for place in places if place.kind == kind]
         axes.plot(depths, [-2] * len(depths), look.marker, color=look.colour, markersize=4)
-    whole_numbers(axes, "\n".join(["depth of the operation", *_poolings(run)]))
+    lines = ["depth of the operation"]
+    for name, pool in run.operations(f"{POOL_TIE_SHARED_ZERO}/").items():
+        tag = name.removeprefix(f"{POOL_TIE_SHARED_ZERO}/")
+        counts = [_percent(run, f"{POOL_WINDOWS}/{count}/{tag}") for count in WINDOW_COUNTS]
+        lines.append(f"{pool.depth} ({pool.path}): windows with no spike {counts[0]}, one {counts[1]}, several {counts[2]};\n"
+                     f"zeros if tied maxima shared the gradient {_percent(run, name)}")  # fmt: skip
+    whole_numbers(axes, "\n".join(lines))
     axes.xaxis.set_tick_params(labelbottom=True)
 
 
@@ -104,17 +110,6 @@ def _stack(axes: Axes, places: list[int], shares: list[list[float]]) -> None:
         axes.bar(places, heights, 0.85, bottoms, color=cause.colour, hatch=cause.hatch, edgecolor="white", linewidth=0, gid=name)
         bottoms = bottoms + heights
     mark_missing(axes, places, list(bottoms), "undefined", height=0.07)
-
-
-def _poolings(run: Run) -> list[str]:
-    """Return a line for each max pooling: its windows, and its zeros if ties shared the gradient."""
-    lines = []
-    for name, pool in run.operations(f"{POOL_TIE_SHARED_ZERO}/").items():
-        tag = name.removeprefix(f"{POOL_TIE_SHARED_ZERO}/")
-        counts = [_percent(run, f"{POOL_WINDOWS}/{count}/{tag}") for count in WINDOW_COUNTS]
-        lines.append(f"{pool.depth} ({pool.path}): windows with no spike {counts[0]}, one {counts[1]}, several {counts[2]};\n"
-                     f"zeros if tied maxima shared the gradient {_percent(run, name)}")  # fmt: skip
-    return lines
 
 
 def _percent(run: Run, name: str) -> str:

@@ -42,7 +42,12 @@ def bound(runs: Sequence[Run]) -> Figure:
     for row, probe in zip(axes, probes, strict=True):
         for panel, run in zip(row, runs, strict=True):
             _ratios(panel, run, probe)
-            title(panel, run, "", len(runs), _verdict(run, probe))
+            verdict = probe
+            _, inside = run.curve(f"{probe}/{INSIDE_BOUNDS}")
+            if inside:
+                share = "undefined share" if math.isnan(inside[-1]) else f"{100 * inside[-1]:.1f} %"
+                verdict = f"{probe}: {share} inside the bounds at the last epoch"
+            title(panel, run, "", len(runs), verdict)
         row[0].set_ylabel("adversarial / random vulnerability")
     for panel in axes[-1]:
         whole_numbers(panel, "epoch")
@@ -69,11 +74,3 @@ def _ratios(axes: Axes, run: Run, probe: str) -> None:
         if len(both) == 1:  # a band without width
             axes.vlines(both, *ends, color=look.colour, alpha=0.3, linewidth=12)
     axes.axhline(LOWER_BOUND, color=BLACK, linestyle="--", label="lower bound, 3")
-
-
-def _verdict(run: Run, probe: str) -> str:
-    _, inside = run.curve(f"{probe}/{INSIDE_BOUNDS}")
-    if not inside:
-        return probe
-    share = "undefined share" if math.isnan(inside[-1]) else f"{100 * inside[-1]:.1f} %"
-    return f"{probe}: {share} inside the bounds at the last epoch"

@@ -74,11 +74,20 @@ def spiking_neurons(network: nn.Module) -> dict[str, nn.Module]:
         Traceback (most recent call last):
         snn_sparsity.validation.InputError: neuron 'network' is KLIFNode: rules know IFNode, LIFNode, ...
     """
-    found = {path or "network": module for path, module in network.named_modules() if _fires(module)}
+    found = {
+        path or "network": module
+        for path, module in network.named_modules()
+        if isinstance(module, MODULE_TYPES["neuron"]) or is_snntorch(module)
+    }
     if not found:
         raise InputError("there is no spiking neuron that rules know: SpikingJelly's or snnTorch's")
+    steps = ("single_step_functional_forward", "single_step_forward")
     for path, module in found.items():
-        if not (is_snntorch(module) or _takes_known_steps(module)):
+        if is_snntorch(module):
+            continue
+        kind = next((kind for kind in NEURONS if isinstance(module, kind)), None)
+        # A subclass may run its steps in another way; with other steps, such as one that fires integers, a rule would move logits.
+        if kind is None or any(getattr(type(module), step, None) is not getattr(kind, step, None) for step in steps):
             raise InputError(
                 f"neuron {path!r} is {type(module).__name__}: rules know {', '.join(kind.__name__ for kind in NEURONS)}, and snnTorch's"
             )
@@ -136,17 +145,6 @@ def own_functions(value: Tensor) -> list[str]:
             names.add(type(node).__name__.removesuffix("Backward"))
         left += [following for following, _ in node.next_functions]
     return sorted(names)
-
-
-def _fires(module: nn.Module) -> bool:
-    return isinstance(module, MODULE_TYPES["neuron"]) or is_snntorch(module)
-
-
-def _takes_known_steps(node: nn.Module) -> bool:
-    # A subclass may run its steps in another way; with other steps, such as one that fires integers, a rule would move logits.
-    kind = next((kind for kind in NEURONS if isinstance(node, kind)), None)
-    steps = ("single_step_functional_forward", "single_step_forward")
-    return kind is not None and all(getattr(type(node), step, None) is getattr(kind, step, None) for step in steps)
 
 
 @contextmanager

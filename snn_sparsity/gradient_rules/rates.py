@@ -114,11 +114,10 @@ class HART(LayerRule):
             if x.requires_grad:
                 x = x.view_as(x)
                 x.register_hook(lambda gradient: gradient.mean(0, keepdim=True).expand_as(gradient))
-            return torch.stack([_cut_off_step(layer, current) for current in x])
+            spikes = []
+            for current in x:
+                layer.detach()  # type: ignore[operator]  # SpikingJelly's layers have no types
+                spikes.append(layer.single_step_forward(current))  # type: ignore[operator]  # SpikingJelly's layers have no types
+            return torch.stack(spikes)
 
         return replaced(layer, "forward", forward)
-
-
-def _cut_off_step(node: nn.Module, current: Tensor) -> Tensor:
-    node.detach()  # type: ignore[operator]  # SpikingJelly's layers have no types
-    return node.single_step_forward(current)  # type: ignore[operator]  # SpikingJelly's layers have no types

@@ -38,13 +38,13 @@ class StraightThrough(GradientRule):
     def applied(self, network: nn.Module) -> Iterator[None]:
         """Change the network's backward pass while the block runs; see :meth:`GradientRule.applied`."""
         forward = network.forward
-        with replaced(network, "forward", lambda *inputs, **named: _within(forward, inputs, named)):
+
+        def straight(*inputs: Any, **named: Any) -> Any:
+            with _Straight():
+                return forward(*inputs, **named)
+
+        with replaced(network, "forward", straight):
             yield
-
-
-def _within(forward: Callable[..., Any], inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    with _Straight():
-        return forward(*inputs, **named)
 
 
 class _Straight(TorchFunctionMode):

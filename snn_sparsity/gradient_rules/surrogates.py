@@ -105,33 +105,17 @@ def _swapped(layer: Any, surrogate: Surrogate) -> Iterator[None]:
         yield
 
 
-def _atan(u: Tensor, alpha: Sharpness) -> Tensor:
-    return (alpha / 2) / (1 + (math.pi / 2 * alpha * u) ** 2)
-
-
 def _sigmoid(u: Tensor, alpha: Sharpness) -> Tensor:
     sigma = torch.sigmoid(alpha * u)
     return alpha * sigma * (1 - sigma)
 
 
-def _rect(u: Tensor, alpha: Sharpness) -> Tensor:
-    return alpha * (u.abs() < 0.5 / alpha).to(u)
-
-
-def _triangle(u: Tensor, alpha: Sharpness) -> Tensor:
-    return alpha * (1 - alpha * u.abs()).clamp(min=0)
-
-
-def _gaussian(u: Tensor, alpha: Sharpness) -> Tensor:
-    return alpha / math.sqrt(2 * math.pi) * torch.exp(-((alpha * u) ** 2) / 2)
-
-
 SHAPES: dict[ShapeName, Callable[[Tensor, Sharpness], Tensor]] = {
-    "atan": _atan,
+    "atan": lambda u, alpha: (alpha / 2) / (1 + (math.pi / 2 * alpha * u) ** 2),
     "sigmoid": _sigmoid,
-    "rect": _rect,
-    "triangle": _triangle,
-    "gaussian": _gaussian,
+    "rect": lambda u, alpha: alpha * (u.abs() < 0.5 / alpha).to(u),
+    "triangle": lambda u, alpha: alpha * (1 - alpha * u.abs()).clamp(min=0),
+    "gaussian": lambda u, alpha: alpha / math.sqrt(2 * math.pi) * torch.exp(-((alpha * u) ** 2) / 2),
 }
 
 

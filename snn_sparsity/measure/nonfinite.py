@@ -1,7 +1,7 @@
 """Where the first NaN or infinite number of a training step arises."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -28,7 +28,13 @@ def first_nonfinite(network: nn.Module, loss: Callable[[Tensor], Tensor], spikes
     """
     if not _finite(spikes):
         return "the input"
-    with torch.enable_grad(), _watching(network) as (forward, backward):
+    # Modules that turn finite numbers into others, in the order in which they do.
+    forward: list[str] = []
+    backward: list[str] = []
+    with torch.enable_grad(), ExitStack() as hooks:
+        for path, module in network.named_modules():
+            for handle in _watch(path or "network", module, forward, backward):
+                hooks.callback(handle.remove)
         x = spikes.detach().requires_grad_()
         parameters = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
         # A copy: a module may work in place, which a leaf forbids.
@@ -42,18 +48,6 @@ def first_nonfinite(network: nn.Module, loss: Callable[[Tensor], Tensor], spikes
     # Behind the first bad gradient of an input all others are bad; a bad gradient of a weight alone spoils nothing else.
     found = backward or [name.rpartition(".")[0] or "network" for name in reversed(overflown)]
     return f"{found[0]} (backward)" if found else None
-
-
-@contextmanager
-def _watching(network: nn.Module) -> Iterator[tuple[list[str], list[str]]]:
-    """Yield paths of modules that turn finite numbers into others, forward and backward, in the order in which they do."""
-    forward: list[str] = []
-    backward: list[str] = []
-    with ExitStack() as hooks:
-        for path, module in network.named_modules():
-            for handle in _watch(path or "network", module, forward, backward):
-                hooks.callback(handle.remove)
-        yield forward, backward
 
 
 def _watch(path: str, module: nn.Module, forward: list[str], backward: list[str]) -> list[RemovableHandle]:

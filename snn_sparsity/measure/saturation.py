@@ -33,8 +33,13 @@ def membrane_distance(node: nn.Module, x: Tensor) -> Tensor:
         >>> membrane_distance(neuron.IFNode(v_threshold=1.0), torch.tensor([[0.75], [0.75], [0.25]])).flatten().tolist()
         [-0.25, 0.5, -0.75]
     """
+    if not isinstance(getattr(node, "surrogate_function", None), nn.Module) or not hasattr(node, "single_step_forward"):
+        raise InputError(f"{type(node).__name__} has no surrogate gradient that could vanish")
+    # The same weights, with a memory and a surrogate of its own.
+    twin: Any = copy(node)
+    for own in ("_modules", "_memories", "_memories_rv"):
+        twin.__dict__[own] = dict(getattr(node, own))
     seen: list[Tensor] = []
-    twin = _shallow(node)
     twin.surrogate_function = _Watched(twin.surrogate_function, seen)
     twin.reset()
     with torch.no_grad():
@@ -58,16 +63,6 @@ class _Watched(nn.Module):
         self.seen.append(distance)
         spikes: Tensor = self.spike(distance)
         return spikes
-
-
-def _shallow(node: nn.Module) -> Any:
-    """Return a neuron with the same weights and a memory and surrogate of its own."""
-    if not isinstance(getattr(node, "surrogate_function", None), nn.Module) or not hasattr(node, "single_step_forward"):
-        raise InputError(f"{type(node).__name__} has no surrogate gradient that could vanish")
-    twin = copy(node)
-    for own in ("_modules", "_memories", "_memories_rv"):
-        twin.__dict__[own] = dict(getattr(node, own))
-    return twin
 
 
 def vanishing_degree(function: nn.Module, distance: Tensor) -> Tensor:

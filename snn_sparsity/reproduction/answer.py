@@ -74,16 +74,13 @@ def sentences(networks: Sequence[Trained], groups: Sequence[SeedGroup] = ()) -> 
         networks: Those of the causal experiment; without a complete set of four, nothing is said to be found.
         groups: The runs beside the paper: its own rows, if they were trained here, are told.
     """
-    return [_claim(), _found(networks, groups), _sure(networks)]
-
-
-def _claim() -> str:
     row = papers_row()
-    return (
+    claim = (
         f"The paper claims that max pooling makes gradients sparse and that this makes undefended SEW-ResNets robust, at a small price in "
         f"clean accuracy: {network_name(NETWORK, DEPTH)} on {DATASETS[DATASET]} keeps {row.maximum['pgd']:.2f} % under PGD-7 with max and "
         f"{row.average['pgd']:.2f} % with average pooling (clean {row.maximum['clean']:.2f} and {row.average['clean']:.2f} %)."
     )
+    return [claim, _found(networks, groups), _sure(networks)]
 
 
 def _found(networks: Sequence[Trained], groups: Sequence[SeedGroup]) -> str:
@@ -169,23 +166,20 @@ def _own_rows(groups: Sequence[SeedGroup]) -> str:
             longest[group.first.setting[3]] = group, pgd
     if longest.keys() != {"max", "avg"}:
         return ""
-    group = longest["max"][0]
-    maximum, average = (longest[pool][0].cell(longest[pool][1]) for pool in ("max", "avg"))
-    trained = f"{group.first.epochs} epochs on {group.first.images('train') or 0:,} images"
+    pair = [longest[pool] for pool in ("max", "avg")]
+    maximum, average = (group.cell(pgd) for group, pgd in pair)
+    answers = [audited(group.results[0]) for group, _ in pair]
+    audits = ""
+    if all(answers):
+        worst = [Proportion(**each["accuracy"]["worst"]) for each in answers]
+        left = " and ".join(each.percent for each in worst)
+        audits = f", and {left} % once pixels are attacked by an audit ({_range(each.samples for each in worst)} images)"
+    epochs, images = _range(group.first.epochs for group, _ in pair), _range(group.first.images("train") or 0 for group, _ in pair)
+    judged = _range(group.results[0].attacked_images or 0 for group, _ in pair)
     return (
-        f"; Table 2's own networks, trained here for {trained}, keep {maximum} and {average} % under PGD-7 "
-        f"({group.results[0].attacked_images or 0:,} images){_audits([longest[pool][0] for pool in ('max', 'avg')])}"
+        f"; Table 2's own networks, trained here for {epochs} epochs on {images} images, keep {maximum} and {average} % under PGD-7 "
+        f"({judged} images){audits}"
     )
-
-
-def _audits(groups: Sequence[SeedGroup]) -> str:
-    """Return what audits on pixels leave of networks, as a clause; empty where one was not audited."""
-    answers = [audited(group.results[0]) for group in groups]
-    if not all(answers):
-        return ""
-    worst = [Proportion(**each["accuracy"]["worst"]) for each in answers]
-    left = " and ".join(each.percent for each in worst)
-    return f", and {left} % once pixels are attacked by an audit ({_range(each.samples for each in worst)} images)"
 
 
 def _range(values: Iterable[int]) -> str:

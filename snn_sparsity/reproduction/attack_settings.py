@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from snn_sparsity.protocols import PAPER, STRICT, Protocol
@@ -38,7 +37,8 @@ class AttackSettings(NamedTuple):
     @property
     def details(self) -> str:
         """Every setting; eps and alpha as shares of 255 where they are such."""
-        return f"{self.name}({', '.join(f'{name}={_shown(value)}' for name, value in self.settings)})"
+        shown = [(name, Levels(value) if isinstance(value, float) else value) for name, value in self.settings]
+        return f"{self.name}({', '.join(f'{name}={value}' for name, value in shown)})"
 
     @property
     def column(self) -> str:
@@ -56,7 +56,13 @@ class AttackSettings(NamedTuple):
 def attacks_of(record: Record) -> dict[str, AttackSettings]:
     """Return the attacks of a run by the name of their probe, those of the paper first, in the paper's order."""
     draws = record.record.get("eot_draws", {})
-    found = {name: _attack(probe, draws.get(name, 0)) for name, probe in record.probes.items() if probe["class"] == ATTACKED}
+    found = {}
+    for name, probe in record.probes.items():
+        if probe["class"] == ATTACKED:
+            attack = dict(probe["attack"]) | ({"eot_draws": draws[name]} if draws.get(name) else {})
+            kind = str(attack.pop("class"))
+            settings = tuple((key, _frozen(value)) for key, value in attack.items())
+            found[name] = AttackSettings(Protocol(probe["space"], probe["batch_norm"]), kind, settings)
     return dict(sorted(found.items(), key=lambda item: (order(item[1].protocol), item[1].column or "~", item[1].details)))
 
 
@@ -65,20 +71,10 @@ def order(protocol: Protocol) -> tuple[bool, bool, Protocol]:
     return protocol != PAPER, protocol != STRICT, protocol
 
 
-def _attack(probe: Mapping[str, Any], eot_draws: int) -> AttackSettings:
-    attack = dict(probe["attack"]) | ({"eot_draws": eot_draws} if eot_draws else {})
-    name = attack.pop("class")
-    return AttackSettings(Protocol(probe["space"], probe["batch_norm"]), str(name), tuple((key, _frozen(attack[key])) for key in attack))
-
-
 def _frozen(value: Any) -> Any:
     if isinstance(value, str) and re.fullmatch(r"-?\d+/255", value):
         return Levels(value)
     return tuple(value) if isinstance(value, list) else str(value) if isinstance(value, dict) else value
-
-
-def _shown(value: Any) -> str:
-    return str(Levels(value) if isinstance(value, float) else value)
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -1,12 +1,12 @@
 """The paper's claim, tested: do networks with more zeros in their gradients keep more accuracy under attack?"""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import product
 from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from snn_sparsity.documents.blocks import Cell, Table, words
@@ -93,25 +93,35 @@ def series_of(results: Sequence[Result], attacks: Sequence[AttackSettings]) -> l
     """Return what can be correlated, by dataset, attack and kind of operation; runs that failed are left out."""
     sound = [result for result in results if not result.failure]
     datasets = sorted({result.record.dataset for result in sound})
-    found = [
-        Series(
-            dataset,
-            attack,
-            kind,
-            [point for result in sound if result.record.dataset == dataset for point in _points(result, attack, kind)],
-        )
-        for dataset in datasets
-        for attack in attacks
-        for kind in KINDS
-    ]
-    return [series for series in found if series.points]
+    found = []
+    for dataset, attack, kind in product(datasets, attacks, KINDS):
+        points = []
+        for result in (each for each in sound if each.record.dataset == dataset):
+            metrics = result.record.metrics
+            probe = next((name for name, each in attacks_of(result.record).items() if each == attack), "")
+            zeros, attacked, clean = varying_zeros(metrics, kind), metrics.get(accuracy_of(probe), {}), metrics.get(accuracy_of("val"), {})
+            epochs = sorted(zeros.keys() & attacked.keys() & clean.keys())
+            points += [Point(result, zeros[epoch], attacked[epoch], clean[epoch]) for epoch in epochs]
+        if points:
+            found.append(Series(dataset, attack, kind, points))
+    return found
 
 
 def claim_table(protocol: Protocol, series: Sequence[Series]) -> Table:
     """Return the correlations with their 95 % intervals, and whether they are as the paper claims: above 0."""
     header = ["dataset", "attack", "zeros at", "points", "runs", "r over runs and epochs", "as claimed?", "r given clean accuracy",
               "r over runs, best epochs", "as claimed?"]  # fmt: skip
-    return Table(f"claim, {protocol.title}", header, [_line(each) for each in series], numbers=("points", "runs"))
+    lines = []
+    for each in series:
+        logged = f"{GRAD_ZERO}/{each.kind}/ that vary, {each.points[0].attacked.name}, {each.points[0].clean.name}"
+        source = f"{logged}: every epoch of {' '.join(dict.fromkeys(point.result.mark for point in each.points))}"
+        sourced = [Cell(_shown(value), (source,)) for value in (each.over_epochs, each.given_clean, each.over_runs)]
+        confounded = f"confounded with depth ({100 * each.depth_share:.0f} % of the zeros' variance)"
+        judged = (each.over_epochs, each.over_runs)
+        reads = words(confounded if each.depth_share > CONFOUNDED and not math.isnan(value.low) else _reads(value) for value in judged)
+        about = words([DATASETS.get(each.dataset, each.dataset), each.attack.label, each.kind, len(each.points), each.runs])
+        lines.append([*about, sourced[0], reads[0], sourced[1], sourced[2], reads[1]])
+    return Table(f"claim, {protocol.title}", header, lines, numbers=("points", "runs"))
 
 
 def claim(protocol: Protocol, series: Sequence[Series]) -> Figure:
@@ -128,7 +138,11 @@ def claim(protocol: Protocol, series: Sequence[Series]) -> Figure:
         for setting in networks:
             own = [point for point in each.points if point.result.record.setting == setting]
             if own:
-                _scatter(panel, own, colours[setting[:3]])
+                _, network, depth, pool = setting
+                colour, label = colours[setting[:3]], f"{network_name(network, depth)} {pool}"
+                filled, marker = ("none", "s") if pool == "avg" else (colour, "o")
+                zeros, attacked = [100 * point.zeros for point in own], [100 * point.attacked.value for point in own]
+                panel.scatter(zeros, attacked, 20, marker=marker, facecolors=filled, edgecolors=colour, linewidths=0.8, label=label)
         panel.set_title(f"{each.kind}\nr = {_shown(each.over_epochs)}", fontsize=10)
         panel.xaxis.set_tick_params(labelbottom=True)
     for attack, row in zip(attacks, axes, strict=True):
@@ -141,23 +155,6 @@ def claim(protocol: Protocol, series: Sequence[Series]) -> Figure:
     return figure
 
 
-def _scatter(axes: Axes, points: Sequence[Point], colour: str) -> None:
-    """Draw the epochs of the runs of one network."""
-    _, network, depth, pool = points[0].result.record.setting
-    zeros, attacked = [100 * point.zeros for point in points], [100 * point.attacked.value for point in points]
-    filled, marker = ("none", "s") if pool == "avg" else (colour, "o")
-    label = f"{network_name(network, depth)} {pool}"
-    axes.scatter(zeros, attacked, 20, marker=marker, facecolors=filled, edgecolors=colour, linewidths=0.8, label=label)
-
-
-def _points(result: Result, attack: AttackSettings, kind: str) -> Iterator[Point]:
-    metrics = result.record.metrics
-    probe = next((name for name, each in attacks_of(result.record).items() if each == attack), None)
-    zeros, attacked, clean = varying_zeros(metrics, kind), metrics.get(accuracy_of(probe or ""), {}), metrics.get(accuracy_of("val"), {})
-    for epoch in sorted(zeros.keys() & attacked.keys() & clean.keys()):
-        yield Point(result, zeros[epoch], attacked[epoch], clean[epoch])
-
-
 def varying_zeros(metrics: Metrics, kind: str) -> dict[int, float]:
     """Return, by epoch, the mean share of zeros over a kind's operations that are no structural constant.
 
@@ -168,19 +165,6 @@ def varying_zeros(metrics: Metrics, kind: str) -> dict[int, float]:
     kept = [curve for curve in curves if not any(all(abs(each.value - share) < NEAR for each in curve.values()) for share in STRUCTURAL)]
     epochs = set.intersection(*map(set, kept)) if kept else set()
     return {epoch: fmean(curve[epoch].value for curve in kept) for epoch in epochs}
-
-
-def _line(series: Series) -> list[Cell]:
-    logged = f"{GRAD_ZERO}/{series.kind}/ that vary, {series.points[0].attacked.name}, {series.points[0].clean.name}"
-    source = f"{logged}: every epoch of {' '.join(dict.fromkeys(point.result.mark for point in series.points))}"
-    sourced = [Cell(_shown(value), (source,)) for value in (series.over_epochs, series.given_clean, series.over_runs)]
-    confounded = f"confounded with depth ({100 * series.depth_share:.0f} % of the zeros' variance)"
-    judged = (series.over_epochs, series.over_runs)
-    reads = words(confounded if series.depth_share > CONFOUNDED and not math.isnan(each.low) else _reads(each) for each in judged)
-    return [
-        *words([DATASETS.get(series.dataset, series.dataset), series.attack.label, series.kind, len(series.points), series.runs]),
-        *(sourced[0], reads[0], sourced[1], sourced[2], reads[1]),
-    ]
 
 
 def _shown(value: Correlation) -> str:

@@ -126,11 +126,18 @@ def quoted_table(results: Sequence[Result]) -> Table:
     columns = [f"{name} {part}, %" for name in ("FGSM", "PGD", "clean") for part in ("quoted", "here")]
     header = ["table", "dataset", "quoted row", "run", "trained here", *columns, "worst case of the audit, %"]
     rows = []
-    for number in (1, 2):
-        for place, row in enumerate(paper_rows(number), 1):
-            if row.quoted:
-                found: list[Result | None] = [*matching(row, results)]
-                rows += [_quoted_line(row, place, each) for each in found or [None]]
+    quoted = [(place, row) for number in (1, 2) for place, row in enumerate(paper_rows(number), 1) if row.quoted]
+    for place, row in quoted:
+        runs: list[Result | None] = [*matching(row, results)]
+        for result in runs or [None]:
+            cells = words([row.table, DATASETS[row.dataset], row.quoted])
+            cells += [marked([result]), Cell(f"{_network(result.record)}, {_scale(result.record)}")] if result else words(["-", "no run"])
+            for column, (name, steps) in {"fgsm": ("FGSM", None), "pgd": ("PGD", 7), "clean": ("", None)}.items():
+                attack = _attack(result, name, steps) if result and name else None
+                number = None if result is None else result.attacked(attack) if attack else result.clean if column == "clean" else None
+                cells.append(Cell(f"{row.accuracy[column]:.2f}", (f"paper_tables.yaml, table {row.table}, row {place}",)))
+                cells.append(accuracy_cell(Accuracy([number]) if number else None))
+            rows.append([*cells, _share(result, audited(result), "worst") if result else MISSING])
     return Table("quoted rows", header, rows, numbers=header[5:])
 
 
@@ -224,17 +231,6 @@ def seconds_a_batch(record: Record) -> float | None:
     if any("training_seconds" not in part for part in parts) or not images or not batch or not record.epochs:
         return None
     return sum(float(part["training_seconds"]) for part in parts) / (record.epochs * math.ceil(images / batch))
-
-
-def _quoted_line(row: PaperRow, place: int, result: Result | None) -> list[Cell]:
-    about = words([row.table, DATASETS[row.dataset], row.quoted])
-    about += [marked([result]), Cell(f"{_network(result.record)}, {_scale(result.record)}")] if result else words(["-", "no run"])
-    for column, (name, steps) in {"fgsm": ("FGSM", None), "pgd": ("PGD", 7), "clean": ("", None)}.items():
-        attack = _attack(result, name, steps) if result and name else None
-        number = None if result is None else result.attacked(attack) if attack else result.clean if column == "clean" else None
-        about.append(Cell(f"{row.accuracy[column]:.2f}", (f"paper_tables.yaml, table {row.table}, row {place}",)))
-        about.append(accuracy_cell(Accuracy([number]) if number else None))
-    return [*about, _share(result, audited(result), "worst") if result else MISSING]
 
 
 def _attack(result: Result, name: str, steps: int | None) -> AttackSettings | None:

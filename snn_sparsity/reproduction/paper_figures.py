@@ -9,7 +9,6 @@ from snn_sparsity.reproduction.paper import DATASETS, network_name, paper
 from snn_sparsity.reproduction.paper_rows import marked
 from snn_sparsity.reproduction.results import Result
 from snn_sparsity.runs.metrics import Number
-from snn_sparsity.runs.records import Record
 
 MODES = {"": "BatchNorm eval", "_batchnorm_batch": "BatchNorm batch"}
 
@@ -77,18 +76,14 @@ def silence_table(results: Sequence[Result]) -> Table:
             if len(epochs) < len(SHARES):
                 continue
             cells = [_percent(curve[epochs[math.ceil(share * len(epochs)) - 1]]) for share in SHARES]
+            own = result.record.config.get("optimizer")
+            decay = ((own.get("init_args") or {}) if own else result.record.config["model"]).get("weight_decay")
             about = words([
                 DATASETS.get(result.record.dataset, result.record.dataset), f"{network_name(network, depth)} {pool}",
-                _weight_decay(result.record), len(epochs), what,
+                "-" if decay is None else f"{decay:g}", len(epochs), what,
             ])  # fmt: skip
             rows.append([marked([result]), *about, *cells])
     return Table("Zeros at the neurons, here", header, rows, numbers=header[6:])
-
-
-def _weight_decay(record: Record) -> str:
-    own = record.config.get("optimizer")
-    decay = ((own.get("init_args") or {}) if own else record.config["model"]).get("weight_decay")
-    return "-" if decay is None else f"{decay:g}"
 
 
 def _last(result: Result, name: str) -> Number | None:

@@ -102,7 +102,8 @@ def arrows(groups: Sequence[SeedGroup]) -> tuple[int, int]:
         for row in paper_rows(3):
             if row.setting == average.first.setting:
                 for column in COLUMNS:
-                    found = change(_attack(average, column), average, maximum) if _has(average, column) else None
+                    attack = _attack(average, column)
+                    found = change(attack, average, maximum) if attack or column == "clean" else None
                     if found is not None:
                         measured_changes.append((found[0] > 0) == (_own_change(row, column) > 0))
     return len(measured_changes), sum(measured_changes)
@@ -112,7 +113,11 @@ def _line(row: PaperRow, place: int, group: SeedGroup | None, twins: dict[int, S
     name = f"{network_name(row.network, row.depth)} {row.pool}"
     cells = which(group) if group is not None else words([DATASETS[row.dataset], name, "-", "no run"])
     for column in COLUMNS:
-        cells.append(Cell(_printed(row, column), (f"paper_tables.yaml, table {row.table}, row {place}",)))
+        told = f"{row.accuracy[column]:.2f}"
+        if row.printed:
+            printed, own = row.printed[column], _own_change(row, column)
+            told += f" ({arrow(printed) if printed * own > 0 else SIGN.format(arrow(printed), arrow(own))})"
+        cells.append(Cell(told, (f"paper_tables.yaml, table {row.table}, row {place}",)))
         attack = _attack(group, column) if group is not None else None
         if group is None or (attack is None and column != "clean"):
             cells += [MISSING, MISSING]
@@ -126,19 +131,6 @@ def _line(row: PaperRow, place: int, group: SeedGroup | None, twins: dict[int, S
 def _attack(group: SeedGroup, column: str) -> AttackSettings | None:
     """Return the attack that is a column of the paper; None for the clean one."""
     return next((attack for attack in group.attacks if attack.column == column), None)
-
-
-def _has(group: SeedGroup, column: str) -> bool:
-    return column == "clean" or _attack(group, column) is not None
-
-
-def _printed(row: PaperRow, column: str) -> str:
-    text = f"{row.accuracy[column]:.2f}"
-    if not row.printed:
-        return text
-    printed, own = row.printed[column], _own_change(row, column)
-    said = arrow(printed) if printed * own > 0 else SIGN.format(arrow(printed), arrow(own))
-    return f"{text} ({said})"
 
 
 def _own_change(row: PaperRow, column: str) -> float:

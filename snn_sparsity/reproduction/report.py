@@ -35,7 +35,6 @@ from snn_sparsity.reproduction.paper_rows import arrows, paper_table, split, tab
 from snn_sparsity.reproduction.results import Result, groups_of, pairs_of, protocols_of, results_of
 from snn_sparsity.reproduction.run_tables import protocol_table, record_table, source_table, verdict_table
 from snn_sparsity.reproduction.tradeoff import curves, tradeoff
-from snn_sparsity.runs.metrics import Number
 from snn_sparsity.runs.records import Record
 
 TITLE = "Do sparse gradients make spiking networks robust?"
@@ -96,7 +95,10 @@ class Report:
         self.experiments = dict(sorted((experiments or {}).items(), key=lambda each: -len(each[1]) * len(each[1][0].clean)))
         self.networks = next(iter(self.experiments.values()), [])
         self.defences = defence_runs(self.results)
-        self.blocks = list(self._blocks())
+        body = list(self._body())
+        causal = [Picture("causal", partial(document.figure, self.networks), document.CAPTION)] if self.networks else []
+        contents = Contents([Link(each.text, f"#{each.anchor}") for each in body if isinstance(each, Heading) and each.level == 2])
+        self.blocks: list[Block] = [Bullets(self.answer), *causal, contents, *body]
 
     def html(self) -> str:
         """Return one page with everything inside."""
@@ -116,7 +118,8 @@ class Report:
                 label = ", ".join(cell.text for cell in row if not cell.sources and cell.text != "-")
                 for column, cell in zip(table.header, row, strict=True):
                     if cell.sources:
-                        writer.writerow([table.name, label, column, cell.text, "; ".join(map(self._source, cell.sources))])
+                        lines = [each if isinstance(each, str) else f"{self._from_here(each.file)}:{each.line}" for each in cell.sources]
+                        writer.writerow([table.name, label, column, cell.text, "; ".join(lines)])
         return text.getvalue()
 
     def figures(self) -> dict[str, bytes]:
@@ -145,14 +148,6 @@ class Report:
             **{f"audit of {name}": [Bullets(told(name, self.defences))] for name in COLOURS},
         }
         return {name: partial(page.fragment, blocks) for name, blocks in made.items()}
-
-    def _blocks(self) -> Iterator[Block]:
-        body = list(self._body())
-        yield Bullets(self.answer)
-        if self.networks:
-            yield Picture("causal", partial(document.figure, self.networks), document.CAPTION)
-        yield Contents([Link(each.text, f"#{each.anchor}") for each in body if isinstance(each, Heading) and each.level == 2])
-        yield from body
 
     def _body(self) -> Iterator[Block]:
         yield _section("How to read it")
@@ -258,7 +253,7 @@ class Report:
             results = [result for group in groups for result in group.sound[:1] if "gradients" in available(result.record.run)]
             if results:
                 found = True
-                yield _gradients(results)
+                yield _gradient_picture(results)
         if not found:
             yield "No run has such metrics (the probe GradientSparsity)."
 
@@ -274,15 +269,12 @@ class Report:
     def _from_here(self, path: Path) -> str:
         return Path(os.path.relpath(path.resolve(), self.folder.resolve())).as_posix()
 
-    def _source(self, source: Number | str) -> str:
-        return source if isinstance(source, str) else f"{self._from_here(source.file)}:{source.line}"
-
 
 def _section(text: str) -> Heading:
     return Heading(text, 2, re.sub(r"\W+", "-", text.lower()).strip("-"))
 
 
-def _gradients(results: Sequence[Result]) -> Picture:
+def _gradient_picture(results: Sequence[Result]) -> Picture:
     _, network, depth, _ = results[0].record.setting
     dataset = results[0].record.dataset
     shown = ", ".join(f"{result.record.setting[3]} pooling R{result.number}" for result in results)

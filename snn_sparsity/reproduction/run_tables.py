@@ -1,7 +1,6 @@
 """Tables of the runs themselves: by protocol, their audits, their records, and the lines their numbers come from."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from snn_sparsity.audit.judge.statistics import Proportion
 from snn_sparsity.documents.blocks import Cell, Table, words
@@ -36,8 +35,19 @@ def protocol_table(protocol: Protocol, attacks: Sequence[AttackSettings], groups
 
 def verdict_table(results: Sequence[Result]) -> Table:
     """Return the verdict of each audit of a run, by protocol; the strict one first."""
-    audits = [(result, result.record.audit) for result in results if result.record.audit]
-    lines = [_audit_line(result, name, audit) for result, audit in audits for name in audit.get("answers", {})]
+    lines = []
+    for result in results:
+        audit = result.record.audit or {}
+        stopped = "" if audit.get("complete", True) else " (STOPPED EARLY)"
+        for name, answers in audit.get("answers", {}).items():
+            evidence = audit["protocols"][name]
+            cells = [marked([result]), *words([f"{name}: {evidence['space']}, BN {evidence['batch_norm']}", len(audit["labels"])])]
+            for level in AUDITED:
+                share = answers["accuracy"].get(level)
+                source = f"audit/audit.json of {result.mark}, answers.{name}.accuracy.{level}"
+                text = "-" if share is None else Proportion(**share).percent
+                cells.append(Cell(text, (source,) if share else ()))
+            lines.append([*cells, *words([answers["belief"] + stopped, answers["do"]])])
     lines.sort(key=lambda line: line[1].text != "image: image, BN eval")
     titles = [f"{level}, %" for level in AUDITED]
     return Table("audits", ["run", "protocol", "images", *titles, "believed?", "what to do"], lines, numbers=("images",))
@@ -80,15 +90,3 @@ def source_table(result: Result, attacks: Sequence[AttackSettings]) -> Table:
             value = Cell(f"{100 * number.value:.2f}", (number,))
             lines.append([Cell(what), value, *words([number.name, number.epoch, file, number.line])])
     return Table(f"sources {result.mark}", ["number", "%", "logged as", "epoch", "file", "line"], lines, numbers=("%", "epoch", "line"))
-
-
-def _audit_line(result: Result, name: str, audit: Any) -> list[Cell]:
-    answers, evidence = audit["answers"][name], audit["protocols"][name]
-    cells = [marked([result]), *words([f"{name}: {evidence['space']}, BN {evidence['batch_norm']}", len(audit["labels"])])]
-    for level in AUDITED:
-        share = answers["accuracy"].get(level)
-        source = f"audit/audit.json of {result.mark}, answers.{name}.accuracy.{level}"
-        text = "-" if share is None else Proportion(**share).percent
-        cells.append(Cell(text, (source,) if share else ()))
-    stopped = "" if audit.get("complete", True) else " (STOPPED EARLY)"
-    return [*cells, *words([answers["belief"] + stopped, answers["do"]])]

@@ -3,7 +3,7 @@
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.resources import files
@@ -73,26 +73,22 @@ def read_grid(grid: str, seeds: Sequence[int], more: Sequence[str] = ()) -> list
     path = Path(grid) if os.path.isfile(grid) else DIRECTORY / f"{grid}.yaml"
     if not os.path.isfile(path):
         raise InputError(f"--grid {grid} is no file and no grid{did_you_mean(grid, grid_names())}: choose one of {', '.join(grid_names())}")
-    groups = _groups(path)
-    return [
-        GridRow(
-            path.stem,
-            group,
-            config,
-            seed,
-            (
-                "fit",
-                *(word for name in config.split("+") for word in ("--config", name)),
-                *shlex.split(str(given.get("arguments", ""))),
-                *more,
-                "--seed_everything",
-                str(seed),
-            ),
-        )
-        for seed in seeds
-        for group, given in groups.items()
-        for config in given["configs"]
-    ]
+    groups = _mapping(path)
+    for name, given in groups.items():
+        if not isinstance(given, dict) or not isinstance(given.get("configs"), list) or set(given) - GROUP_KEYS:
+            raise InputError(f"--grid {path}: the group {name!r} must have a list of 'configs', may have 'arguments', and nothing else")
+        for config in given["configs"]:
+            for stem in str(config).split("+"):
+                shipped.resolve(stem)
+    rows = []
+    for seed in seeds:
+        for group, given in groups.items():
+            for config in given["configs"]:
+                configs = [word for name in config.split("+") for word in ("--config", name)]
+                arguments = shlex.split(str(given.get("arguments", "")))
+                settings = ("fit", *configs, *arguments, *more, "--seed_everything", str(seed))
+                rows.append(GridRow(path.stem, group, config, seed, settings))
+    return rows
 
 
 def chosen(rows: Sequence[GridRow], pattern: str | None) -> list[GridRow]:
@@ -134,17 +130,6 @@ def epochs_asked(row: GridRow) -> int:
         return int(row.settings[last + 1])
     said = [(_mapping(Path(shipped.resolve(config))).get("trainer") or {}).get("max_epochs") for config in row.configs]
     return int(next((number for number in reversed(said) if number), 100))
-
-
-def _groups(path: Path) -> Mapping[str, dict[str, Any]]:
-    groups = _mapping(path)
-    for name, given in groups.items():
-        if not isinstance(given, dict) or not isinstance(given.get("configs"), list) or set(given) - GROUP_KEYS:
-            raise InputError(f"--grid {path}: the group {name!r} must have a list of 'configs', may have 'arguments', and nothing else")
-        for config in given["configs"]:
-            for stem in str(config).split("+"):
-                shipped.resolve(stem)
-    return groups
 
 
 def _mapping(path: Path) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def attack_batch(
         "places": places,
         "status": "done",
         "fooled": fooled.tolist(),
-        "zero_start": _of(meter.zero_at_start, len(places)),
+        "zero_start": [False] * len(places) if meter.zero_at_start is None else meter.zero_at_start.tolist(),
         "zero": meter.zero.tolist(),
         "seen": (meter.fooled if protocol.every_look_counts(subject) else fooled).tolist(),
         "improving": still_improving(meter.losses, len(places)),
@@ -89,7 +89,3 @@ def still_improving(losses: list[Tensor], count: int) -> list[bool]:
     rose = (best[-1] - best[-1 - LAST_STEPS]) / span
     # Of a loss that never moved, nothing can be said.
     return ((rose > 0.05) & (best[-1] - best[0] > 1e-6)).tolist()
-
-
-def _of(flags: Tensor | None, count: int) -> list[bool]:
-    return [False] * count if flags is None else flags.tolist()

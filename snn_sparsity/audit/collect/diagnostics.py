@@ -89,7 +89,13 @@ def landscape(subject: Subject, protocol: ThreatModel, places: list[int], eps: f
     target, x, labels = _aim(subject, protocol, places)
     gradient, _ = input_gradient(target.logits, x, labels)
     chance = uniform_noise(x, 1.0, subject.generator(22)).sign()
-    along, aside = (_rise(target, x, labels, direction, eps) for direction in (gradient.sign(), chance))
+    lengths = torch.linspace(-eps, eps, LANDSCAPE_POINTS).tolist()
+    rises = []
+    with torch.no_grad():
+        for direction in (gradient.sign(), chance):
+            losses = torch.stack([_loss(target, (x + length * direction).clamp(*target.bounds), labels) for length in lengths])
+            rises.append(losses.amax(0) - losses[LANDSCAPE_POINTS // 2])
+    along, aside = rises
     return {"landscape": (along > 2 * aside).float().mean().item()}
 
 
@@ -112,11 +118,3 @@ def _aim(subject: Subject, protocol: ThreatModel, places: list[int]) -> tuple[An
 
 def _loss(target: Target, x: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(target.logits(x), labels, reduction="none")
-
-
-def _rise(target: Target, x: Tensor, labels: Tensor, direction: Tensor, eps: float) -> Tensor:
-    """Return how far the loss rises at most between x - eps and x + eps along a direction, [N]."""
-    with torch.no_grad():
-        lengths = torch.linspace(-eps, eps, LANDSCAPE_POINTS).tolist()
-        losses = torch.stack([_loss(target, (x + length * direction).clamp(*target.bounds), labels) for length in lengths])
-    return losses.amax(0) - losses[LANDSCAPE_POINTS // 2]

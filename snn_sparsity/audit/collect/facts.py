@@ -25,13 +25,26 @@ def facts_of(subject: Subject, places: list[int]) -> dict[str, Any]:
         places: Of a few images to look at.
     """
     why = _why_no_rules(subject)
-    blocked, stuck = _blocked(subject, places)
+    x, labels = SPIKES.inputs(subject, places, subject.generator(0))
+    x = x.clone().requires_grad_()
+    # In eval mode, as every target has it.
+    target = SPIKES.target(subject, subject.generator(0))
+    blocked, stuck = blocked_modules(
+        subject.classifier, lambda: target.logits(x).logsumexp(1) - target.logits(x).gather(1, labels[:, None])[:, 0]
+    )
+    random = subject.encoder.stochastic
+    if not random:
+        repeats = harness(subject, SPIKES, places, {})
+        random = not repeats["deterministic"] or repeats["gap_repeat"] > SAME
+    code_book = getattr(subject.encoder, "code_book", None)
+    steps = None if code_book is None else code_book.diff(dim=0)
     return {
-        "random": subject.encoder.stochastic or not _repeats(subject, places),
+        "random": random,
         "spiking": not why,
         "why_no_rules": why,
         "max_pooling": any(isinstance(module, _MaxPoolNd) for module in subject.classifier.modules()),
-        "coded": not _straight(getattr(subject.encoder, "code_book", None)),
+        # Where each step's code is a straight line in the grey level, a box average has its exact derivative.
+        "coded": steps is not None and not torch.allclose(steps, steps[:1].expand_as(steps), atol=1e-6),
         "num_classes": subject.num_classes,
         "blocked": blocked,
         "stuck": stuck,
@@ -57,27 +70,6 @@ def idle_rules(subject: Subject, places: list[int], rules: dict[str, GradientRul
         except InputError as error:
             idle[name] = str(error)
     return idle
-
-
-def _blocked(subject: Subject, places: list[int]) -> tuple[list[str], list[str]]:
-    x, labels = SPIKES.inputs(subject, places, subject.generator(0))
-    x = x.clone().requires_grad_()
-    # In eval mode, as every target has it.
-    target = SPIKES.target(subject, subject.generator(0))
-    return blocked_modules(subject.classifier, lambda: target.logits(x).logsumexp(1) - target.logits(x).gather(1, labels[:, None])[:, 0])
-
-
-def _repeats(subject: Subject, places: list[int]) -> bool:
-    evidence = harness(subject, SPIKES, places, {})
-    return bool(evidence["deterministic"]) and evidence["gap_repeat"] <= SAME
-
-
-def _straight(code_book: Tensor | None) -> bool:
-    """Return whether each step's code is a straight line in the grey level, so that a box average has its exact derivative."""
-    if code_book is None:
-        return True
-    steps = code_book.diff(dim=0)
-    return bool(torch.allclose(steps, steps[:1].expand_as(steps), atol=1e-6))
 
 
 def _why_no_rules(subject: Subject) -> str:

@@ -31,7 +31,18 @@ class Journal:
     def __init__(self, path: Path | None, identity: Json) -> None:
         self.path = path
         self.identity = json.loads(json.dumps(identity))
-        self._results: dict[str, Json] = self._read(path) if path is not None and path.exists() else {}
+        self._results: dict[str, Json] = {}
+        if path is None or not path.exists():
+            return
+        try:
+            kept = json.loads(path.read_text())
+            found, results = kept["identity"], kept["results"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} is no readable journal of an audit: remove it to begin anew") from error
+        for name, value in self.identity.items():
+            if found.get(name) != value:
+                raise InputError(f"{path} is of an audit with {name}={found.get(name)!r}, not {value!r}: remove it to begin anew")
+        self._results = dict(results)
 
     def once(self, name: str, compute: Callable[[], Json]) -> Json:
         """Return the result of this name; compute and keep it if there is none yet."""
@@ -49,14 +60,3 @@ class Journal:
         """Remove the file: the audit is done."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
-
-    def _read(self, path: Path) -> dict[str, Json]:
-        try:
-            kept = json.loads(path.read_text())
-            identity, results = kept["identity"], kept["results"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is no readable journal of an audit: remove it to begin anew") from error
-        for name, value in self.identity.items():
-            if identity.get(name) != value:
-                raise InputError(f"{path} is of an audit with {name}={identity.get(name)!r}, not {value!r}: remove it to begin anew")
-        return dict(results)

@@ -45,20 +45,20 @@ class Measurements:
             return Diagnostics(**found)
         found |= self._measure("zero entries", lambda: diagnostics.zero_entries(subject, protocol, few))
         if protocol.perturbation == "linf":
-            found |= self._in_the_ball(few)
+            found |= self._measure("loss under noise", lambda: diagnostics.loss_under_noise(subject, protocol, few, work.budget.noise, eps))
+            found |= self._measure("landscape", lambda: diagnostics.landscape(subject, protocol, few, eps))
+            found |= self._measure("fidelity", lambda: diagnostics.gradient_fidelity(subject, protocol, few, eps))
         found["vanishing"] = {}
         if work.facts.spiking:
             found |= self._measure("surrogate cosine", lambda: diagnostics.surrogate_cosine(subject, few))
             found |= self._measure("vanishing", lambda: diagnostics.vanishing(subject, few))
-        return Diagnostics(**found, control=self._control(), planted=self._planted())
-
-    def _in_the_ball(self, few: list[int]) -> dict[str, Any]:
-        """What needs moves by real numbers or grey levels."""
-        work, protocol = self.attacks.work, self.attacks.protocol
-        subject, eps = work.subject, work.eps
-        found = self._measure("loss under noise", lambda: diagnostics.loss_under_noise(subject, protocol, few, work.budget.noise, eps))
-        found |= self._measure("landscape", lambda: diagnostics.landscape(subject, protocol, few, eps))
-        return found | self._measure("fidelity", lambda: diagnostics.gradient_fidelity(subject, protocol, few, eps))
+        # V14: a network that is known to fall must fall.
+        fall: dict[str, Any] = {}
+        if work.training is not None:
+            attacks = [self.attacks.battery.host("ce"), self.attacks.battery.host()]
+            fall = self._measure("control", lambda: control(subject, protocol, attacks, work.reference))
+        finds = self._measure("planted examples", self._plant)
+        return Diagnostics(**found, control=Control(**fall) if fall else None, planted=Planted(**finds) if finds else None)
 
     def _measure(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return a measurement; one that breaks says nothing, and the audit goes on."""
@@ -75,21 +75,8 @@ class Measurements:
             ledger.missing(name, result["failed"])
         return {key: value for key, value in result.items() if key != "failed"}
 
-    def _control(self) -> Control | None:
-        """V14: the same attacks on a network that is known to fall."""
-        work, battery = self.attacks.work, self.attacks.battery
-        if work.training is None:
-            return None
-        attacks = [battery.host("ce"), battery.host()]
-        found = self._measure("control", lambda: control(work.subject, self.attacks.protocol, attacks, work.reference))
-        return Control(**found) if found else None
-
-    def _planted(self) -> Planted | None:
-        """V15: the share of planted examples that the attack finds, and that noise finds."""
-        found = self._measure("planted examples", self._plant)
-        return Planted(**found) if found else None
-
     def _plant(self) -> dict[str, Any]:
+        """V15: the share of planted examples that the attack finds, and that noise finds."""
         work, battery, protocol = self.attacks.work, self.attacks.battery, self.attacks.protocol
         if not work.budget.planted:
             raise InputError("this budget plants none: a thousand forward passes for each image")

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
-from torch import Tensor, nn
+from torch import nn
 
 from snn_sparsity.attacks import Swap, Transfer
 from snn_sparsity.attacks.base import Attack
@@ -56,20 +56,22 @@ class AttackSequence:
         self.quoted = self._attack(Job("quoted attack", "claim", claim), everybody if self.protocol.drifts else work.right)
         if self.protocol.drifts:
             return
-        self._averaging()
+        for jobs in self.battery.averaging():
+            # V28: on a random network, one draw a step against the mean of several, on all images.
+            self._one_after_the_other(jobs, work.right, planned=False)
         survivors = self._native()
         self._one_after_the_other(self.battery.references(), survivors)
         left = self._one_after_the_other(self.battery.arms(), survivors)
         self._one_after_the_other(self._transfers(), left, planned=False)
-        self._what_does_not_apply()
+        refused = work.facts.idle if work.facts.spiking else {"surrogates": work.facts.why_no_rules} | dict(work.facts.idle)
+        nobody: list[bool | None] = [None] * len(work.clean)
+        self.evidence += [
+            AttackEvidence(name=what, role="arm", family="rules", stream=MAIN, status="does not apply", why=why, fooled=nobody)
+            for what, why in refused.items()
+        ]
         if self.protocol.perturbation == "linf":
             self._unbounded(survivors or work.right)
             self._radii()
-
-    def _averaging(self) -> None:
-        """V28: on a random network, one draw a step against the mean of several, on all images."""
-        for jobs in self.battery.averaging():
-            self._one_after_the_other(jobs, self.work.right, planned=False)
 
     def _native(self) -> list[int]:
         """Run the attacks with the network's own gradient, and return who is left.
@@ -80,7 +82,9 @@ class AttackSequence:
         for job in self.battery.cross_entropy():
             records = self._attack(job, left)
             left = _left(left, records)
-            flat |= _without_gradient(records)
+            for record in records:
+                if record["status"] == "done":
+                    flat |= {place for place, zero in zip(record["places"], record["zero_start"], strict=True) if zero}
         flat &= set(left)
         for job in self.battery.scale_free():
             left = _left(left, self._attack(job, [place for place in left if place not in flat]))
@@ -115,36 +119,30 @@ class AttackSequence:
             for name, target in targets.items()
         ]
 
-    def _what_does_not_apply(self) -> None:
-        facts = self.work.facts
-        refused = facts.idle if facts.spiking else {"surrogates": facts.why_no_rules} | dict(facts.idle)
-        nobody: list[bool | None] = [None] * len(self.work.clean)
-        self.evidence += [
-            AttackEvidence(name=what, role="arm", family="rules", stream=MAIN, status="does not apply", why=why, fooled=nobody)
-            for what, why in refused.items()
-        ]
-
     def _unbounded(self, places: list[int]) -> None:
         """V29: at eps = 1, the native attack against swapping the image."""
-        subject, places = self.work.subject, places[:UNBOUNDED_IMAGES]
-        others, _ = self.protocol.inputs(subject, _spread(subject.labels, self.work.clean)[:SWAPS], subject.generator(29))
+        subject = self.work.subject
+        # Right images, a class at a time.
+        by_class: dict[int, list[int]] = {}
+        for place in self.work.right:
+            by_class.setdefault(int(subject.labels[place]), []).append(place)
+        spread = [place for row in range(2) for alike in by_class.values() for place in alike[row : row + 1]] or [0]
+        others, _ = self.protocol.inputs(subject, spread[:SWAPS], subject.generator(29))
         native = Job("native attack, any image allowed", "reference", self.battery.host(eps=UNBOUNDED), stream=ANYWHERE)
         swap = Job("another image, any allowed", "arm", Swap(others, eps=UNBOUNDED), "unbounded", ANYWHERE)
         for job in (native, swap):
-            self._attack(job, places, planned=False)
+            self._attack(job, places[:UNBOUNDED_IMAGES], planned=False)
 
     def _radii(self) -> None:
         """V12: the native attack in other balls; an image is not attacked again above the radius that broke it."""
         work = self.work
-        survivors = {place for place in work.right if self._survives(place)}
+        inside = [one for one in self.evidence if one.seen and one.eps <= work.eps]
+        survivors = {place for place in work.right if not any(one.fooled[place] or one.seen[place] for one in inside)}
         left = work.right
         for eps in work.radii:
             if eps > work.eps:
                 left = [place for place in left if place in survivors]
             left = _left(left, self._attack(Job(f"eps {round(255 * eps)}/255", "radius", self.battery.host(eps=eps)), left))
-
-    def _survives(self, place: int) -> bool:
-        return not any(one.fooled[place] or one.seen[place] for one in self.evidence if one.seen and one.eps <= self.work.eps)
 
     def _attack(self, job: Job, places: list[int], planned: bool = True) -> list[BatchResult]:
         """Attack the images at these places, keep the evidence, and return the records."""
@@ -186,18 +184,3 @@ def _left(places: list[int], records: list[BatchResult]) -> list[int]:
         if hit
     }
     return [place for place in places if place not in broken]
-
-
-def _without_gradient(records: list[BatchResult]) -> set[int]:
-    """Return the places whose gradient was exactly 0 at the start."""
-    done = [record for record in records if record["status"] == "done"]
-    return {place for record in done for place, zero in zip(record["places"], record["zero_start"], strict=True) if zero}
-
-
-def _spread(labels: Tensor, clean: list[bool]) -> list[int]:
-    """Return the places of right images, a class at a time."""
-    by_class: dict[int, list[int]] = {}
-    for place, hit in enumerate(clean):
-        if hit:
-            by_class.setdefault(int(labels[place]), []).append(place)
-    return [place for row in range(2) for places in by_class.values() for place in places[row : row + 1]] or [0]

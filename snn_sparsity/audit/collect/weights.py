@@ -60,7 +60,10 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], renames: Seque
             raise InputError(f"--weights.rename {rename}: no name of the weights has {old}, such as {', '.join(list(weights)[:5])}")
         weights = renamed
     own = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith("num_batches_tracked")}
-    given = _without_prefix(weights, own)
+    # Their names as they are, without the prefix of them all, or with that of all the model's, or both.
+    changes = product(_prefixes(weights), _prefixes(own))
+    candidates = [{more + name.removeprefix(less): tensor for name, tensor in weights.items()} for less, more in changes]
+    given = max(candidates, key=lambda one: len(one.keys() & own.keys()))
     missing, surplus = sorted(own.keys() - given.keys()), sorted(given.keys() - model.state_dict().keys())
     shapes = [name for name in sorted(own.keys() & given.keys()) if own[name].shape != given[name].shape]
     if missing or surplus or shapes:
@@ -82,13 +85,6 @@ def _tensors(loaded: Any) -> dict[str, Tensor]:
 def _renamed(name: str, old: str, new: str) -> str:
     parts = name.split(".")
     return ".".join(new if part == old else part for part in parts) if "." not in old else name.replace(old, new)
-
-
-def _without_prefix(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Return the weights under the model's names: as they are, without the prefix of them all, or with that of all the model's, or both."""
-    changes = product(_prefixes(weights), _prefixes(own))
-    candidates = [{more + name.removeprefix(less): tensor for name, tensor in weights.items()} for less, more in changes]
-    return max(candidates, key=lambda one: len(one.keys() & own.keys()))
 
 
 def _prefixes(names: Iterable[str]) -> list[str]:

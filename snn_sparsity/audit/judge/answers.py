@@ -102,6 +102,8 @@ def _judge(case: Case) -> Answers:
     worst = _share(case, case.worst)
     broken = worst is not None and worst.high <= case.thresholds.broken
     belief, because = _belief(case, checked)
+    warned = [f"{one.check.id} warn: {one.check.question} {one.finding.found}" for one in checked if one.finding.status == "warn"]
+    not_run = ", ".join(one.check.id for one in checked if one.finding.status == "not run")
     return Answers(
         do=_what_to_do(case, belief, because),
         under_attack="not measured" if worst is None else f"{'BROKEN:' if broken else 'at most'} {counted(worst)}",
@@ -114,7 +116,7 @@ def _judge(case: Case) -> Answers:
         broken=broken,
         comparisons=case.comparisons,
         checks=checked,
-        beside=_beside(case, checked),
+        beside=[*warned, *([f"checks that did not run: {not_run}"] if not_run else []), *notes(case)],
     )
 
 
@@ -218,13 +220,6 @@ def _left(share: Proportion) -> str:
 
 def _failed(checked: list[Checked], kind: str) -> list[Checked]:
     return [one for one in checked if one.check.kind == kind and one.finding.status == "fail"]
-
-
-def _beside(case: Case, checked: list[Checked]) -> list[str]:
-    """Return what the reader should know and what decides nothing."""
-    warned = [f"{one.check.id} warn: {one.check.question} {one.finding.found}" for one in checked if one.finding.status == "warn"]
-    not_run = ", ".join(one.check.id for one in checked if one.finding.status == "not run")
-    return [*warned, *([f"checks that did not run: {not_run}"] if not_run else []), *notes(case)]
 
 
 def notes(case: Case) -> list[str]:

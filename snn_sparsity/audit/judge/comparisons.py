@@ -83,19 +83,15 @@ def compared_arms(attacks: Sequence[AttackEvidence], clean: Mask, eps: float) ->
     for _, same in groupby(sorted(ran, key=attrgetter("family")), key=attrgetter("family")):
         arms = list(same)
         groups = [(arm.name, [arm]) for arm in arms] + [(f"all of these together ({arms[0].family})", arms)] * (len(arms) > 1)
-        found += [one for name, group in groups if (one := _compare(name, group, attacks, clean, eps))]
+        for name, group in groups:
+            reference = _at_equal_cost(group, attacks)
+            if not reference:
+                continue
+            both = tried(group, len(clean)) & tried(reference, len(clean)) & clean
+            inside = all(one.eps <= eps + SLACK for one in [*group, *reference])
+            found.append(paired(name, group[0].family, both, fooled(group, len(clean)), fooled(reference, len(clean)), inside))
     adjusted = holm([one.p for one in found])
     return [replace(one, adjusted=p) for one, p in zip(found, adjusted, strict=True)]
-
-
-def _compare(name: str, arms: list[AttackEvidence], attacks: Sequence[AttackEvidence], clean: Mask, eps: float) -> Comparison | None:
-    """Return the comparison; None where the native attack was not given as many passes."""
-    reference = _at_equal_cost(arms, attacks)
-    if not reference:
-        return None
-    both = tried(arms, len(clean)) & tried(reference, len(clean)) & clean
-    inside = all(one.eps <= eps + SLACK for one in [*arms, *reference])
-    return paired(name, arms[0].family, both, fooled(arms, len(clean)), fooled(reference, len(clean)), inside)
 
 
 def _at_equal_cost(arms: list[AttackEvidence], attacks: Sequence[AttackEvidence]) -> list[AttackEvidence]:

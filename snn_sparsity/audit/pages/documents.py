@@ -171,6 +171,10 @@ def audit_markdown(audits: Sequence[Evidence]) -> str:
     parts = [f"# {markdown_text(_title(audits))}", *(f"**{markdown_text(caution)}**" for caution in cautions(audits))]
     for one in shown(audits):
         answers = one.answers
+        checks = [
+            [each.check.id, each.finding.status, each.check.question, each.finding.found, each.check.threshold, each.check.remedy]
+            for each in [*one.open_checks, *one.other_checks]
+        ]
         parts += [
             f"## {markdown_text(one.title)}",
             f"**{markdown_text(answers.do)}**",
@@ -182,7 +186,7 @@ def audit_markdown(audits: Sequence[Evidence]) -> str:
             "### Comparisons at equal cost",
             markdown_table(COMPARISONS, one.comparisons) if one.comparisons else "None were made.",
             "### Checks",
-            markdown_table(CHECKS, [_check_row(check) for check in [*one.open_checks, *one.other_checks]]),
+            markdown_table(CHECKS, checks),
             *([markdown_list(one.notes)] if one.notes else []),
             "### Attacks",
             markdown_table(ATTACKS, one.attacks),
@@ -230,10 +234,6 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _title(audits: Sequence[Evidence]) -> str:
     return "Audits side by side" if len(audits) > 1 else f"Audit of {audits[0].settings.get('checkpoint') or 'a network'}"
-
-
-def _check_row(one: Checked) -> list[str]:
-    return [one.check.id, one.finding.status, one.check.question, one.finding.found, one.check.threshold, one.check.remedy]
 
 
 def _settings(audits: Sequence[Evidence]) -> list[list[str]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from snn_sparsity.experiments.attackers import ModelUnderTest
 from snn_sparsity.measure.gradients import record_gradients
-from snn_sparsity.measure.operations import Operation, operations
+from snn_sparsity.measure.operations import operations
 from snn_sparsity.measure.reachability import reachability
 from snn_sparsity.probes.gradient_trail import weight_of
 from snn_sparsity.validation import InputError
@@ -68,7 +68,13 @@ def pruned(case: ModelUnderTest, layer: str | None = None) -> tuple[str, str, li
     doses = []
     for what, share, mask in _masks(whole):
         weight.copy_(whole * mask)
-        doses.append(Dose(what, share, *_zeros_at(case, own, before)))
+        spikes, labels = case.spikes(case.batch_size).requires_grad_(), case.labels[: case.batch_size].to(case.device)
+        with record_gradients(case.network, ["conv"]) as record:
+            loss = F.cross_entropy(case.classifier(spikes), labels, reduction="sum")
+            _, gradient = torch.autograd.grad(loss, [spikes, weight_of(before)])
+        seen = reachability(case.network, (spikes.shape[-2], spikes.shape[-1]), spikes.shape[2])[before.path].to(gradient.device)
+        at_own, at_before, first = (float(record.values[path][0].mean()) for path in (own.path, before.path, record.operations[0].path))
+        doses.append(Dose(what, share, at_own, float((gradient[seen] == 0).double().mean()), at_before, first))
     return own.path, before.path, doses
 
 
@@ -80,13 +86,3 @@ def _masks(weight: Tensor) -> Iterator[tuple[str, float, Tensor]]:
     channels = weight.abs().sum((0, 2, 3)).argsort().argsort()
     for share in CHANNEL_DOSES:
         yield "input channels", share, (channels >= round(share * len(channels))).view(1, -1, 1, 1)
-
-
-def _zeros_at(case: ModelUnderTest, own: Operation, before: Operation) -> tuple[float, float, float, float]:
-    spikes, labels = case.spikes(case.batch_size).requires_grad_(), case.labels[: case.batch_size].to(case.device)
-    with record_gradients(case.network, ["conv"]) as record:
-        loss = F.cross_entropy(case.classifier(spikes), labels, reduction="sum")
-        _, gradient = torch.autograd.grad(loss, [spikes, weight_of(before)])
-    seen = reachability(case.network, (spikes.shape[-2], spikes.shape[-1]), spikes.shape[2])[before.path].to(gradient.device)
-    zeros = [float(record.values[path][0].mean()) for path in (own.path, before.path, record.operations[0].path)]
-    return zeros[0], float((gradient[seen] == 0).double().mean()), zeros[1], zeros[2]

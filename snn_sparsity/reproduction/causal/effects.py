@@ -1,6 +1,6 @@
 """Max pooling's advantage taken apart, over sets of four networks, and how accuracy moves with the attacker's zeros."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -61,12 +61,12 @@ def effects(networks: Sequence[Trained]) -> list[Effects]:
         return []
     attacks: list[tuple[Mode | None, str]] = [(None, "clean")]
     attacks += [(mode, attack) for mode in MODES for attack in (*attacks_in(mode), WORST)]
-    return [_effects(sets, mode, attack) for mode, attack in attacks]
-
-
-def _effects(sets: Sequence[Mapping[tuple[str, str], Trained]], mode: Mode | None, attack: str) -> Effects:
-    kinds = [[_added(cells[kind], mode, attack) for cells in sets] for kind in product(POOLINGS, (SPARSE, DENSE))]
-    return Effects(mode, attack, *(pooled([[each[place] for each in networks] for networks in kinds]) for place in range(5)))
+    found = []
+    for mode, attack in attacks:
+        kinds = [[_added(cells[kind], mode, attack) for cells in sets] for kind in product(POOLINGS, (SPARSE, DENSE))]
+        parts = [pooled([[each[place] for each in same] for same in kinds]) for place in range(5)]
+        found.append(Effects(mode, attack, *parts))
+    return found
 
 
 def _added(each: Trained, mode: Mode | None, attack: str) -> list[NDArray[np.float64]]:
