@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from snn_sparsity.commands.main import main
+from snn_sparsity.runs.files import only_writer
 from tests.test_cli import FEW, TINY, error
 
 CHECKPOINT = "runs/tiny/seed_3407/0/last.ckpt"
@@ -108,6 +109,12 @@ def test_an_unfinished_audit_is_not_overwritten_by_accident(capsys):
     Path("begun").mkdir(exist_ok=True)
     Path("begun/audit.unfinished.json").write_text('{"identity": {}, "results": {}}')
     assert "--resume" in error(capsys, *EIGHT, "--out", "begun")
+
+
+def test_of_two_audits_in_one_folder_the_second_is_refused(capsys):
+    with only_writer(Path("taken")):
+        assert "taken: another process is at work there" in error(capsys, *EIGHT, "--out", "taken")
+    assert not Path("taken").exists()
 
 
 def test_a_finished_audit_is_judged_anew_without_running_anything(tmp_path, capsys):
@@ -228,14 +235,30 @@ def test_what_does_not_fit_is_told_in_one_line(options, arguments, expected, sav
     assert expected in error(capsys, *PLAIN, "--weights", saved(**options), "--out", "unfit", *arguments)
 
 
-def test_the_quoted_attack_is_by_default_that_of_the_runs_own_probe():
-    words = ["--probes.pgd.attack.steps", "3", "--probes.pgd.attack.eps", "4/255", "--trainer.default_root_dir", "elsewhere"]
-    assert main(["fit", *TINY, *FEW, *words]) == 0
-    (checkpoint,) = Path("elsewhere").rglob("last.ckpt")
+OWN = "PGD(eps=4/255, alpha=0.01, steps=3, random_start=True, restarts=1, loss='ce', keep='last')"
+RANDOM_CODE = ["--data.encoder", "RateEncoder", "--data.encoder.num_steps", "4", "--probes.codebook", "null"]
+
+
+@pytest.mark.parametrize(
+    ("words", "claim"),
+    [
+        ([], OWN),
+        (["--probes.pgd.space", "image", "--probes.pgd.batch_norm", "eval"], OWN),
+        (
+            [*RANDOM_CODE, "--probes.pgd.space", "image", "--probes.pgd.batch_norm", "eval", "--probes.pgd.draws", "2"],
+            f"EOT(eps=4/255, attack={OWN}, draws=2)",
+        ),
+        ([*RANDOM_CODE, "--probes.pgd.draws", "2"], OWN),
+    ],
+    ids=["on spikes, in its own ball", "on pixels", "on pixels behind a random code", "on spikes of a random code"],
+)
+def test_the_quoted_attack_is_by_default_that_of_the_runs_own_probe(words, claim, tmp_path):
+    own = ["--probes.pgd.attack.steps", "3", "--probes.pgd.attack.eps", "4/255", "--trainer.default_root_dir", str(tmp_path)]
+    assert main(["fit", *TINY, *FEW, *own, *words]) == 0
+    (checkpoint,) = tmp_path.rglob("last.ckpt")
     assert "steps=7" in json.loads((FOLDER / "audit.json").read_text())["settings"]["claim"]
     assert main(["audit", "--ckpt_path", str(checkpoint), "--samples", "2", "--trainer.enable_progress_bar", "false"]) == 0
-    claim = json.loads((checkpoint.parent / "audit" / "audit.json").read_text())["settings"]["claim"]
-    assert claim == "PGD(eps=4/255, alpha=0.01, steps=3, random_start=True, restarts=1, loss='ce', keep='last')", "its own ball"
+    assert json.loads((checkpoint.parent / "audit" / "audit.json").read_text())["settings"]["claim"] == claim
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from snn_sparsity.reproduction.attackers import ATTACKERS, MODES, attacks_in
 from snn_sparsity.reproduction.causal import contrasts, document
 from snn_sparsity.reproduction.causal.effects import slopes
 from snn_sparsity.reproduction.causal.trained import Trained
+from snn_sparsity.runs.files import only_writer
 from tests.tiny import TinyDataModule, TinyNetwork
 
 
@@ -181,6 +182,9 @@ def test_the_command_measures_goes_on_and_draws_again(capsys, short):
     assert {path.name for path in whole} == {"causal.json", "measured.json", "index.html", "index.md", "causal.png"}
     content = json.loads(Path("out/causal.json").read_text())
     assert [(each["pooling"], each["backward"]) for each in content["networks"]] == [("max", "own"), ("avg", "first")]
+    with only_writer(Path("out")):
+        assert main(command) == 2
+    assert "out: another process is at work there" in capsys.readouterr().err
     # Stopped half-way: what is there is not measured again, the rest comes to the same bytes.
     kept = json.loads(Path("out/measured.json").read_text())
     half = dict(list(kept["results"].items())[: len(kept["results"]) // 2])

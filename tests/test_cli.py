@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import loguru
 import pytest
@@ -17,6 +18,7 @@ from lightning import Callback
 from snn_sparsity.commands.main import main
 from snn_sparsity.commands.network import quieten
 from snn_sparsity.configs import shipped
+from snn_sparsity.training.run_record import environment
 
 PROBE_PAGE = Path(__file__).parents[1] / "docs/probe.md"
 TINY = ["--config", str(Path(__file__).parent / "tiny.yaml")]
@@ -392,3 +394,11 @@ def test_a_missing_dataset_leaves_no_run(capsys, monkeypatch):
     monkeypatch.setattr("urllib.request._opener", None)
     message = error(capsys, "fit", "--data.url", "http://127.0.0.1:9/cifar.tar.gz", "--data.root", "archive")
     assert "Put cifar-10-python.tar.gz (MD5 c58f30108f718f92721af3b95e74349a) there" in message
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError("git"), subprocess.CalledProcessError(128, "git"), subprocess.TimeoutExpired("git", 10)]
+)
+def test_a_git_that_fails_or_hangs_stops_nothing(monkeypatch, error):
+    monkeypatch.setattr(subprocess, "run", Mock(side_effect=error))
+    assert environment(torch.device("cpu"))["git_commit"] is None

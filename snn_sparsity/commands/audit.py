@@ -16,6 +16,8 @@ from snn_sparsity.audit.evidence import read_audit
 from snn_sparsity.audit.pages.documents import write_documents
 from snn_sparsity.audit.run import AuditResult, AuditSettings
 from snn_sparsity.commands.network import NetworkCLI, network_of, quieten
+from snn_sparsity.encoders import Encoder
+from snn_sparsity.probes import AdversarialAccuracy
 from snn_sparsity.runs.directory import CONFIG
 from snn_sparsity.training.checkpoint_files import read_checkpoint
 from snn_sparsity.training.robustness_audit import audit_run
@@ -35,7 +37,7 @@ def run(given: Namespace) -> int:
             print(f"{result.save(path.parent)}: {' '.join(answers.do for answers in result.answers.values())}")
         return 0
     given.more, about_claim = _split(given.more)
-    claim = _claim(given.claim, about_claim, given.eps) or _claim_of_run(given.ckpt_path)
+    claim = _claim(given.claim, about_claim, given.eps)
     settings = AuditSettings(
         budget=given.budget,
         samples=given.samples,
@@ -43,15 +45,16 @@ def run(given: Namespace) -> int:
         eps=given.eps,
         flips=given.flips,
         batch_size=given.batch_size,
-        claim=claim,
     )
     made = network_of(given) if given.weights is None else _foreign(given)
     source = str(given.ckpt_path or given.weights)
     folder = given.out or Path(source).parent / "audit"
     made.datamodule.prepare_data()
     made.datamodule.setup("fit")
+    encoder = made.datamodule.spike_encoder if given.takes == "spikes" else None
+    settings = replace(settings, seed=made.datamodule.seed, claim=claim or _claim_of_run(given.ckpt_path, encoder))
     result = audit_run(
-        made.model, made.datamodule, folder, replace(settings, seed=made.datamodule.seed), checkpoint=source,
+        made.model, made.datamodule, folder, settings, checkpoint=source,
         source=_second(made.model, given.transfer_from), resume=given.resume, progress=made.trainer.progress_bar_callback is not None,
         takes_images=given.takes == "images",
     )  # fmt: skip
@@ -82,17 +85,19 @@ def _claim(name: str | None, settings: list[str], eps: float) -> Attack | None:
     return _attack([f"--claim={name}", *own, *settings], f"--claim {name}")
 
 
-def _claim_of_run(ckpt_path: str | None) -> Attack | None:
-    """Return the attack of the ``pgd`` probe of a checkpoint's run; None if there is no such run or probe."""
+def _claim_of_run(ckpt_path: str | None, encoder: Encoder | None) -> Attack | None:
+    """Return the attack of the ``pgd`` probe of a checkpoint's run, as it is made on the code; None if there is no such run or probe."""
     if ckpt_path is None or not (path := Path(ckpt_path).parent / CONFIG).is_file():
         return None
     try:
-        attack = yaml.safe_load(path.read_text(encoding="utf-8"))["probes"]["pgd"]["init_args"]["attack"]
+        probe = yaml.safe_load(path.read_text(encoding="utf-8"))["probes"]["pgd"]["init_args"]
+        attack = _attack([f"--claim={json.dumps(probe['attack'])}"], f"probes.pgd.attack of {path}")
+        made = {name: probe[name] for name in ("space", "draws") if name in probe}
     except (KeyError, TypeError):
         return None
     except (OSError, UnicodeError, yaml.YAMLError) as error:
         raise InputError(f"{path} is no readable configuration ({type(error).__name__}): give --claim") from error
-    return _attack([f"--claim={json.dumps(attack)}"], f"probes.pgd.attack of {path}")
+    return AdversarialAccuracy(attack=attack, **made).attack_on(encoder)
 
 
 def _attack(words: list[str], what: str) -> Attack:

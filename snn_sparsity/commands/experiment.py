@@ -2,7 +2,7 @@
 
 import json
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from snn_sparsity.data.images import ImageSet
 from snn_sparsity.data.recognition import originals
 from snn_sparsity.documents import page
 from snn_sparsity.documents.blocks import Block, Picture
-from snn_sparsity.experiments.attackers import RESULTS, ModelUnderTest, Once, measure
+from snn_sparsity.experiments.attackers import RESULTS, ModelUnderTest, measure
 from snn_sparsity.experiments.trail.document import model_blocks, network_blocks
 from snn_sparsity.gradient_rules import PoolGradient
 from snn_sparsity.probes.undisturbed import undisturbed
@@ -24,7 +24,7 @@ from snn_sparsity.reproduction.attackers import ALPHA, ATTACKERS, CODEBOOK_STEPS
 from snn_sparsity.reproduction.causal.document import blocks
 from snn_sparsity.reproduction.causal.trained import MEASURED, networks_of, read
 from snn_sparsity.reproduction.paper import network_name
-from snn_sparsity.runs.files import write_whole
+from snn_sparsity.runs.files import only_writer, write_whole
 from snn_sparsity.runs.records import Record, find_records
 from snn_sparsity.validation import InputError, require_number
 
@@ -37,9 +37,18 @@ def run(given: Namespace) -> int:
     require_number("--batch_size", given.batch_size, at_least=1, whole=True)
     require_number("--eval_batch_size", given.eval_batch_size, at_least=1, whole=True)
     if given.name == "trail":
-        return _trail(given)
+        records = find_records(given.runs) if given.runs else []
+        if len(records) > 1:
+            raise InputError("experiment trail looks at one trained network: give one run, or none for the paper's model alone")
+        shown = list(model_blocks())
+        for record in records:
+            case = _case(record, given)
+            with undisturbed(case.classifier):  # type: ignore[arg-type]  # it is the LightningModule of the run
+                shown += network_blocks(record.name, case, given.layer)
+        return _write(given.out, "The sparsity trail: section 5 as experiments", shown)
     if given.runs:
-        _measured(given)
+        with only_writer(given.out):
+            _measured(given)
     return _write(given.out, "Do zeros make a network robust?", list(blocks(networks_of(given.out / MEASURED))))
 
 
@@ -58,7 +67,11 @@ def _measured(given: Namespace) -> None:
     }
     networks = [network for part in parts.values() for network in part["networks"]]
     if runs := [path for path in given.runs if path not in parts]:
-        networks += _measure(find_records(runs), given, Journal(given.out / "measured.json", settings))
+        records, journal = find_records(runs), Journal(given.out / "measured.json", settings)
+        with tqdm(total=len(records) * RESULTS, unit="result", disable=None) as bar:
+            for record in records:
+                bar.set_description_str(record.name)
+                networks.append(_network(record, given, journal, bar.update))
     else:
         settings = next(iter(parts.values()))["settings"]
     for path, part in parts.items():
@@ -72,30 +85,24 @@ def _measured(given: Namespace) -> None:
     write_whole(given.out / MEASURED, json.dumps(content, indent=1) + "\n")
 
 
-def _measure(records: Sequence[Record], given: Namespace, journal: Journal) -> list[dict[str, Any]]:
-    with tqdm(total=len(records) * RESULTS, unit="result", disable=None) as bar:
-
-        def once(name: str, compute: Callable[[], Any]) -> Any:
-            found = journal.once(name, compute)
-            bar.update()
-            return found
-
-        networks = []
-        for record in records:
-            bar.set_description_str(record.name)
-            networks.append(_network(record, given, once))
-    return networks
-
-
-def _network(record: Record, given: Namespace, once: Once) -> dict[str, Any]:
+def _network(record: Record, given: Namespace, journal: Journal, progress: Callable[[], object]) -> dict[str, Any]:
     """Return what is known and measured of a run's network; a network whose weights have changed is measured anew."""
     model = record.config["model"]
-    share = _share(model.get("backward"), record.path)
+    rule = model.get("backward")
+    if rule is not None and not str(rule["class_path"]).endswith(f".{PoolGradient.__name__}"):
+        raise InputError(f"{record.path} was trained under {rule['class_path']}: the experiment knows PoolGradient")
+    share = "own" if rule is None else str((rule.get("init_args") or {}).get("share", PoolGradient().share))
     case = _case(record, given)
     images = ImageSet(case.images, case.labels).checksum()
     weights = fingerprint(case.classifier)
+
+    def once(name: str, compute: Callable[[], Any]) -> Any:
+        result = journal.once(f"{weights[:16]} {images[:16]} {name}", compute)
+        progress()
+        return result
+
     with undisturbed(case.classifier):  # type: ignore[arg-type]  # it is the LightningModule of the run
-        found = measure(case, lambda name, compute: once(f"{weights[:16]} {images[:16]} {name}", compute))
+        found = measure(case, once)
     judged = (record.audit or {}).get("answers", {})
     worst = {name: answers["accuracy"].get("worst") for name, answers in judged.items()}
     return {
@@ -108,7 +115,7 @@ def _network(record: Record, given: Namespace, once: Once) -> dict[str, Any]:
         "backward": share,
         "weight_decay": float(model["weight_decay"]),
         "seed": record.seed,
-        "audit": {name: f"{100 * share['value']:.1f} ({share['samples']} images)" for name, share in worst.items() if share},
+        "audit": {name: f"{100 * left['value']:.1f} ({left['samples']} images)" for name, left in worst.items() if left},
         "images_sha256": images,
         "weights_sha256": weights,
         **found,
@@ -134,26 +141,6 @@ def _case(record: Record, given: Namespace) -> ModelUnderTest:
     return ModelUnderTest(
         made.model, encoder, test.images[: given.samples], test.labels[: given.samples], given.batch_size, given.eval_batch_size
     )
-
-
-def _share(rule: Mapping[str, Any] | None, path: Path) -> str:
-    if rule is None:
-        return "own"
-    if not str(rule["class_path"]).endswith(f".{PoolGradient.__name__}"):
-        raise InputError(f"{path} was trained under {rule['class_path']}: the experiment knows PoolGradient")
-    return str((rule.get("init_args") or {}).get("share", PoolGradient().share))
-
-
-def _trail(given: Namespace) -> int:
-    records = find_records(given.runs) if given.runs else []
-    if len(records) > 1:
-        raise InputError("experiment trail looks at one trained network: give one run, or none for the paper's model alone")
-    blocks = list(model_blocks())
-    for record in records:
-        case = _case(record, given)
-        with undisturbed(case.classifier):  # type: ignore[arg-type]  # it is the LightningModule of the run
-            blocks += network_blocks(record.name, case, given.layer)
-    return _write(given.out, "The sparsity trail: section 5 as experiments", blocks)
 
 
 def _write(out: Path, title: str, blocks: Sequence[Block]) -> int:

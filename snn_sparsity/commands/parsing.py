@@ -1,7 +1,7 @@
 """What the training commands make of their arguments, configurations and checkpoints, with one line for each mistake."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from jsonargparse import ActionConfigFile, Namespace, _typehints
@@ -18,19 +18,16 @@ from snn_sparsity.validation import InputError
 register_type(Levels, serializer=lambda value: str(value) if "/" in str(value) else float(value), fail_already_registered=False)
 
 
-def _ours_first(resolve: Callable[[Any, str], str]) -> Callable[[Any, str], str]:
-    """Let a class's last name mean ours, where another library has one of that name too."""
+if hasattr(_typehints, "get_all_subclass_paths") and hasattr(_typehints, "resolve_class_path_by_name"):
+    theirs_first = _typehints.resolve_class_path_by_name
 
-    def resolve_ours_first(kind: Any, name: str) -> str:
+    def ours_first(kind: Any, name: str) -> str:
+        """Return the class that a last name means: ours, where another library has one of that name too."""
         found = () if "." in name or not isinstance(kind, type) else _typehints.get_all_subclass_paths(kind)
         ours = [path for path in found if path.startswith("snn_sparsity.") and path.endswith(f".{name}")]
-        return ours[0] if len(ours) == 1 else resolve(kind, name)
+        return ours[0] if len(ours) == 1 else theirs_first(kind, name)
 
-    return resolve_ours_first
-
-
-if hasattr(_typehints, "get_all_subclass_paths") and hasattr(_typehints, "resolve_class_path_by_name"):
-    _typehints.resolve_class_path_by_name = _ours_first(_typehints.resolve_class_path_by_name)  # type: ignore[assignment]  # same signature, told to nobody
+    _typehints.resolve_class_path_by_name = ours_first  # type: ignore[assignment]  # same signature, told to nobody
 
 
 class NamedConfig(ActionConfigFile):

@@ -100,23 +100,18 @@ def _of_lightning(pattern: str) -> Iterator[tuple[str, Signature]]:
 
 def _classes(file: Path) -> Iterator[tuple[str, Signature]]:
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ClassDef):
-            constructor = next((part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"), None)
-            bases = tuple(ast.unparse(base).rsplit(".", 1)[-1] for base in node.bases)
-            if constructor is None:
-                yield node.name, Signature(bases, _fields(node), False, False)
-                continue
+        if not isinstance(node, ast.ClassDef):
+            continue
+        constructor = next((part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"), None)
+        bases = tuple(ast.unparse(base).rsplit(".", 1)[-1] for base in node.bases)
+        if constructor is not None:
             given = constructor.args
-            parameters = {
-                each.arg: ast.unparse(each.annotation) if each.annotation else "" for each in (*given.args[1:], *given.kwonlyargs)
-            }
-            yield node.name, Signature(bases, parameters, given.kwarg is not None, True)
-
-
-def _fields(node: ast.ClassDef) -> dict[str, str]:
-    """Return the fields of a dataclass that its constructor takes."""
-    if not any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
-        return {}
-    fields = [part for part in node.body if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)]
-    kinds = {ast.unparse(part.target): ast.unparse(part.annotation) for part in fields if "init=False" not in ast.unparse(part)}
-    return {name: kind for name, kind in kinds.items() if not kind.startswith("ClassVar")}
+            taken = {each.arg: ast.unparse(each.annotation) if each.annotation else "" for each in (*given.args[1:], *given.kwonlyargs)}
+            yield node.name, Signature(bases, taken, given.kwarg is not None, True)
+            continue
+        # The constructor of a dataclass takes its fields.
+        made_of = node.body if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list) else []
+        fields = [part for part in made_of if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)]
+        kinds = {ast.unparse(part.target): ast.unparse(part.annotation) for part in fields if "init=False" not in ast.unparse(part)}
+        taken = {name: kind for name, kind in kinds.items() if not kind.startswith("ClassVar")}
+        yield node.name, Signature(bases, taken, False, False)

@@ -50,7 +50,13 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         raise InputError(f"unknown command {arguments[0]!r}{did_you_mean(arguments[0], tree.commands)}: choose one of {known}")
     # What stands after a lone -- is for the runs of a sweep.
     place = arguments.index("--") if arguments[:1] == ["sweep"] and "--" in arguments else len(arguments)
-    own, after = _with_negative_values(arguments[:place]), arguments[place + 1 :]
+    own: list[str] = []
+    for word in arguments[:place]:
+        # Joined to its option: a value such as -8/255 would be taken for one itself.
+        if own and re.fullmatch(r"--[^=]+", own[-1]) and re.match(r"-\.?\d", word):
+            own[-1] += f"={word}"
+        else:
+            own.append(word)
     prefix = f"{PREFIX}_{own[0].upper()}__" if own else PREFIX
     names = sorted(name for name in environment if name.startswith(prefix))
     said = [f"--{name.removeprefix(prefix).lower().replace('__', '.')}={environment[name]}" for name in names]
@@ -58,19 +64,8 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     if more and not given.takes_more:
         options = [option for action in tree.commands[given.command]._actions for option in action.option_strings]
         tree.commands[given.command].error(f"unrecognized arguments: {' '.join(more)}{did_you_mean(more[0].partition('=')[0], options)}")
-    given.more = [*more, *after]
+    given.more = [*more, *arguments[place + 1 :]]
     return given
-
-
-def _with_negative_values(arguments: Sequence[str]) -> list[str]:
-    """Join each option with a value such as -8/255, which would be taken for an option."""
-    joined: list[str] = []
-    for word in arguments:
-        if joined and re.fullmatch(r"--[^=]+", joined[-1]) and re.match(r"-\.?\d", word):
-            joined[-1] += f"={word}"
-        else:
-            joined.append(word)
-    return joined
 
 
 class Tree:

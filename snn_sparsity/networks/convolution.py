@@ -50,9 +50,8 @@ class SpikeConv2d(layer.Conv2d):  # type: ignore[misc]  # SpikingJelly ships no 
         # Fake tensors and the like have no numbers to look at.
         real = type(x) is Tensor and x.dtype == self.weight.dtype and x.dtype in sparse.REAL and x.numel() > 0
         watched = torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
-        return usual and real and not watched and x.ndim == (5 if self.step_mode == "m" else 4) and self._fits(x)
-
-    def _fits(self, x: Tensor) -> bool:
+        if not (usual and real) or watched or x.ndim != (5 if self.step_mode == "m" else 4):
+            return False
         padded = [size + 2 * padding for size, padding in zip(x.shape[-2:], self.padding, strict=True)]
         return x.shape[-3] == self.in_channels and all(size >= kernel for size, kernel in zip(padded, self.kernel_size, strict=True))
 
@@ -86,7 +85,8 @@ class _Form(NamedTuple):
         shape = sparse.Shape(images, rows, columns, inputs, *outputs, *kernel, *stride, *corner, *whole)
         # A kernel of one pixel multiplies each input once: too little work to prepare.
         several, pixels = weight[0, 0].numel() > 1, rows * columns
-        lists = several and sparse.can_convolve(shape, x.dtype) and _density(x) < DENSE
+        some = x[:: max(1, images // SAMPLED)]
+        lists = several and sparse.can_convolve(shape, x.dtype) and int(some.count_nonzero()) / some.numel() < DENSE
         pairs = several and pixels <= FEW_PIXELS and pixels * down.outputs * right.outputs <= FEW_PAIRS
         return _Form(shape, stride, padding, lists, pairs)
 
@@ -188,23 +188,13 @@ class _Convolution(torch.autograd.Function):
         form: _Form = ctx.form
         (g,) = gradients
         if torch.is_grad_enabled():
-            return (*_differentiable_gradients(x, weight, g, form.stride, form.padding), None)
+            # As a graph, for losses that are made of gradients.
+            wanted = [tensor for tensor in (x, weight) if tensor.requires_grad]
+            found = iter(torch.autograd.grad(F.conv2d(x, weight, None, form.stride, form.padding), wanted, g, create_graph=True))
+            return (*(next(found) if tensor.requires_grad else None for tensor in (x, weight)), None)
         g_x = form.input_gradient(g, x, weight) if ctx.needs_input_grad[0] else None
         g_weight = form.weight_gradient(g, x, weight) if ctx.needs_input_grad[1] else None
         return g_x, g_weight, None
-
-
-def _differentiable_gradients(x: Tensor, weight: Tensor, g: Tensor, stride: Pair, padding: Pair) -> list[Tensor | None]:
-    """Return the gradients of the inputs as a graph, for losses that are made of gradients."""
-    wanted = [tensor for tensor in (x, weight) if tensor.requires_grad]
-    found = iter(torch.autograd.grad(F.conv2d(x, weight, None, stride, padding), wanted, g, create_graph=True))
-    return [next(found) if tensor.requires_grad else None for tensor in (x, weight)]
-
-
-def _density(x: Tensor) -> float:
-    """Return the share of entries that are not 0 in some images, evenly chosen, of x [M,...]."""
-    some = x[:: max(1, len(x) // SAMPLED)]
-    return int(some.count_nonzero()) / some.numel()
 
 
 def _pixels(x: Tensor) -> Tensor:

@@ -107,7 +107,13 @@ class _Steps(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, v, leak = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return (*_differentiable_gradients(ctx.dynamics.reference, (x, v, leak), gradients), None)
+            # As a graph, for losses that are made of gradients.
+            inputs = x, v, leak
+            wanted = [tensor for tensor in inputs if tensor.requires_grad]
+            with torch.enable_grad():
+                outputs = ctx.dynamics.reference(*inputs)
+                found = iter(torch.autograd.grad(outputs, wanted, gradients, create_graph=True, allow_unused=True))
+            return (*(next(found) if tensor.requires_grad else None for tensor in inputs), None)
         x = _step_by_step(x)
         v, g_v_last = (_laid_out_as(x[0], tensor) for tensor in (v, gradients[1]))
         g_x, g_v, g_leak = torch.empty_like(x), torch.empty_like(v), torch.zeros_like(v)
@@ -123,13 +129,3 @@ def _step_by_step(x: Tensor) -> Tensor:
 
 def _laid_out_as(model: Tensor, tensor: Tensor) -> Tensor:
     return tensor if tensor.stride() == model.stride() else torch.empty_like(model).copy_(tensor)
-
-
-def _differentiable_gradients(
-    reference: Callable[..., tuple[Tensor, Tensor]], inputs: tuple[Tensor, ...], gradients: tuple[Tensor, ...]
-) -> list[Tensor | None]:
-    """Return the gradients of the inputs as a graph, for losses that are made of gradients."""
-    wanted = [tensor for tensor in inputs if tensor.requires_grad]
-    with torch.enable_grad():
-        found = iter(torch.autograd.grad(reference(*inputs), wanted, gradients, create_graph=True, allow_unused=True))
-    return [next(found) if tensor.requires_grad else None for tensor in inputs]

@@ -91,17 +91,13 @@ def _compile(command: list[str], source: Path, made_of: str) -> ctypes.CDLL:
         made = Path(folder) / "made.so"
         subprocess.run([*command, str(source), "-o", str(made)], check=True, capture_output=True)
         content = made.read_bytes()
-        _keep(f"{source.stem}-{made_of}-{hashlib.sha256(content).hexdigest()}.so", content)
+        kept = cache_directory() / "kernels" / f"{source.stem}-{made_of}-{hashlib.sha256(content).hexdigest()}.so"
+        unfinished = kept.with_name(f"{kept.name}.{os.getpid()}")
+        try:
+            kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            unfinished.write_bytes(content)
+            unfinished.chmod(0o600)
+            unfinished.replace(kept)
+        except OSError as error:
+            warn_once(f"Compiled kernels cannot be kept ({error}): each process compiles its own")
         return ctypes.CDLL(str(made))
-
-
-def _keep(name: str, content: bytes) -> None:
-    folder = cache_directory() / "kernels"
-    unfinished = folder / f"{name}.{os.getpid()}"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        unfinished.write_bytes(content)
-        unfinished.chmod(0o600)
-        unfinished.replace(folder / name)
-    except OSError as error:
-        warn_once(f"Compiled kernels cannot be kept ({error}): each process compiles its own")

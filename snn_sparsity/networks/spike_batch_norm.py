@@ -34,36 +34,27 @@ class SpikeBatchNorm2d(layer.BatchNorm2d):  # type: ignore[misc]  # SpikingJelly
         if not self._is_plain(x):
             return super().forward(x)
         maps = x.flatten(0, -4)
-        if self._is_fixed(x):
-            running = self.running_mean, self.running_var
-            return _FixedBatchNorm.apply(maps, self.weight, self.bias, *running, self.eps).view(x.shape)
-        if not self._is_counted(maps):
+        input_alone = x.requires_grad and torch.is_grad_enabled() and not (self.weight.requires_grad or self.bias.requires_grad)
+        if input_alone and not self.training:
+            return _FixedBatchNorm.apply(maps, self.weight, self.bias, self.running_mean, self.running_var, self.eps).view(x.shape)
+        usual = self.training and self.momentum is not None and maps.dtype == torch.float32 and maps.shape[-2:].numel() > 1
+        if not (usual and maps.is_contiguous(memory_format=torch.channels_last) and compiled() is not None):
             return super().forward(x)
-        mean, variance = _mean_and_variance(maps.detach())
-        self._remember(mean, variance, x.numel() // x.shape[-3])
+        values = x.numel() // x.shape[-3]
+        mean, square = _sums("moments", maps.detach()) * (x.shape[-3] / x.numel())
+        mean, variance = mean.float(), (square - mean * mean).clamp(min=0).float()
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)
+            for running, seen in ((self.running_mean, mean), (self.running_var, variance * (values / (values - 1)))):
+                running.copy_(self.momentum * seen.double() + (1 - self.momentum) * running.double())
         y: Tensor = _BatchNorm.apply(maps, self.weight, self.bias, mean, variance, self.eps)
         return y.view(x.shape)
-
-    @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor, values: int) -> None:
-        self.num_batches_tracked.add_(1)
-        for running, seen in ((self.running_mean, mean), (self.running_var, variance * (values / (values - 1)))):
-            running.copy_(self.momentum * seen.double() + (1 - self.momentum) * running.double())
 
     def _is_plain(self, x: Tensor) -> bool:
         if x.device.type != "cpu" or type(x) is not Tensor or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
             return False
         fits = x.ndim == (5 if self.step_mode == "m" else 4) and x.shape[-3] == self.num_features and x.numel() > 0
         return fits and self.affine and self.track_running_stats and x.dtype == self.weight.dtype
-
-    def _is_fixed(self, x: Tensor) -> bool:
-        """Whether only the input's gradient is wanted through what is a fixed product and sum for each channel."""
-        input_alone = x.requires_grad and torch.is_grad_enabled() and not (self.weight.requires_grad or self.bias.requires_grad)
-        return input_alone and not self.training
-
-    def _is_counted(self, maps: Tensor) -> bool:
-        usual = self.training and self.momentum is not None and maps.dtype == torch.float32 and maps.shape[-2:].numel() > 1
-        return usual and maps.is_contiguous(memory_format=torch.channels_last) and compiled() is not None
 
 
 class _FixedBatchNorm(torch.autograd.Function):
@@ -101,27 +92,17 @@ class _BatchNorm(torch.autograd.Function):
         x, weight, bias, mean, variance = ctx.saved_tensors
         (g,) = gradients
         if torch.is_grad_enabled():
-            return (*_differentiable_gradients(x, weight, bias, g, ctx.eps), None, None, None)
+            # As a graph, for losses that are made of gradients.
+            inputs = x, weight, bias
+            y = F.batch_norm(x, None, None, weight, bias, training=True, eps=ctx.eps)
+            found = iter(torch.autograd.grad(y, [tensor for tensor in inputs if tensor.requires_grad], g, create_graph=True))
+            return (*(next(found) if tensor.requires_grad else None for tensor in inputs), None, None, None)
         g = g.contiguous(memory_format=torch.channels_last)
         total, along = _sums("gradient_moments", x, g, mean).float()
         inverse, values = _inverse(variance, ctx.eps), x.numel() // len(mean)
         g_x = torch.empty_like(x)
         _call("input_gradient", x, g, mean, total / values, along * inverse * inverse / values, inverse * weight, g_x)
         return g_x, along * inverse, total, None, None, None
-
-
-def _differentiable_gradients(x: Tensor, weight: Tensor, bias: Tensor, g: Tensor, eps: float) -> list[Tensor | None]:
-    """Return the gradients of the inputs as a graph, for losses that are made of gradients."""
-    inputs = (x, weight, bias)
-    y = F.batch_norm(x, None, None, weight, bias, training=True, eps=eps)
-    found = iter(torch.autograd.grad(y, [tensor for tensor in inputs if tensor.requires_grad], g, create_graph=True))
-    return [next(found) if tensor.requires_grad else None for tensor in inputs]
-
-
-def _mean_and_variance(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each channel's mean [C] and biased variance [C] of x [M,C,H,W]."""
-    mean, square = _sums("moments", x) * (x.shape[1] / x.numel())
-    return mean.float(), (square - mean * mean).clamp(min=0).float()
 
 
 def _inverse(variance: Tensor, eps: float) -> Tensor:

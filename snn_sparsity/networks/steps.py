@@ -1,9 +1,9 @@
 """Neurons in single-step mode that are handed a whole sequence would take its time steps for images."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from functools import partial
 
 from spikingjelly.activation_based import base
 from torch import nn
@@ -22,15 +22,22 @@ def each_step_seen(network: nn.Module, steps: int) -> Iterator[None]:
         network: Takes [T,N,...] in the block, once.
         steps: T.
     """
-    single = _single_step(network)
+    steppers = [(path, module) for path, module in network.named_modules() if isinstance(module, base.StepModule)]
+    # Containers that know multiple steps alone have no mode.
+    single = {path: module for path, module in steppers if getattr(module, "step_mode", "m") == "s"}
     if steps == 1 or not single:
         yield
         return
     calls: Counter[str] = Counter()
     inside: list[str] = []
+
+    def enter(path: str, *_: object) -> None:
+        calls[path] += 1
+        inside.append(path)
+
     with ExitStack() as hooks:
         for path, module in single.items():
-            hooks.callback(module.register_forward_pre_hook(_enter(path, calls, inside)).remove)
+            hooks.callback(module.register_forward_pre_hook(partial(enter, path)).remove)
             hooks.callback(module.register_forward_hook(lambda *_: inside.pop() and None).remove)
         try:
             yield
@@ -43,20 +50,6 @@ def each_step_seen(network: nn.Module, steps: int) -> Iterator[None]:
     for path, module in single.items():
         if isinstance(module, base.MemoryModule) and calls[path] % steps:
             raise _refusal(path, module, steps)
-
-
-def _enter(path: str, calls: Counter[str], inside: list[str]) -> Callable[..., None]:
-    def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        calls[path] += 1
-        inside.append(path)
-
-    return note
-
-
-def _single_step(network: nn.Module) -> dict[str, nn.Module]:
-    steppers = [(path, module) for path, module in network.named_modules() if isinstance(module, base.StepModule)]
-    # Containers that know multiple steps alone have no mode.
-    return {path: module for path, module in steppers if getattr(module, "step_mode", "m") == "s"}
 
 
 def _refusal(path: str, module: nn.Module, steps: int) -> InputError:

@@ -71,17 +71,15 @@ class SyncBatchNorm2d(SpikeBatchNorm2d):
         if count == 1:
             raise OneValueError(one_value(type(self).__name__))
         if self.track_running_stats:
-            self._track(mean.detach(), variance.detach() * count / (count - 1))
+            unbiased = variance.detach() * count / (count - 1)
+            self.num_batches_tracked.add_(1)
+            share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype), share)
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), share)
         scale = (variance + self.eps).rsqrt()
         scale = scale if self.weight is None else scale * self.weight
         shift = -mean * scale if self.bias is None else self.bias - mean * scale
         return (x * _along_channels(scale) + _along_channels(shift)).to(x.dtype)
-
-    def _track(self, mean: Tensor, variance: Tensor) -> None:
-        self.num_batches_tracked.add_(1)
-        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
-        self.running_var.lerp_(variance.to(self.running_var.dtype), share)
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -66,7 +66,7 @@ class AdversarialAccuracy(Probe):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Look whether the code is random; see :meth:`Probe.setup`."""
         super().setup(trainer, pl_module, stage)
-        self._mounted = self._mount(getattr(getattr(trainer, "datamodule", None), "spike_encoder", None))
+        self._mounted = self.attack_on(getattr(getattr(trainer, "datamodule", None), "spike_encoder", None))
 
     @property
     def eot_draws(self) -> int:
@@ -77,7 +77,8 @@ class AdversarialAccuracy(Probe):
         """Return space, protocol and attack, with the draws where the code is random."""
         return f"{self.space}, BatchNorm {self.batch_norm}, {self._mounted or self.attack}"
 
-    def _mount(self, encoder: Encoder | None) -> Attack:
+    def attack_on(self, encoder: Encoder | None) -> Attack:
+        """Return the attack as it is made on a code: on the mean over the draws where that is random."""
         random = self.space == "image" and encoder is not None and encoder.stochastic
         return of_random_code(self.attack, self.draws) if random else self.attack
 
@@ -85,9 +86,16 @@ class AdversarialAccuracy(Probe):
         """Attack a batch."""
         target, x = self._aim(context, batch)
         meter = Meter(batch.labels)
-        x_adv = self._mount(context.encoder)(Metered(target, meter), x, batch.labels, context.generator)
+        x_adv = self.attack_on(context.encoder)(Metered(target, meter), x, batch.labels, context.generator)
         if self.batch_norm == "batch":
-            self._follow(context, target.spikes if isinstance(target, ImageTarget) else target)
+            # Judged with statistics that have drifted through all batches of the set up to this one, whichever process attacked them.
+            spikes = target.spikes if isinstance(target, ImageTarget) else target
+            drifted = self._drifted or running_statistics(context.classifier)
+            for rank, drift in enumerate(context.meeting.share(spikes.drift())):
+                drifted = drifted if drift is None else drift.of(drifted)
+                if rank == context.rank:
+                    spikes.judge_with(drifted)
+            self._drifted = drifted
         with torch.no_grad():
             clean, attacked = context.classifier(batch.spikes), target.judge(x_adv)
         return {
@@ -120,15 +128,6 @@ class AdversarialAccuracy(Probe):
             raise InputError("space='image' needs a datamodule with an encoder (SpikeDataModule)")
         behind = ImageTarget(context.classifier, context.encoder, self.batch_norm, generator=context.generator)
         return behind, batch.images.float() / 255
-
-    def _follow(self, context: ProbeContext, target: SpikeTarget) -> None:
-        """Judge with statistics that have drifted through all batches of the set up to this one, whichever process attacked them."""
-        drifted = self._drifted or running_statistics(context.classifier)
-        for rank, drift in enumerate(context.meeting.share(target.drift())):
-            drifted = drifted if drift is None else drift.of(drifted)
-            if rank == context.rank:
-                target.judge_with(drifted)
-        self._drifted = drifted
 
     def _reset(self) -> None:
         super()._reset()

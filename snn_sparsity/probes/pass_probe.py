@@ -57,23 +57,20 @@ class PassProbe(Probe):
     def measure(self, context: ProbeContext, batch: SpikeBatch) -> Values:
         """Take part in the pass of this batch, or run it if nobody has."""
         if self._handed_over is None:
-            self._run_pass(context, batch)
+            group = [probe for probe in context.partners if isinstance(probe, PassProbe) and probe.settings == self.settings]
+            target, x = context.inputs(batch, self.batch_norm)
+            if self.at == "adversarial":
+                context.require_bounds(x)
+                x = (self.attack or PGD())(target, x, batch.labels, context.generator)
+            layout = Layout(context.network, len(batch.labels), None if context.plain else len(batch.spikes))
+            with ExitStack() as watches:
+                collect = [(probe, watches.enter_context(probe.watching(context.network, layout))) for probe in group]
+                input_gradient(target.logits, x, batch.labels)
+            for probe, collected in collect:
+                probe._handed_over = collected()
         values, self._handed_over = self._handed_over, None
         assert values is not None
         return values
-
-    def _run_pass(self, context: ProbeContext, batch: SpikeBatch) -> None:
-        group = [probe for probe in context.partners if isinstance(probe, PassProbe) and probe.settings == self.settings]
-        target, x = context.inputs(batch, self.batch_norm)
-        if self.at == "adversarial":
-            context.require_bounds(x)
-            x = (self.attack or PGD())(target, x, batch.labels, context.generator)
-        layout = Layout(context.network, len(batch.labels), None if context.plain else len(batch.spikes))
-        with ExitStack() as watches:
-            collect = [(probe, watches.enter_context(probe.watching(context.network, layout))) for probe in group]
-            input_gradient(target.logits, x, batch.labels)
-        for probe, values in collect:
-            probe._handed_over = values()
 
     @property
     def settings(self) -> tuple[str, Attack | None, str]:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -52,8 +53,7 @@ class SparsityOrigin(PassProbe):
         with ExitStack() as hooks:
             for operation in operations(network):
                 if operation.kind in ("conv", "pool"):
-                    handle = operation.module.register_forward_hook(view.look(operation))
-                    hooks.callback(handle.remove)
+                    hooks.callback(operation.module.register_forward_hook(partial(view.look, operation)).remove)
             with record_gradients(network, reduce=view.classify, layout=layout) as record:
                 yield (
                     lambda: (
@@ -83,20 +83,15 @@ class _View:
         self._unselected: dict[str, Tensor] = {}
         self._blocked: Tensor | None = None
 
-    def look(self, operation: Operation) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        """Return a forward hook that notes what the operation reads and selects."""
-
-        def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            x = self._layout.time_first(operation, inputs[0].detach())
-            read = positions_read(module, x.shape[-2:])
-            if read is not None and not read.all():
-                self._unread[operation.path] = ~read.to(x.device)
-            if isinstance(module, _MaxPoolNd):
-                self._look_at_windows(operation, x, output, Window.of(module))
-
-        return note
-
-    def _look_at_windows(self, operation: Operation, x: Tensor, output: Tensor, window: Window) -> None:
+    def look(self, operation: Operation, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Note what an operation reads and selects, as a forward hook."""
+        x = self._layout.time_first(operation, inputs[0].detach())
+        read = positions_read(module, x.shape[-2:])
+        if read is not None and not read.all():
+            self._unread[operation.path] = ~read.to(x.device)
+        if not isinstance(module, _MaxPoolNd):
+            return
+        window = Window.of(module)
         self._unselected[operation.path] = ~selected(x, window)
         spikes = spikes_per_window(x, window)
         for count, mask in zip(WINDOW_COUNTS, (spikes == 0, spikes == 1, spikes > 1), strict=True):
@@ -110,38 +105,28 @@ class _View:
 
     def classify(self, operation: Operation, gradient: Tensor) -> dict[str, Tensor]:
         """Return the share of each cause per image, [N]; gradients come in the order of the backward pass."""
-        self._blocked = self._block(operation, gradient)
+        # Where a max pooling downstream lets nothing through, as seen from this operation's input.
+        if operation.path in self._unselected:
+            self._blocked = self._unselected.pop(operation.path)
+        elif self._blocked is None or self._blocked.shape != gradient.shape or operation.kind not in ("neuron", "bn"):
+            self._blocked = None
+        elif operation.kind == "neuron":
+            # An input acts on its own and all later steps: it is blocked only if all of them are.
+            self._blocked = self._blocked.byte().flip(0).cummin(0).values.flip(0).bool()
         left = gradient == 0
+        features, nowhere = tuple(range(2, left.ndim)), torch.zeros((), dtype=torch.bool, device=left.device)
+        # Each broadcasts to [T,N,...].
+        masks = {
+            "sample": left.all(dim=(0, *features), keepdim=True),
+            "time_step": left.all(dim=features, keepdim=True),
+            "channel": left.all(dim=(0, *features[1:]), keepdim=True),
+            "unread": self._unread.get(operation.path, nowhere),
+            "unselected": nowhere if self._blocked is None else self._blocked,
+            "rest": left,
+        }
         shares = {}
-        for cause, mask in self._masks(operation, left):
-            hit = left if mask is None else left & mask
+        for cause, mask in masks.items():
+            hit = left & mask
             shares[cause] = hit.transpose(0, 1).flatten(1).float().mean(1)
             left = left & ~hit
         return shares
-
-    def _block(self, operation: Operation, gradient: Tensor) -> Tensor | None:
-        """Return where a max pooling downstream lets nothing through, as seen from this operation's input."""
-        if operation.path in self._unselected:
-            return self._unselected.pop(operation.path)
-        if self._blocked is None or self._blocked.shape != gradient.shape:
-            return None
-        if operation.kind == "neuron":
-            # An input acts on its own and all later steps: it is blocked only if all of them are.
-            return self._blocked.byte().flip(0).cummin(0).values.flip(0).bool()
-        return self._blocked if operation.kind == "bn" else None
-
-    def _masks(self, operation: Operation, zero: Tensor) -> Iterator[tuple[str, Tensor | None]]:
-        """Yield each cause with a mask that broadcasts to [T,N,...]; None for the rest."""
-        features = list(range(2, zero.ndim))
-        space = features[1:]
-        nowhere = torch.zeros((), dtype=torch.bool, device=zero.device)
-        yield "sample", _all(zero, [0, *features])
-        yield "time_step", _all(zero, features)
-        yield "channel", _all(zero, [0, *space])
-        yield "unread", self._unread.get(operation.path, nowhere)
-        yield "unselected", nowhere if self._blocked is None else self._blocked
-        yield "rest", None
-
-
-def _all(zero: Tensor, dims: list[int]) -> Tensor:
-    return zero.all(dim=tuple(dims), keepdim=True)

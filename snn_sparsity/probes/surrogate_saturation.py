@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,29 +43,26 @@ class SurrogateSaturation(PassProbe):
     def watching(self, network: nn.Module, layout: Layout) -> Iterator[Callable[[], Values]]:
         """Look at every neuron layer's input and output in the forward pass."""
         values: Values = {}
+
+        def note(operation: Operation, module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            layout.time_first(operation, inputs[0])
+            if f"{names.SURROGATE_SILENT}/{operation.place}" in values:
+                raise InputError(f"neuron {operation.path!r} ran more than once in one forward pass: it must run all time steps together")
+            with torch.no_grad():
+                distance = membrane_distance(module, inputs[0].detach())
+                spikes = output.detach()
+                statistics = {
+                    names.SURROGATE_DISTANCE: distance.abs(),
+                    names.SURROGATE_UNSEEN: unseen(module.surrogate_function, distance).float(),
+                    names.SURROGATE_VANISHING: vanishing_degree(module.surrogate_function, distance),
+                    names.SURROGATE_FIRING_RATE: spikes,
+                    names.SURROGATE_SILENT: (spikes == 0).all(0, keepdim=True).float(),
+                    names.SURROGATE_ALWAYS: (spikes > 0).all(0, keepdim=True).float(),
+                }
+            for what, statistic in statistics.items():
+                values[f"{what}/{operation.place}"] = statistic.transpose(0, 1).flatten(1).mean(1)
+
         with ExitStack() as hooks:
             for operation in operations(network, ["neuron"]):
-                hooks.callback(operation.module.register_forward_hook(_look(operation, layout, values)).remove)
+                hooks.callback(operation.module.register_forward_hook(partial(note, operation)).remove)
             yield lambda: values
-
-
-def _look(operation: Operation, layout: Layout, values: Values) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-    def note(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        layout.time_first(operation, inputs[0])
-        if f"{names.SURROGATE_SILENT}/{operation.place}" in values:
-            raise InputError(f"neuron {operation.path!r} ran more than once in one forward pass: it must run all time steps together")
-        with torch.no_grad():
-            distance = membrane_distance(module, inputs[0].detach())
-            spikes = output.detach()
-            statistics = {
-                names.SURROGATE_DISTANCE: distance.abs(),
-                names.SURROGATE_UNSEEN: unseen(module.surrogate_function, distance).float(),
-                names.SURROGATE_VANISHING: vanishing_degree(module.surrogate_function, distance),
-                names.SURROGATE_FIRING_RATE: spikes,
-                names.SURROGATE_SILENT: (spikes == 0).all(0, keepdim=True).float(),
-                names.SURROGATE_ALWAYS: (spikes > 0).all(0, keepdim=True).float(),
-            }
-        for what, statistic in statistics.items():
-            values[f"{what}/{operation.place}"] = statistic.transpose(0, 1).flatten(1).mean(1)
-
-    return note

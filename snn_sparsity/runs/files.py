@@ -83,9 +83,13 @@ def hold(path: Path) -> int | None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        return _locked(os.open(path, os.O_RDWR | os.O_CREAT, 0o644))
     except OSError as error:
         raise unwritten(path, error) from error
+
+
+def _locked(descriptor: int) -> int | None:
+    """Return the descriptor, locked; None, and it is closed, if another process has the lock."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -95,6 +99,41 @@ def hold(path: Path) -> int | None:
         # A file system without locks: nothing can be held there, and that is no reason to stop.
         pass
     return descriptor
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Hold a folder while the block runs, so that no two processes put their results there; it is made, and goes again if it stays empty.
+
+    Raises:
+        InputError: If another process holds it, or it cannot be made.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp()) / "audit"
+        >>> with only_writer(folder):
+        ...     with only_writer(folder):
+        ...         pass
+        Traceback (most recent call last):
+        snn_sparsity.validation.InputError: ...: another process is at work there: wait for it, or have the results put elsewhere
+        >>> folder.exists()
+        False
+    """
+    new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = _locked(os.open(folder, os.O_RDONLY))
+    except OSError as error:
+        raise unwritten(folder, error) from error
+    if descriptor is None:
+        raise InputError(f"{folder}: another process is at work there: wait for it, or have the results put elsewhere")
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+        if new:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def is_held(path: Path) -> bool:

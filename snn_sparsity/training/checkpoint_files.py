@@ -42,21 +42,17 @@ def last_whole(run: Path) -> Path | None:
     for path in (run / LAST, run / PREVIOUS):
         if not path.is_file():
             continue
-        if _is_whole(path):
+        try:
+            with ZipFile(path) as parts:
+                # torch.load looks at no checksum.
+                whole = parts.testzip() is None
+            read_checkpoint(str(path))
+        except (BadZipFile, InputError):
+            whole = False
+        if whole:
             return path
         log.warning("%s is damaged: it is left out, and the one before it is used.", path)
     return None
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        with ZipFile(path) as parts:
-            # torch.load looks at no checksum.
-            whole = parts.testzip() is None
-        read_checkpoint(str(path))
-    except (BadZipFile, InputError):
-        return False
-    return whole
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

@@ -1,7 +1,5 @@
 """The checkpoints of a run: the best, the last and the one before it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -92,8 +90,18 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the end."""
-        with _still_inside(trainer):
+        loop = trainer.fit_loop
+        progress: Any = loop.epoch_progress
+        rest = 0 < loop.epoch_loop.batch_progress.current.ready < trainer.num_training_batches
+        counts = [(count, count.processed, count.completed) for count in (progress.current, progress.total)]
+        try:
+            # An epoch that was left before its last batch is not yet done: Lightning would drop the rest of it when the run goes on.
+            for count, processed, completed in counts if rest else ():
+                count.processed, count.completed = processed - 1, completed - 1
             self._save(trainer, pl_module.device)
+        finally:
+            for count, processed, completed in counts:
+                count.processed, count.completed = processed, completed
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -125,22 +133,6 @@ class LastCheckpoint(Checkpoint):
         torch.set_rng_state(self._random["cpu"])
         if device.type == "cuda" and "cuda" in self._random:
             torch.cuda.set_rng_state(self._random["cuda"], device)
-
-
-@contextmanager
-def _still_inside(trainer: Trainer) -> Iterator[None]:
-    """Count an epoch that was left before its last batch as not yet done: Lightning would drop the rest of it when the run goes on."""
-    loop = trainer.fit_loop
-    progress: Any = loop.epoch_progress
-    rest = 0 < loop.epoch_loop.batch_progress.current.ready < trainer.num_training_batches
-    counts = [(count, count.processed, count.completed) for count in (progress.current, progress.total)]
-    try:
-        for count, processed, completed in counts if rest else ():
-            count.processed, count.completed = processed - 1, completed - 1
-        yield
-    finally:
-        for count, processed, completed in counts:
-            count.processed, count.completed = processed, completed
 
 
 def _random(device: torch.device) -> dict[str, torch.Tensor]:

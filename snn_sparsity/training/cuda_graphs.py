@@ -74,28 +74,22 @@ class Replayed:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the network's outputs of x."""
-        if not self._replayable(x):
+        trains = self._network.training and torch.is_grad_enabled() and not x.requires_grad
+        if not trains or any(module._forward_hooks or module._forward_pre_hooks for module in self._modules):
             outputs: Tensor = self._network(x)
             return outputs
         if self._shape is None:
-            self._capture(x)
+            # Warming up for the capture moves neither BatchNorm's statistics nor the random numbers.
+            before = [buffer.clone() for buffer in self._network.buffers()]
+            capture: Any = torch.cuda.make_graphed_callables
+            with torch.random.fork_rng([x.device] if x.is_cuda else []):
+                self._passes = capture(FreshPass(self._network), (x.clone(),), allow_unused_input=True)
+            with torch.no_grad():
+                for buffer, value in zip(self._network.buffers(), before, strict=True):
+                    buffer.copy_(value)
+            functional.reset_net(self._network)
+            self._shape = x.shape
         return self._passes(x) if x.shape == self._shape else self._network(x)
-
-    def _replayable(self, x: Tensor) -> bool:
-        trains = self._network.training and torch.is_grad_enabled() and not x.requires_grad
-        return trains and not any(module._forward_hooks or module._forward_pre_hooks for module in self._modules)
-
-    def _capture(self, x: Tensor) -> None:
-        """Capture the passes; warming up for it moves neither BatchNorm's statistics nor the random numbers."""
-        before = [buffer.clone() for buffer in self._network.buffers()]
-        capture: Any = torch.cuda.make_graphed_callables
-        with torch.random.fork_rng([x.device] if x.is_cuda else []):
-            self._passes = capture(FreshPass(self._network), (x.clone(),), allow_unused_input=True)
-        with torch.no_grad():
-            for buffer, value in zip(self._network.buffers(), before, strict=True):
-                buffer.copy_(value)
-        functional.reset_net(self._network)
-        self._shape = x.shape
 
 
 class FreshPass(nn.Module):

@@ -129,26 +129,24 @@ def _skips_bad_steps(optimizer: Optimizer) -> bool:
     return bool(optimizer.defaults.get("fused"))
 
 
-def _describe(step: Step, trainer: Trainer, pl_module: LightningModule) -> str:
+def _describe(step: Step, trainer: Trainer, pl_module: Any) -> str:
     what = f"the loss is {step.loss.item()}" if not step.loss.isfinite() else "the gradient is NaN or infinite"
     data: Any = getattr(trainer, "datamodule", None)
     images = f"{len(step.batch.labels)} images"
     if hasattr(data, "training_images"):
         images = f"images {data.training_images(trainer.train_dataloader, step.batch_idx).tolist()} of the training set"
-    return (
-        f"training stopped at step {step.number} (epoch {step.epoch}, batch {step.batch_idx}): {what}; it began in "
-        f"{_origin(step, trainer, pl_module)}; the batch holds {images}{_kept(trainer)}"
-    )
 
-
-def _origin(step: Step, trainer: Trainer, pl_module: Any) -> str:
     def loss(spikes: Tensor) -> Tensor:
         with trainer.precision_plugin.train_step_context():
             state = pl_module.training_state(step.batch._replace(spikes=spikes), step.batch_idx)
             value: Tensor = pl_module.objective(state).loss
             return value
 
-    return first_nonfinite(pl_module.network, loss, step.batch.spikes) or "no module when the batch was run again"
+    origin = first_nonfinite(pl_module.network, loss, step.batch.spikes) or "no module when the batch was run again"
+    return (
+        f"training stopped at step {step.number} (epoch {step.epoch}, batch {step.batch_idx}): {what}; it began in {origin}; the batch "
+        f"holds {images}{_kept(trainer)}"
+    )
 
 
 def _kept(trainer: Trainer) -> str:

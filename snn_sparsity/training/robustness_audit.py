@@ -8,7 +8,6 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from snn_sparsity.attacks.base import Attack
 from snn_sparsity.audit.collect.adapter import Adapted, classes_of
 from snn_sparsity.audit.collect.harness import fingerprint
 from snn_sparsity.audit.collect.journal import Journal
@@ -18,6 +17,7 @@ from snn_sparsity.data import SpikeDataModule
 from snn_sparsity.encoders import DirectEncoder
 from snn_sparsity.probes import AdversarialAccuracy
 from snn_sparsity.probes.undisturbed import undisturbed
+from snn_sparsity.runs.files import only_writer
 from snn_sparsity.training.run_record import environment
 from snn_sparsity.validation import InputError
 
@@ -47,7 +47,9 @@ class RobustnessAudit(Callback):
         if not isinstance(data, SpikeDataModule):
             raise InputError("RobustnessAudit needs a datamodule with an encoder (SpikeDataModule)")
         if trainer.is_global_zero:
-            settings = replace(self.settings, claim=self.settings.claim or _attack_of_probe(trainer))
+            probes = (one for one in getattr(trainer, "callbacks", []) if isinstance(one, AdversarialAccuracy) and one.name == "pgd")
+            quoted = next((probe.attack_on(data.spike_encoder) for probe in probes), None)
+            settings = replace(self.settings, claim=self.settings.claim or quoted)
             print(
                 audit_run(pl_module, data, Path(trainer.default_root_dir) / "audit", settings, resume=self.resume, progress=self.progress)
             )
@@ -80,31 +82,28 @@ def audit_run(
     with undisturbed(classifier):
         audited, num_classes = _audited(classifier, encoder(images[:1].to(classifier.device), torch.Generator()), labels, takes_images)
     subject = Subject(audited, encoder, images, labels, num_classes, settings.batch_size, settings.seed)
+    network = _network(classifier)
+    arguments = [f"{name}={getattr(network, name)}" for name in ("depth", "pool", "connect", "stem") if hasattr(network, name)]
     described = {
         "class_names": data.class_names,
         "split": "test",
-        "network": _describe(_network(classifier)),
+        "network": f"{type(network).__name__}({', '.join(arguments)})",
         "data": {"name": type(data).__name__, "test_sha256": test.checksum()},
         "transfer_from": None if source is None else fingerprint(source),
     }
     path = folder / JOURNAL
-    if path.exists() and not resume:
-        raise InputError(f"{path} is of an audit that was stopped: give --resume true to go on with it, or remove it to begin anew")
-    journal = Journal(path, settings_of(subject, settings) | described)
-    with undisturbed(classifier):
-        result = conduct(
-            subject, settings, journal, described={"checkpoint": checkpoint} | described, made_with=lambda: environment(classifier.device),
-            training=(train.images, train.labels), source=source, progress=progress,
-        )  # fmt: skip
-    result.save(folder)
-    journal.remove()
+    with only_writer(folder):
+        if path.exists() and not resume:
+            raise InputError(f"{path} is of an audit that was stopped: give --resume true to go on with it, or remove it to begin anew")
+        journal = Journal(path, settings_of(subject, settings) | described)
+        with undisturbed(classifier):
+            result = conduct(
+                subject, settings, journal, described={"checkpoint": checkpoint} | described, training=(train.images, train.labels),
+                made_with=lambda: environment(classifier.device), source=source, progress=progress,
+            )  # fmt: skip
+        result.save(folder)
+        journal.remove()
     return result
-
-
-def _attack_of_probe(trainer: Trainer) -> Attack | None:
-    """Return the attack of the trainer's ``pgd`` probe; None if it has none."""
-    probes = (one for one in getattr(trainer, "callbacks", []) if isinstance(one, AdversarialAccuracy))
-    return next((probe.attack for probe in probes if probe.name == "pgd"), None)
 
 
 def _audited(classifier: LightningModule, spikes: Tensor, labels: Tensor, takes_images: bool) -> tuple[nn.Module, int]:
@@ -121,8 +120,3 @@ def _audited(classifier: LightningModule, spikes: Tensor, labels: Tensor, takes_
 def _network(classifier: LightningModule) -> nn.Module:
     network = getattr(classifier, "network", classifier)
     return network if isinstance(network, nn.Module) else classifier
-
-
-def _describe(network: nn.Module) -> str:
-    settings = [f"{name}={getattr(network, name)}" for name in ("depth", "pool", "connect", "stem") if hasattr(network, name)]
-    return f"{type(network).__name__}({', '.join(settings)})"

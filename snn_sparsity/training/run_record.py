@@ -195,23 +195,19 @@ def images_of(data: Any) -> dict[str, Any]:
 def environment(device: torch.device) -> dict[str, Any]:
     """Return what a number was measured with: git commit, versions of packages, device."""
     processor = f"{platform.processor() or platform.machine()} ({os.cpu_count()} cores, {torch.get_num_threads()} threads)"
+    folder = Path(__file__).parent
+    try:
+        # The commit of this package's checkout, with + if files differ from it; None outside a checkout.
+        commit = _git(folder, "rev-parse", "HEAD") + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        commit = None
     return {
-        "git_commit": _git_commit(),
+        "git_commit": commit,
         "packages": {"snn_sparsity": snn_sparsity.__version__, "python": platform.python_version()}
         | {name: version(name) for name in PACKAGES}
         | {"torch": str(torch.__version__)},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor,
     }
-
-
-def _git_commit() -> str | None:
-    """Return the commit of this package's checkout, with ``+`` if files differ from it; None outside a checkout."""
-    folder = Path(__file__).parent
-    try:
-        commit = _git(folder, "rev-parse", "HEAD")
-        return commit + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def _git(folder: Path, *arguments: str) -> str:
