@@ -15,9 +15,13 @@ from snn_sparsity import PGD, audit
 from snn_sparsity.audit.collect.adapter import Adapted
 from snn_sparsity.audit.collect.battery import BUDGETS
 from snn_sparsity.audit.collect.foresight import Foresight
+from snn_sparsity.audit.collect.journal import Journal
+from snn_sparsity.audit.collect.subject import Subject
 from snn_sparsity.audit.collect.weights import load_weights, read_weights
 from snn_sparsity.audit.evidence import Evidence, read_audit
-from snn_sparsity.encoders import RateEncoder
+from snn_sparsity.audit.run import AuditSettings, settings_of
+from snn_sparsity.encoders import PhaseEncoder, RateEncoder
+from snn_sparsity.networks import IFNeuron
 from snn_sparsity.validation import InputError
 
 
@@ -278,7 +282,7 @@ def test_images_and_labels_may_be_arrays_or_bytes():
 def test_an_audit_of_numbers_that_are_not_finite_is_read_back(tmp_path):
     model = Linear(lambda logits, x: logits * float("nan"))
     result = audit(model, IMAGES, torch.zeros(3, dtype=torch.long))
-    assert read_audit(result.save(tmp_path) / "audit.json").clean == [True] * 3
+    assert read_audit(result.save(tmp_path) / "audit.json").clean == [False] * 3, "NaN is no class"
     assert result.answers["image"].worst.value == 0
 
 
@@ -381,3 +385,58 @@ def test_a_prefix_more_or_less_on_either_side(less, more):
 def test_a_rename_that_renames_nothing_is_told():
     with pytest.raises(InputError, match=r"--weights.rename head=fc: no name of the weights has head, such as weight, bias"):
         load_weights(nn.Linear(2, 1), dict(nn.Linear(2, 1).state_dict()), ["head=fc"])
+
+
+@pytest.mark.parametrize("budget", ["quick", "standard"])
+def test_a_network_that_is_never_right_has_nothing_to_attack(budget):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(IMAGES[0].numel(), 3))
+    wrong = (network((255 * IMAGES).round() / 255).argmax(1) + 1) % 3
+    assert "right on none" in audit(network, IMAGES, wrong, budget=budget).answers["image"].do
+
+
+def test_logits_that_are_no_numbers_are_right_about_nothing():
+    class Broken(nn.Module):
+        def forward(self, x):
+            return x.flatten(1).sum(1, keepdim=True) + torch.tensor([float("nan"), 0, 0])
+
+    assert audit(Broken(), IMAGES, torch.zeros(3, dtype=torch.long)).answers["image"].clean.value == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")
+def test_a_scripted_network_is_refused_and_a_seed_must_be_one():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(IMAGES[0].numel(), 3))
+    with pytest.raises(InputError, match="a scripted network takes no hooks"):
+        audit(torch.jit.script(network), IMAGES, LABELS)
+    for seed in (1.5, -1, True, "a"):
+        with pytest.raises(InputError, match="seed"):
+            audit(network, IMAGES, LABELS, seed=seed)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda: (PhaseEncoder(4, 2), IFNeuron()),
+        lambda: (PhaseEncoder(4), IFNeuron(alpha=9.0)),
+        lambda: (PhaseEncoder(4), IFNeuron(threshold=0.3)),
+        lambda: (PhaseEncoder(4), IFNeuron(detach_reset=False)),
+    ],
+    ids=["another code", "another surrogate", "another threshold", "another reset"],
+)
+def test_an_audit_does_not_go_on_with_the_results_of_another_network_or_code(other, tmp_path):
+    def identity(encoder, neurons):
+        torch.manual_seed(0)
+        network = nn.Sequential(neurons.build(), nn.Flatten(2), nn.Linear(12, 3))
+        subject = Subject(network, encoder, IMAGES[:2], LABELS[:2], 3, 2, 0)
+        return settings_of(subject, AuditSettings())
+
+    mine = identity(PhaseEncoder(4), IFNeuron())
+    Journal(tmp_path / "journal.json", mine).once("answer", lambda: 42)
+    assert identity(PhaseEncoder(4), IFNeuron()) == mine
+    with pytest.raises(InputError, match="settings_sha256"):
+        Journal(tmp_path / "journal.json", identity(*other()))
+    with pytest.raises(InputError, match="flips=None, not 5"):
+        Journal(tmp_path / "journal.json", mine | {"flips": 5})
+    without = {name: value for name, value in mine.items() if name != "flips"}
+    Journal(tmp_path / "other.json", mine | {"flips": 5}).once("answer", lambda: 42)
+    with pytest.raises(InputError, match="flips=5, not None"):
+        Journal(tmp_path / "other.json", without)

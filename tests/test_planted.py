@@ -13,7 +13,7 @@ from snn_sparsity.audit.collect.conduct import Audit
 from snn_sparsity.audit.collect.journal import Journal
 from snn_sparsity.audit.collect.planted import Features, PlantedNetwork, ReadOut, planted, separate
 from snn_sparsity.audit.collect.subject import Subject
-from snn_sparsity.audit.collect.threat_models import PIXELS, SPIKES
+from snn_sparsity.audit.collect.threat_models import PIXELS, SPIKES, threat_models
 from snn_sparsity.validation import InputError
 from tests.test_audit import EPS, SMALL, needle, trained
 
@@ -106,3 +106,10 @@ def test_the_audit_counts_them_or_says_why_not(subject, tmp_path):
 def test_it_does_not_depend_on_who_came_before(subject):
     first, second = looked_for(subject, "image")
     assert looked_for(subject, "image") == [first, second]
+
+
+def test_a_planted_corner_keeps_to_the_flips_that_are_allowed(subject):
+    (flips,) = threat_models(["flips"], subject, flips=10)
+    spikes, _ = flips.inputs(subject, [0, 1])
+    corner = flips.corner(spikes, 1.0, subject.generator(1))
+    assert (corner != spikes).flatten(1).sum(1).tolist() == [10, 10]

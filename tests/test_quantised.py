@@ -87,3 +87,10 @@ def test_random_codes_are_attacked_on_the_mean_over_draws(encoder, attack, forwa
     # The validation step, what the attack asks, and the clean and attacked images at the end.
     assert Counting.calls == 1 + forwards + 2
     assert probe.describe() == f"image, BatchNorm eval, {told}"
+
+
+@pytest.mark.parametrize("levels", [1, 255])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_white_is_white_whatever_is_drawn(levels, dtype):
+    code = QuantisedEncoder(8, levels=levels)(torch.ones(16, 3, 32, 32, dtype=dtype), torch.Generator().manual_seed(0))
+    assert code.max() == 1

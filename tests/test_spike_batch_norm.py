@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from spikingjelly.activation_based import layer
+from spikingjelly.activation_based import functional, layer
 from torch import nn
 
 from snn_sparsity.networks import spike_batch_norm
@@ -164,3 +164,19 @@ def test_what_does_not_fit_is_refused_as_ever(shape, step_mode):
             module(torch.randn(shape))
         said.append(str(error.value))
     assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_single_map_behind_a_convolution_has_the_right_gradient(train, dtype):
+    torch.manual_seed(1)
+    plain = nn.Sequential(layer.Conv2d(3, 8, 3, padding=1), layer.BatchNorm2d(8), layer.Conv2d(8, 8, 3, padding=1), layer.BatchNorm2d(8))
+    functional.set_step_mode(plain.train(train), "m")
+    fast, exact = copy.deepcopy(plain).to(dtype), plain.double()
+    use_spike_layers(fast)
+    x, along = torch.rand(1, 1, 3, 8, 8, dtype=torch.float64), torch.randn(1, 1, 8, 8, 8, dtype=torch.float64)
+    gradients = []
+    for network, precision in ((fast, dtype), (exact, torch.float64)):
+        given = x.to(precision).requires_grad_()
+        gradients.append(torch.autograd.grad((network(given) * along.to(precision)).sum(), given)[0].double())
+    assert torch.allclose(*gradients, rtol=1e-4, atol=1e-5)

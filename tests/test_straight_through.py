@@ -75,3 +75,28 @@ def test_an_honest_network_blocks_nothing(network):
     torch.manual_seed(0)
     x = torch.rand(8, 2, requires_grad=True)
     assert blocked_modules(network, lambda: network(x).sum(1)) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "flat",
+    [
+        lambda x: x.round_(),
+        lambda x: x.floor_(),
+        lambda x: x.clamp_(0, 1),
+        lambda x: x.sign_(),
+        lambda x: torch.round(input=x),
+        lambda x: torch.clamp(input=x, min=0, max=1),
+    ],
+    ids=["round_", "floor_", "clamp_", "sign_", "round(input=)", "clamp(input=)"],
+)
+def test_in_place_and_by_keyword_too(flat):
+    class Flat(nn.Module):
+        def forward(self, x):
+            return flat(3 * x)
+
+    x = torch.tensor([-0.4, 0.4, 1.4], requires_grad=True)
+    expected = flat(3 * x.detach())
+    with StraightThrough().applied(network := Flat()):
+        y = network(x)
+    assert torch.equal(y, expected)
+    assert torch.autograd.grad(y.sum(), x)[0].tolist() == [3, 3, 3]

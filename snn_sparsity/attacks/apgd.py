@@ -160,7 +160,7 @@ def targeted_difference_of_logits_ratio(logits: Tensor, labels: Tensor, aims: Te
         >>> targeted_difference_of_logits_ratio(torch.tensor([[2.0, 5.0, 1.0, 3.0]]), torch.tensor([1]), torch.tensor([0])).tolist()
         [-0.8571428656578064]
     """
-    aims = aims.repeat(len(logits) // len(aims))
+    aims = aims.repeat(len(logits) // max(len(aims), 1))
     top = logits.topk(4, dim=1).values
     aim, true = (logits.gather(1, classes[:, None]).squeeze(1) for classes in (aims, labels))
     return (aim - true) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)

@@ -198,6 +198,21 @@ def uniform_noise(x: Tensor, eps: float, generator: torch.Generator | None) -> T
     return (2 * draws - 1).to(x.device) * eps
 
 
+def at_least_single(x: Tensor) -> torch.dtype:
+    """Return the precision of a number that belongs to each sample: x's own, float32 at least."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return which samples [N] are classified right; one whose logits are not all finite never is.
+
+    Example:
+        >>> correct(torch.tensor([[2.0, 1.0], [float("nan"), 1.0], [0.0, 1.0]]), torch.tensor([0, 0, 0])).tolist()
+        [True, False, False]
+    """
+    return logits.isfinite().all(1) & (logits.argmax(1) == labels)
+
+
 def random_corners(x: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
     """Draw -eps or eps for each element, of the shape of x, as :func:`uniform_noise` draws."""
     return torch.where(uniform_noise(x, 1.0, generator) < 0, -eps, eps).to(x.dtype)
@@ -230,11 +245,11 @@ class BestSoFar:
     @classmethod
     def nothing(cls, x: Tensor) -> "BestSoFar":
         """Start with x and a margin that anything beats."""
-        return cls(x.clone(), torch.full((len(x),), float("-inf"), device=x.device))
+        return cls(x.clone(), torch.full((len(x),), float("-inf"), dtype=at_least_single(x), device=x.device))
 
     def update(self, x: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Keep x where its margin is larger than that of what is kept."""
-        new = margin(logits, labels)
+        new = margin(logits, labels).to(self.margin)
         better = new > self.margin
         self.x[better] = x[better]
         self.margin = torch.where(better, new, self.margin)

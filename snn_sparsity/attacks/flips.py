@@ -37,7 +37,7 @@ class FlipAttack(Attack):
             raise InputError(f"{type(self).__name__} flips spikes: it needs space='spikes'")
         if not ((x == 0) | (x == 1)).all():
             raise InputError(f"{type(self).__name__} flips zeros and ones: this code shows other values too")
-        return min(self.flips, x[0].numel()) if self.eps >= 1 else 0
+        return min(self.flips, x.shape[1:].numel()) if self.eps >= 1 else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,8 +191,6 @@ def exchanged(places: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 def _largest(values: Tensor, count: int) -> Tensor:
     """Return where the ``count`` largest values of each sample are, among those above 0."""
-    chosen = torch.zeros_like(values, dtype=torch.bool)
-    if count:
-        top = values.flatten(1).topk(count, dim=1)
-        chosen.flatten(1).scatter_(1, top.indices, top.values > 0)
-    return chosen
+    flat = values.flatten(1)
+    top = flat.topk(count, dim=1)
+    return torch.zeros_like(flat, dtype=torch.bool).scatter(1, top.indices, top.values > 0).view(values.shape)

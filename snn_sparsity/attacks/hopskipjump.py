@@ -7,7 +7,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from snn_sparsity.attacks.base import Attack, Passes, Target, beside, project, random_corners, whole_levels
+from snn_sparsity.attacks.base import Attack, Passes, Target, at_least_single, beside, project, random_corners, whole_levels
 from snn_sparsity.attacks.sapgd import over_its_mean
 from snn_sparsity.validation import require_number
 
@@ -84,9 +84,9 @@ class _Walk:
         if target.space == "image":
             self.share = torch.rand(x[:1].shape, generator=generator, device=generator.device).to(x)
         self.queries = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        self.nearest, self.direction = x.clone(), torch.zeros_like(x)
+        self.nearest, self.direction = x.clone(), torch.zeros_like(x, dtype=at_least_single(x))
         everywhere = torch.arange(len(x), device=x.device)
-        self.radius = torch.where(self.is_wrong(everywhere, x), 0.0, torch.inf)
+        self.radius = torch.where(self.is_wrong(everywhere, x), 0.0, torch.inf).to(at_least_single(x))
 
     def start(self) -> None:
         """Give each sample a random input of another class, coarse ones first; some may find none."""
@@ -120,7 +120,7 @@ class _Walk:
         """Go one round."""
         here, radius = self.nearest[places], self.radius[places]
         felt = self.feel(places, here, self.whole(radius / 4), int(self.attack.probes * sqrt(number)))
-        self.direction[places] = MEMORY * self.direction[places] + over_its_mean(felt)
+        self.direction[places] = MEMORY * self.direction[places] + over_its_mean(felt.to(self.direction))
         direction = self.direction[places].sign()
         length, jumped = self.whole(radius / sqrt(number)), torch.zeros_like(places, dtype=torch.bool)
         there = here.clone()
@@ -128,7 +128,7 @@ class _Walk:
             trying = (~jumped & (length > 0) & (self.queries[places] < self.attack.queries)).nonzero().squeeze(1)
             if not len(trying):
                 break
-            tried = (here[trying] + beside(length[trying], here) * direction[trying]).clamp(*self.target.bounds)
+            tried = (here[trying] + beside(length[trying], here) * direction[trying]).clamp(*self.target.bounds).to(here)
             wrong = self.is_wrong(places[trying], tried)
             there[trying[wrong]], jumped[trying[wrong]] = tried[wrong], True
             length = torch.where(length < 1.5 / 255, 0, self.whole(length / 2))
@@ -152,7 +152,7 @@ class _Walk:
 
     def come_nearer(self, places: Tensor, there: Tensor) -> None:
         """Find the smallest radius to which inputs of another class can be clipped; what is nearer than before is kept."""
-        high = (there - self.x[places]).abs().flatten(1).amax(1) if len(places) else self.radius[places]
+        high = (there - self.x[places]).abs().flatten(1).amax(1).to(self.radius) if len(places) else self.radius[places]
         low, eps = torch.zeros_like(high), self.attack.eps
         while True:
             going = (high > eps + 1e-6) & (high - low > FINE / 255) & (self.queries[places] < self.attack.queries)
@@ -172,7 +172,7 @@ class _Walk:
         if self.share is not None:
             # Between two grey levels a share of the pixels, drawn once, has the larger radius; a whole number stays what it is.
             radius = (255 * radius + 0.001 + 0.998 * self.share).floor() / 255
-        return torch.minimum(torch.maximum(there, x - radius), x + radius).clamp(*self.target.bounds)
+        return torch.minimum(torch.maximum(there, x - radius), x + radius).clamp(*self.target.bounds).to(self.x)
 
     def whole(self, lengths: Tensor) -> Tensor:
         """Return lengths as whole grey levels, one at least."""
@@ -184,7 +184,7 @@ class _Walk:
         asking = (self.queries[places] < self.attack.queries).nonzero().squeeze(1)
         if len(asking):
             self.queries[places[asking]] += 1
-            wrong[asking] = self.target.logits(x[asking]).argmax(1) != self.labels[places[asking]]
+            wrong[asking] = self.target.logits(x[asking].to(self.x)).argmax(1) != self.labels[places[asking]]
         return wrong
 
     def result(self) -> Tensor:

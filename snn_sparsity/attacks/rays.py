@@ -114,7 +114,7 @@ class _Search:
         if self.share is not None:
             # A whole number of levels must stay that, whatever it was rounded to.
             radii = (255 * radii + 0.001 + 0.998 * self.share).floor() / 255
-        return (x + radii * directions).clamp(*self.target.bounds)
+        return (x + radii * directions).clamp(*self.target.bounds).to(x.dtype)
 
     def result(self) -> Tensor:
         """Return what is wrong within the ball, and else the edge of the ball in the best direction."""

@@ -20,7 +20,7 @@ from snn_sparsity.audit.collect.adapter import Adapted, classes_of, images_and_l
 from snn_sparsity.audit.collect.battery import BUDGETS, BudgetName, quoted
 from snn_sparsity.audit.collect.conduct import Audit
 from snn_sparsity.audit.collect.foresight import Foresight
-from snn_sparsity.audit.collect.harness import fingerprint
+from snn_sparsity.audit.collect.harness import fingerprint, settings_fingerprint
 from snn_sparsity.audit.collect.journal import Journal
 from snn_sparsity.audit.collect.ledger import Tell
 from snn_sparsity.audit.collect.subject import Subject
@@ -80,6 +80,7 @@ class AuditSettings:
         require_number("eps", self.eps, above=0, at_most=1)
         whole_levels(self.eps)
         require_number("batch_size", self.batch_size, at_least=1, whole=True)
+        require_number("seed", self.seed, at_least=0, whole=True)
         if self.flips is not None:
             require_number("flips", self.flips, at_least=1, whole=True)
         if self.samples is not None:
@@ -177,6 +178,8 @@ def audit(
     if not isinstance(encoder, Encoder | None):
         raise InputError(f"encoder={encoder!r} is no spike code: give one of snn_sparsity.encoders, or none")
     images, labels = images_and_labels(images, labels)
+    if isinstance(model, torch.jit.RecursiveScriptModule):  # type: ignore[attr-defined]  # it is told to nobody
+        raise InputError("a scripted network takes no hooks, which the audit needs: give the module that it was made from")
     learning = None if training is None else images_and_labels(*training)
     settings = AuditSettings(
         budget=budget, samples=len(labels), space=space, eps=eps, claim=claim, flips=flips, batch_size=batch_size, seed=seed
@@ -186,9 +189,11 @@ def audit(
     code = encoder or DirectEncoder(num_steps=1)
     try:
         adapted.eval()
-        spikes = code(images[:1].to(device_of(model)), torch.Generator().manual_seed(seed))
-        num_classes = classes_of(adapted, spikes, labels if learning is None else torch.cat([labels, learning[1]]))
-        subject = Subject(adapted, code.to(device_of(model)), images, labels, num_classes, batch_size, seed)
+        device = device_of(model)
+        spikes = code(images[:1].to(device), torch.Generator().manual_seed(seed))
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            num_classes = classes_of(adapted, spikes, labels if learning is None else torch.cat([labels, learning[1]]))
+        subject = Subject(adapted, code.to(device), images, labels, num_classes, batch_size, seed)
         return conduct(subject, settings, Journal(None, {}), training=learning, progress=progress)
     finally:
         for module, was in modes:
@@ -239,11 +244,12 @@ def settings_of(subject: Subject, settings: AuditSettings) -> dict[str, Any]:
         "space": settings.space,
         "eps_levels": whole_levels(settings.eps),
         "claim": repr(settings.claim or quoted(settings.eps)),
-        **({"flips": settings.flips} if settings.flips else {}),
+        "flips": settings.flips,
         "seed": settings.seed,
         "batch_size": settings.batch_size,
         "encoder": f"{type(subject.encoder).__name__}, T={subject.encoder.num_steps}",
         "weights_sha256": fingerprint(subject.classifier),
+        "settings_sha256": settings_fingerprint(nn.ModuleList([subject.classifier, subject.encoder])),
     }
 
 

@@ -44,7 +44,8 @@ class QuantisedEncoder(Encoder):
         x = grey_levels(images).to(dtype) / 255
         value = 2 * x - 1 if self.signed else x
         draws = torch.rand(self.num_steps, *images.shape, generator=generator, device=generator.device).to(images.device, dtype)
-        code = value.sign() * (self.levels * value.abs() + draws).floor() / self.levels
+        # Rounding may bring the sum to the next whole number.
+        code = value.sign() * (self.levels * value.abs() + draws).floor().clamp(max=self.levels) / self.levels
         if not images.requires_grad:
             return code
         return code + (2 if self.signed else 1) * (images - images.detach())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_sparsity.attacks import PGD, CodeBookAscent
-from snn_sparsity.attacks.base import input_gradient, project, uniform_noise
+from snn_sparsity.attacks.base import correct, input_gradient, project, uniform_noise
 from snn_sparsity.attacks.drift import Statistics, running_statistics
 from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
 from snn_sparsity.encoders.base import Encoder
@@ -80,7 +80,7 @@ class ModelUnderTest:
     def clean(self) -> list[bool]:
         """Return which images are classified right."""
         batches = self._batches(self.eval_batch_size)
-        judged = [self._right(SpikeTarget(self.classifier).judge(spikes), labels) for _, spikes, _, labels in batches]
+        judged = [correct(SpikeTarget(self.classifier).judge(spikes), labels) for _, spikes, _, labels in batches]
         return [hit for hits in judged for hit in hits.tolist()]
 
     def attacked(self, mode: Mode, attacker: Attacker) -> dict[str, list[bool]]:
@@ -104,9 +104,9 @@ class ModelUnderTest:
                         drifted[name] = crafted.drift().of(drifted[name])
                         judge = SpikeTarget(self.classifier, "batch")
                         judge.judge_with(drifted[name])
-                        right[name] += self._right(judge.judge(x_adv), labels).tolist()
+                        right[name] += correct(judge.judge(x_adv), labels).tolist()
                     continue
-                alive = self._right(SpikeTarget(self.classifier).judge(spikes), labels)
+                alive = correct(SpikeTarget(self.classifier).judge(spikes), labels)
                 for name, hits in self._withstood(mode, place, spikes, images, labels, alive):
                     right[name] += alive.index_put((alive.nonzero()[:, 0],), hits).tolist()
         return right
@@ -121,10 +121,10 @@ class ModelUnderTest:
             (name,) = attacks_in(mode)
             code = ImageTarget(self.classifier, self.encoder, generator=stream(place))
             attack = CodeBookAscent(eps=EPS, steps=attackers.CODEBOOK_STEPS)
-            yield name, self._right(code.judge(attack(code, images[alive].float() / 255, labels[alive], stream(place))), labels[alive])
+            yield name, correct(code.judge(attack(code, images[alive].float() / 255, labels[alive], stream(place))), labels[alive])
         else:
             for name, x_adv, target in self._ascent(spikes, labels, "eval", place, alive):
-                yield name, self._right(target.judge(x_adv), labels[alive])
+                yield name, correct(target.judge(x_adv), labels[alive])
 
     def zeros(self, mode: Mode, attacker: Attacker) -> float:
         """Return the share of exact zeros at the pooling's input, of clean images, as the attacker sees it."""
@@ -154,9 +154,6 @@ class ModelUnderTest:
 
     def _encoded(self, images: Tensor) -> Tensor:
         return self.encoder(images.to(self.device), stream(0)).transpose(0, 1).contiguous()
-
-    def _right(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return logits.argmax(1) == labels
 
 
 Once = Callable[[str, Callable[[], Any]], Any]

@@ -77,6 +77,9 @@ class PoolGradient(LayerRule):
         window = Window.of(layer)
         if layer.ceil_mode or getattr(layer, "return_indices", False):
             raise InputError(f"{layer} has ceil_mode or return_indices: its gradient cannot be shared")
+        uneven = getattr(layer, "divisor_override", None) or (window.padding and not getattr(layer, "count_include_pad", True))
+        if self.share == "uniform" and uneven:
+            raise InputError(f"{layer} has count_include_pad=False or a divisor_override: its own gradient is not 1 / kernel area")
         return rerouted(layer, lambda x, y, gradient: self.shared(x, gradient, window))
 
     def shared(self, x: Tensor, gradient: Tensor, window: Window) -> Tensor:

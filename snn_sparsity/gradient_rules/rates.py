@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from snn_sparsity.gradient_rules.base import LayerRule, replaced, rerouted
 from snn_sparsity.networks.leaky import LeakyNode
+from snn_sparsity.validation import InputError
 
 SLOW_RISE = 0.2
 
@@ -109,6 +110,8 @@ class HART(LayerRule):
 
     def changed(self, layer: nn.Module) -> AbstractContextManager[None]:
         """Run the neuron step by step, each cut off from the last."""
+        if getattr(layer, "delayed", False):
+            raise InputError(f"HART: {type(layer).__name__} fires by the potential of the step before, from which HART cuts it off")
 
         def forward(x: Tensor) -> Tensor:
             if x.requires_grad:

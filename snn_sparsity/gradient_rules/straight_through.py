@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from snn_sparsity.gradient_rules.base import GradientRule, LayerRule, replaced
 from snn_sparsity.validation import InputError
 
-FLAT = {"round", "floor", "ceil", "trunc", "sign", "fix", "heaviside", "clamp", "clip", "clamp_", "hardtanh", "detach", "round_", "floor_"}
+FLAT = {"round", "floor", "ceil", "trunc", "sign", "fix", "heaviside", "clamp", "clip", "hardtanh", "detach"}
 """Functions whose derivative is 0 nearly everywhere, or missing."""
 
 
@@ -51,13 +51,15 @@ class _Straight(TorchFunctionMode):
     """While it is active, flat functions pass the gradient of their output to their input."""
 
     def __torch_function__(self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        if getattr(function, "__name__", "") not in FLAT or not args:
-            return result
-        x = args[0]
-        if isinstance(x, Tensor) and isinstance(result, Tensor) and x is not result and x.requires_grad and x.shape == result.shape:
-            return _Identity.apply(x, result)
-        return result
+        kwargs = kwargs or {}
+        name, x = getattr(function, "__name__", ""), args[0] if args else kwargs.get("input")
+        if name.removesuffix("_") not in FLAT or not isinstance(x, Tensor) or not x.requires_grad:
+            return function(*args, **kwargs)
+        if name.endswith("_"):
+            # In place: the same on a copy, and its values with the derivative 1 where x was.
+            return x.copy_(_Identity.apply(x, function(x.detach().clone(), *args[1:], **kwargs)))
+        result = function(*args, **kwargs)
+        return _Identity.apply(x, result) if isinstance(result, Tensor) and x.shape == result.shape else result
 
 
 class _Identity(torch.autograd.Function):

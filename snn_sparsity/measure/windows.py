@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.pooling import _AvgPoolNd, _MaxPoolNd
 
 from snn_sparsity.validation import InputError
@@ -109,15 +109,17 @@ def positions_read(module: nn.Module, size: Sequence[int]) -> Tensor | None:
         size: (H, W) of its input, in pixels.
 
     Returns:
-        [H,W] bool; None for a module without a kernel.
+        [H,W] bool; None for a module without a kernel on maps, and for a transposed convolution.
 
     Example:
         >>> positions_read(nn.Conv2d(1, 1, 1, stride=2), (2, 3)).int().tolist()
         [[1, 0, 1], [0, 0, 0]]
     """
-    if not isinstance(module, (_ConvNd, _MaxPoolNd, _AvgPoolNd)):
+    if not isinstance(module, (_ConvNd, _MaxPoolNd, _AvgPoolNd)) or isinstance(module, _ConvTransposeNd):
         return None
     settings = [getattr(module, name, 1) for name in ("kernel_size", "stride", "padding", "dilation")]
+    if any(isinstance(setting, tuple) and len(setting) != len(size) for setting in settings):
+        return None
     per_axis = [setting if isinstance(setting, tuple) else (setting,) * len(size) for setting in settings]
     masks = []
     for length, *axis in zip(size, *per_axis, strict=True):

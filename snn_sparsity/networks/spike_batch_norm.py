@@ -39,7 +39,8 @@ class SpikeBatchNorm2d(layer.BatchNorm2d):  # type: ignore[misc]  # SpikingJelly
             return _FixedBatchNorm.apply(maps, self.weight, self.bias, self.running_mean, self.running_var, self.eps).view(x.shape)
         usual = self.training and self.momentum is not None and maps.dtype == torch.float32 and maps.shape[-2:].numel() > 1
         if not (usual and maps.is_contiguous(memory_format=torch.channels_last) and compiled() is not None):
-            return super().forward(x)
+            # The stride of a single map means nothing, and PyTorch's backward pass goes wrong by some (seen with 2.15).
+            return super().forward(x.clone(memory_format=torch.contiguous_format) if len(maps) == 1 else x)
         values = x.numel() // x.shape[-3]
         mean, square = _sums("moments", maps.detach()) * (x.shape[-3] / x.numel())
         mean, variance = mean.float(), (square - mean * mean).clamp(min=0).float()

@@ -49,9 +49,9 @@ class SharedNoise(Objective):
     def __call__(self, step: TrainingStep) -> Outcome:
         """Return the loss of one period; its noise is ready once the loss has been pushed back."""
         clean, period = step.images, step.number % self.periods
-        if period == 0:
-            self._noise["now"] = torch.zeros_like(clean)
-        noise = self._noise["now"]
+        # A run that was stopped between two periods of a batch goes on without noise.
+        noise = self._noise.get("now") if period else None
+        noise = torch.zeros_like(clean) if noise is None else noise
         x = (clean + noise).clamp(0, 1).requires_grad_()
         x.register_hook(lambda gradient: self._noise.update(now=(noise + self.step * gradient.sign()).clamp(-self.eps, self.eps)))
         spikes = step.shown(x)

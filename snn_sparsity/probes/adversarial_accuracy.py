@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
-from snn_sparsity.attacks.base import Attack
+from snn_sparsity.attacks.base import Attack, correct
 from snn_sparsity.attacks.drift import Statistics, running_statistics
 from snn_sparsity.attacks.eot import of_random_code
 from snn_sparsity.attacks.metering import Meter, Metered
@@ -99,9 +99,9 @@ class AdversarialAccuracy(Probe):
         with torch.no_grad():
             clean, attacked = context.classifier(batch.spikes), target.judge(x_adv)
         return {
-            names.ACCURACY: (attacked.argmax(1) == batch.labels).float(),
+            names.ACCURACY: correct(attacked, batch.labels).float(),
             names.LOSS: F.cross_entropy(attacked, batch.labels, reduction="none"),
-            names.CLEAN_ACCURACY: (clean.argmax(1) == batch.labels).float(),
+            names.CLEAN_ACCURACY: correct(clean, batch.labels).float(),
             names.CLEAN_LOSS: F.cross_entropy(clean, batch.labels, reduction="none"),
             names.ZERO_GRADIENT_SAMPLES: meter.zero.float(),
             names.LARGEST_PERTURBATION: per_sample((x_adv - x).abs()).amax(1),

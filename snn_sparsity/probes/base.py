@@ -191,7 +191,8 @@ class Probe(Callback, ABC):
         if trainer.sanity_checking:
             return False
         epoch = trainer.current_epoch + 1
-        return trainer.state.fn != TrainerFn.FITTING or epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
+        last = epoch == trainer.max_epochs or trainer.global_step == trainer.max_steps or trainer.should_stop
+        return trainer.state.fn != TrainerFn.FITTING or epoch % self.every_n_epochs == 0 or last
 
     def _wanted(self, trainer: Trainer, first: int, size: int) -> int:
         """Return how many images to measure of a batch that begins at place ``first`` of the set."""

@@ -12,6 +12,7 @@ from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.measure.names import ENERGY, FIRING_RATE, FLOPS, SYNOPS
 from snn_sparsity.measure.operations import kind_of
 from snn_sparsity.probes.base import Probe, ProbeContext
+from snn_sparsity.validation import InputError
 
 ADDITION, MULTIPLICATION = 0.9, 4.6
 """pJ in 45 nm, float32: an addition, and a multiplication with its addition (Horowitz, ISSCC 2014)."""
@@ -79,7 +80,8 @@ def fan_out(layer: nn.Module, mask: Tensor) -> float:
     """
     if isinstance(layer, nn.Linear):
         return float(mask.sum()) * layer.out_features
-    assert isinstance(layer, nn.Conv2d)
+    if not isinstance(layer, nn.Conv2d):
+        raise InputError(f"the connections of {type(layer).__name__} cannot be counted: only those of Linear and Conv2d")
     # Each input is in as many windows as this convolution with ones counts, and in each for all output channels of its group.
     maps = mask.flatten(0, -4).sum(1, keepdim=True, dtype=torch.float64)
     ones = maps.new_ones(1, 1, *layer.kernel_size)

@@ -125,9 +125,10 @@ def part(rows: Sequence[GridRow], share: str) -> list[GridRow]:
 
 def epochs_asked(row: GridRow) -> int:
     """Return how many epochs a row trains, as its configurations and arguments say; 100 where they do not."""
-    if "--trainer.max_epochs" in row.settings:
-        last = len(row.settings) - 1 - row.settings[::-1].index("--trainer.max_epochs")
-        return int(row.settings[last + 1])
+    words = [part for word in row.settings for part in word.split("=", 1)]
+    if "--trainer.max_epochs" in words:
+        last = len(words) - 1 - words[::-1].index("--trainer.max_epochs")
+        return int(words[last + 1])
     said = [(_mapping(Path(shipped.resolve(config))).get("trainer") or {}).get("max_epochs") for config in row.configs]
     return int(next((number for number in reversed(said) if number), 100))
 

@@ -3,12 +3,14 @@
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from snn_sparsity.attacks.base import Attack
+from snn_sparsity.attacks import Transfer
+from snn_sparsity.attacks.base import Attack, correct
 from snn_sparsity.attacks.metering import Meter, Metered
 from snn_sparsity.audit.collect.subject import Subject
 from snn_sparsity.audit.collect.threat_models import AttackTarget, ThreatModel
@@ -43,11 +45,14 @@ def attack_batch(
     """
     began = time.perf_counter()
     target = target or protocol.target(subject, subject.generator(*key, 1))
-    x, labels = protocol.inputs(subject, places, subject.generator(*key, 2))
+    x, labels = protocol.inputs(subject, places)
+    if isinstance(attack, Transfer):
+        # A random code draws for each batch by itself: an audit that goes on in another process has the same draws.
+        source = replace(subject, classifier=attack.source.network)
+        attack = replace(attack, source=protocol.target(source, subject.generator(*key, 2)))
     meter = Meter(labels, x, attack.eps)
-    with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []), warnings.catch_warnings():
+    with subject.drawing(*key, 3), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.manual_seed(subject.generator(*key, 3).initial_seed())
         try:
             x_adv = attack(Metered(target, meter), x, labels, subject.generator(*key, 4)).detach()
         except InputError as error:
@@ -55,9 +60,8 @@ def attack_batch(
         except Exception as error:  # noqa: BLE001  # whatever breaks in one attack is reported, and the audit goes on
             return {"places": places, "status": "failed", "why": f"{type(error).__name__}: {error}"}
         x_adv = protocol.settled(x_adv)
-        logits = subject.judge(target, x_adv)
-    finite = logits.isfinite().all(1)
-    fooled = ~finite | (logits.argmax(1) != labels)
+        logits = subject.judge(target, x_adv, places)
+    fooled = ~correct(logits, labels)
     return {
         "places": places,
         "status": "done",
@@ -69,9 +73,9 @@ def attack_batch(
         "forwards": meter.forwards,
         "backwards": meter.backwards,
         "largest": protocol.distance(x_adv, x),
-        "not_finite": int((~finite).sum()),
+        "not_finite": int((~logits.isfinite().all(1)).sum()),
         "seconds": time.perf_counter() - began,
-        **protocol.legality(subject, target, x_adv, labels),
+        **protocol.legality(subject, target, x_adv, places),
     }
 
 

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
-from snn_sparsity.attacks.base import Attack
+from snn_sparsity.attacks.base import Attack, correct
 from snn_sparsity.audit.collect.battery import Battery, Budget, Facts, quoted
 from snn_sparsity.audit.collect.facts import facts_of, idle_rules
 from snn_sparsity.audit.collect.foresight import Foresight, foresee, units_of
@@ -15,7 +14,7 @@ from snn_sparsity.audit.collect.ledger import Ledger, Tell
 from snn_sparsity.audit.collect.measurements import HARNESS_IMAGES, Measurements
 from snn_sparsity.audit.collect.sequence import AttackSequence
 from snn_sparsity.audit.collect.subject import Subject
-from snn_sparsity.audit.collect.threat_models import SPIKES, ThreatModel, threat_models
+from snn_sparsity.audit.collect.threat_models import PIXELS, SPIKES, ThreatModel, threat_models
 from snn_sparsity.audit.collect.work import Work
 from snn_sparsity.audit.evidence import Evidence, ProtocolEvidence
 from snn_sparsity.validation import InputError
@@ -64,7 +63,7 @@ class Audit:
         subject, claim = replace(self.subject, random=facts.random), self.claim or quoted(self.eps)
         clean = self.journal.once("clean", lambda: clean_hits(subject))
         work = Work(subject, self.budget, self.eps, claim, facts, clean, ledger, self.training, self.source)
-        if self.foretold is not None:
+        if self.foretold is not None and work.right:
             self.foretold(foresee(work, chosen))
         ledger.plan(units_of(work, chosen) * len(work.right))
         return Evidence(
@@ -75,7 +74,8 @@ class Audit:
     def _facts(self, ledger: Ledger) -> Facts:
         """Find out what the network is, and which rules change nothing of it."""
         subject, few = self.subject, list(range(min(HARNESS_IMAGES, len(self.subject.labels))))
-        known = dict(self.journal.once("facts", lambda: facts_of(subject, few)))
+        with subject.drawing(0):
+            known = dict(self.journal.once("facts", lambda: facts_of(subject, few)))
         for path in known.pop("stuck"):
             ledger.missing(f"straight through {path}", "it blocks the gradient, and its input and output differ in shape")
         facts = Facts(**known | {"blocked": tuple(known["blocked"])})
@@ -97,10 +97,8 @@ def evidence_of(work: Work, protocol: ThreatModel) -> ProtocolEvidence:
 def clean_hits(subject: Subject) -> list[bool]:
     """Return by image whether it is right without an attack."""
     right: list[bool] = []
-    for number, batch in enumerate(subject.batches(list(range(len(subject.labels))))):
-        x, labels = SPIKES.inputs(subject, batch, subject.generator(0, number))
-        with torch.random.fork_rng([]):
-            torch.manual_seed(subject.generator(0, number, 1).initial_seed())
-            logits = subject.judge(SPIKES.target(subject, subject.generator(0)), x)
-        right += (logits.argmax(1) == labels).tolist()
+    model: ThreatModel = PIXELS if subject.encoder.stochastic else SPIKES
+    for batch in subject.batches(list(range(len(subject.labels)))):
+        x, labels = model.inputs(subject, batch)
+        right += correct(subject.judge(model.target(subject, subject.generator(0)), x, batch), labels).tolist()
     return right

@@ -112,8 +112,7 @@ def pixel_noise(subject: Subject, places: list[int], eps: float) -> Measured:
 
 
 def _aim(subject: Subject, protocol: ThreatModel, places: list[int]) -> tuple[Any, Tensor, Tensor]:
-    generator = subject.generator(7)
-    return protocol.target(subject, generator), *protocol.inputs(subject, places, generator)
+    return protocol.target(subject, subject.generator(7)), *protocol.inputs(subject, places)
 
 
 def _loss(target: Target, x: Tensor, labels: Tensor) -> Tensor:

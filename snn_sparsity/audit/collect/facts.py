@@ -25,7 +25,7 @@ def facts_of(subject: Subject, places: list[int]) -> dict[str, Any]:
         places: Of a few images to look at.
     """
     why = _why_no_rules(subject)
-    x, labels = SPIKES.inputs(subject, places, subject.generator(0))
+    x, labels = SPIKES.inputs(subject, places)
     x = x.clone().requires_grad_()
     # In eval mode, as every target has it.
     target = SPIKES.target(subject, subject.generator(0))
@@ -53,7 +53,7 @@ def facts_of(subject: Subject, places: list[int]) -> dict[str, Any]:
 
 def idle_rules(subject: Subject, places: list[int], rules: dict[str, GradientRule]) -> dict[str, str]:
     """Return why rules are not tried: they refuse this network, or change no gradient of it (of a random one, with the same draws)."""
-    x, labels = SPIKES.inputs(subject, places, subject.generator(0))
+    x, labels = SPIKES.inputs(subject, places)
     target = Metered(SPIKES.target(subject, subject.generator(0)), Meter(labels))
 
     def gradient() -> Tensor:
@@ -77,7 +77,7 @@ def _why_no_rules(subject: Subject) -> str:
     try:
         spiking_neurons(subject.classifier)
     except InputError as error:
-        x, _ = SPIKES.inputs(subject, [0], subject.generator(0))
+        x, _ = SPIKES.inputs(subject, [0])
         with torch.enable_grad():
             own = own_functions(SPIKES.target(subject, subject.generator(0)).logits(x.clone().requires_grad_()))
         return f"{error}; its derivatives are autograd functions of its own: {', '.join(own)}" if own else str(error)

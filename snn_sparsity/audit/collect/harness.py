@@ -20,7 +20,7 @@ SAME = 1e-4
 def harness(subject: Subject, protocol: ThreatModel, places: list[int], rules: dict[str, GradientRule]) -> dict[str, Any]:
     """Return the evidence of V1-V3 and V5 on a few images; that of V4 comes with the attacks."""
     generator = subject.generator(0)
-    x, labels = protocol.inputs(subject, places, generator)
+    x, labels = protocol.inputs(subject, places)
     with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
         torch.manual_seed(subject.seed)
         before = fingerprint(subject.classifier)
@@ -43,6 +43,19 @@ def fingerprint(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         digest.update(name.encode() + value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def settings_fingerprint(module: nn.Module) -> str:
+    """Return the SHA-256 of the kinds of all modules and their plain attributes, such as thresholds: what weights do not say."""
+    digest = hashlib.sha256()
+    for path, part in module.named_modules():
+        plain = {
+            name: value
+            for name, value in vars(part).items()
+            if isinstance(value, bool | int | float | str | tuple) and not name.startswith("_") and name != "training"
+        }
+        digest.update(repr((path, type(part).__qualname__, sorted(plain.items()))).encode())
     return digest.hexdigest()
 
 

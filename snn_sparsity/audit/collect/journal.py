@@ -39,9 +39,10 @@ class Journal:
             found, results = kept["identity"], kept["results"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is no readable journal of an audit: remove it to begin anew") from error
-        for name, value in self.identity.items():
-            if found.get(name) != value:
-                raise InputError(f"{path} is of an audit with {name}={found.get(name)!r}, not {value!r}: remove it to begin anew")
+        for name in found.keys() | self.identity.keys():
+            was, is_now = found.get(name), self.identity.get(name)
+            if was != is_now:
+                raise InputError(f"{path} is of an audit with {name}={was!r}, not {is_now!r}: remove it to begin anew")
         self._results = dict(results)
 
     def once(self, name: str, compute: Callable[[], Json]) -> Json:

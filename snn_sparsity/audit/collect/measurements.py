@@ -1,5 +1,6 @@
 """What one protocol measures beside its attacks: the harness, the diagnostics, the control, planted examples."""
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -65,11 +66,12 @@ class Measurements:
 
         def safely() -> dict[str, Any]:
             try:
-                return compute()
+                with subject.drawing(zlib.crc32(name.encode())):
+                    return compute()
             except Exception as error:  # noqa: BLE001  # whatever breaks in one measurement is reported
                 return {"failed": str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"}
 
-        name, ledger = f"{self.attacks.protocol.name}: {name}", self.attacks.work.ledger
+        name, subject, ledger = f"{self.attacks.protocol.name}: {name}", self.attacks.work.subject, self.attacks.work.ledger
         result: dict[str, Any] = ledger.once(name, 0.0, safely)
         if "failed" in result:
             ledger.missing(name, result["failed"])

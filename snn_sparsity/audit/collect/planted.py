@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from snn_sparsity.attacks.base import Attack, project, random_corners
+from snn_sparsity.attacks.base import Attack
 from snn_sparsity.audit.collect.attacking import attack_batch
 from snn_sparsity.audit.collect.subject import Subject
 from snn_sparsity.audit.collect.threat_models import ThreatModel
@@ -87,10 +87,10 @@ def planted(subject: Subject, protocol: ThreatModel, place: int, attacks: dict[s
         Of each attack whether it reached class 1; None if no read-out of these features tells the corner from the inside.
     """
     generator = subject.generator(15, place)
-    x, _ = protocol.inputs(subject, [place], generator)
+    x, _ = protocol.inputs(subject, [place])
     eps = max(attack.eps for attack in attacks.values())
     inner = torch.cat([x, protocol.inside(x.expand(INNER - 1, *x.shape[1:]), INNER_RADIUS * eps, generator)])
-    corner = project(x + random_corners(x, eps, generator), x, eps, (0.0, 1.0))
+    corner = protocol.corner(x, eps, generator)
     read_out = separate(_features_at(subject, protocol, inner), _features_at(subject, protocol, corner)[0])
     if read_out is None:
         return None

@@ -127,7 +127,7 @@ class AttackSequence:
         for place in self.work.right:
             by_class.setdefault(int(subject.labels[place]), []).append(place)
         spread = [place for row in range(2) for alike in by_class.values() for place in alike[row : row + 1]] or [0]
-        others, _ = self.protocol.inputs(subject, spread[:SWAPS], subject.generator(29))
+        others, _ = self.protocol.inputs(subject, spread[:SWAPS])
         native = Job("native attack, any image allowed", "reference", self.battery.host(eps=UNBOUNDED), stream=ANYWHERE)
         swap = Job("another image, any allowed", "arm", Swap(others, eps=UNBOUNDED), "unbounded", ANYWHERE)
         for job in (native, swap):

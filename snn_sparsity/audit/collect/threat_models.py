@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_sparsity.attacks import Attack, Noise, RandomFlips, SpikeFlips
-from snn_sparsity.attacks.base import project, random_levels, uniform_noise
+from snn_sparsity.attacks.base import correct, project, random_corners, random_levels, uniform_noise
 from snn_sparsity.attacks.flips import FlipAttack, flipped, random_places
 from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget, StepwiseTarget
 from snn_sparsity.audit.collect.battery import Battery, Budget, Facts, FlipBattery, quoted
@@ -62,12 +62,16 @@ class ThreatModel(ABC):
         """Return what an attack sees; a stochastic code draws from the generator."""
 
     @abstractmethod
-    def inputs(self, subject: Subject, places: list[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def inputs(self, subject: Subject, places: list[int]) -> tuple[Tensor, Tensor]:
         """Return the clean inputs of the target, [N,C,H,W] or [N,T,C,H,W], and their labels."""
 
     @abstractmethod
     def battery(self, budget: Budget, eps: float, facts: Facts) -> Battery:
         """Return the attacks."""
+
+    def corner(self, x: Tensor, eps: float, generator: torch.Generator) -> Tensor:
+        """Draw a point at the rim of each input's ball."""
+        return project(x + random_corners(x, eps, generator), x, eps, (0.0, 1.0))
 
     @abstractmethod
     def noise(self, eps: float, draws: int) -> Attack:
@@ -86,7 +90,7 @@ class ThreatModel(ABC):
         """Return whether each input that an attack looked at is legal, and one look at it decides."""
 
     @abstractmethod
-    def legality(self, subject: Subject, target: AttackTarget, x_adv: Tensor, labels: Tensor) -> dict[str, Any]:
+    def legality(self, subject: Subject, target: AttackTarget, x_adv: Tensor, places: list[int]) -> dict[str, Any]:
         """Return whether attacked inputs could occur."""
 
 
@@ -99,7 +103,7 @@ class Pixels(ThreatModel):
         """Return the classifier behind its code."""
         return ImageTarget(subject.classifier, subject.encoder, self.batch_norm, generator)
 
-    def inputs(self, subject: Subject, places: list[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def inputs(self, subject: Subject, places: list[int]) -> tuple[Tensor, Tensor]:
         """Return images [N,C,H,W] in [0,1]."""
         images, labels = subject.select(places)
         return images.float() / 255, labels
@@ -125,7 +129,7 @@ class Pixels(ThreatModel):
         """No: an image is legal only once it is rounded."""
         return False
 
-    def legality(self, subject: Subject, target: AttackTarget, x_adv: Tensor, labels: Tensor) -> dict[str, Any]:
+    def legality(self, subject: Subject, target: AttackTarget, x_adv: Tensor, places: list[int]) -> dict[str, Any]:
         """Return whether the images are in the bounds and on the 8-bit lattice."""
         return {"in_bounds": _in_bounds(target, x_adv), "on_lattice": bool(torch.equal(self.settled(x_adv), x_adv))}
 
@@ -141,9 +145,9 @@ class PixelsByStep(Pixels):
         """Return the classifier behind its code, step by step."""
         return StepwiseTarget(subject.classifier, subject.encoder, self.batch_norm, generator)
 
-    def inputs(self, subject: Subject, places: list[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def inputs(self, subject: Subject, places: list[int]) -> tuple[Tensor, Tensor]:
         """Return images [N,T,C,H,W] in [0,1], at first the same at every step."""
-        images, labels = super().inputs(subject, places, generator)
+        images, labels = super().inputs(subject, places)
         return images.unsqueeze(1).repeat(1, subject.encoder.num_steps, 1, 1, 1), labels
 
 
@@ -156,10 +160,9 @@ class Spikes(ThreatModel):
         """Return the classifier without its code."""
         return SpikeTarget(subject.classifier, self.batch_norm)
 
-    def inputs(self, subject: Subject, places: list[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def inputs(self, subject: Subject, places: list[int]) -> tuple[Tensor, Tensor]:
         """Return spikes [N,T,C,H,W]."""
-        images, labels = subject.select(places)
-        return subject.encoder(images, generator).transpose(0, 1).contiguous(), labels
+        return subject.encode(places), subject.select(places)[1]
 
     def battery(self, budget: Budget, eps: float, facts: Facts) -> Battery:
         """Return attacks on spikes."""
@@ -181,13 +184,13 @@ class Spikes(ThreatModel):
         """Return whether the network is no random one, and judged as it is attacked."""
         return not self.drifts and not subject.random
 
-    def legality(self, subject: Subject, target: AttackTarget, x_adv: Tensor, labels: Tensor) -> dict[str, Any]:
+    def legality(self, subject: Subject, target: AttackTarget, x_adv: Tensor, places: list[int]) -> dict[str, Any]:
         """Return whether the spikes are in the bounds, which are the code of an image, and which are right once rounded to 0 and 1."""
         found = {"in_bounds": _in_bounds(target, x_adv), "realisable": realisable(x_adv, subject.encoder)}
         book = getattr(subject.encoder, "code_book", torch.zeros(1))
         if not torch.equal(book.round(), book):
             return found
-        right = subject.judge(target, x_adv.round()).argmax(1) == labels
+        right = correct(subject.judge(target, x_adv.round(), places), subject.select(places)[1])
         return found | {"right_rounded": right.tolist()}
 
 
@@ -204,7 +207,7 @@ class Flips(Spikes):
 
     def refuses(self, subject: Subject) -> str:
         """Return why not, for a code that shows other values than 0 and 1."""
-        spikes = subject.encoder(subject.select([0])[0], subject.generator(0))
+        spikes = subject.encode([0])
         return "" if ((spikes == 0) | (spikes == 1)).all() else "the code shows other values than 0 and 1, which nobody can flip"
 
     def quoted(self, claim: Attack, eps: float) -> Attack:
@@ -228,7 +231,11 @@ class Flips(Spikes):
         """Draw random flips."""
         return flipped(x, random_places(x, self.flips, generator))
 
-    def legality(self, subject: Subject, target: AttackTarget, x_adv: Tensor, labels: Tensor) -> dict[str, Any]:
+    def corner(self, x: Tensor, eps: float, generator: torch.Generator) -> Tensor:
+        """Draw random flips, as many as are allowed."""
+        return self.inside(x, eps, generator)
+
+    def legality(self, subject: Subject, target: AttackTarget, x_adv: Tensor, places: list[int]) -> dict[str, Any]:
         """Return whether the spikes are zeros and ones, and which are codes of an image."""
         return {"in_bounds": bool(((x_adv == 0) | (x_adv == 1)).all()), "realisable": realisable(x_adv, subject.encoder)}
 
