@@ -283,7 +283,7 @@ def test_an_audit_of_numbers_that_are_not_finite_is_read_back(tmp_path):
     model = Linear(lambda logits, x: logits * float("nan"))
     result = audit(model, IMAGES, torch.zeros(3, dtype=torch.long))
     assert read_audit(result.save(tmp_path) / "audit.json").clean == [False] * 3, "NaN is no class"
-    assert result.answers["image"].worst.value == 0
+    assert "right on none" in result.answers["image"].do
 
 
 def test_nothing_to_attack_is_said():
@@ -440,3 +440,16 @@ def test_an_audit_does_not_go_on_with_the_results_of_another_network_or_code(oth
     Journal(tmp_path / "other.json", mine | {"flips": 5}).once("answer", lambda: 42)
     with pytest.raises(InputError, match="flips=5, not None"):
         Journal(tmp_path / "other.json", without)
+
+
+@pytest.mark.parametrize("space", ["spikes", "paper", "flips", "steps"])
+def test_a_network_that_takes_images_has_no_spikes_to_attack(space):
+    with pytest.raises(InputError, match="there are no encoded spikes to change|one time step only"):
+        audit(Linear(), IMAGES, LABELS, space=space)
+
+
+@pytest.mark.usefixtures("_small")
+def test_what_makes_no_sense_is_left_out_and_told():
+    result = audit(Linear(), IMAGES, LABELS, space="all")
+    assert set(result.answers) == {"image"}
+    assert {one.what for one in result.evidence.not_run} >= {"spikes", "paper", "flips", "steps"}

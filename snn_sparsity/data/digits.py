@@ -16,12 +16,15 @@ class DigitsDataModule(SpikeDataModule):
     """1,797 handwritten digits of 8x8 pixels and 17 grey levels, scaled to 32x32 RGB.
 
     The set has no official split: 360 images, drawn once and for all with the classes in proportion, are the test set. Source:
-    the UCI optical recognition test set, as scikit-learn ships it. See :class:`SpikeDataModule` for the arguments.
+    the UCI optical recognition test set, as scikit-learn ships it. See :class:`SpikeDataModule` for the arguments; a mirrored digit is
+    another sign, so that nothing is flipped unless it is asked for.
 
     Example:
         >>> DigitsDataModule().load().train.images.shape
         torch.Size([1437, 3, 32, 32])
     """
+
+    flip: bool = False
 
     @property
     def num_classes(self) -> int:

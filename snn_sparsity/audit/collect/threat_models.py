@@ -156,6 +156,11 @@ class Spikes(ThreatModel):
 
     space = "spikes"
 
+    def refuses(self, subject: Subject) -> str:
+        """Return why not, for a network that is shown the image itself."""
+        shown = subject.encoder.shows_values and subject.encoder.num_steps == 1
+        return "the network takes images: there are no encoded spikes to change" if shown else ""
+
     def target(self, subject: Subject, generator: torch.Generator) -> AttackTarget:
         """Return the classifier without its code."""
         return SpikeTarget(subject.classifier, self.batch_norm)
@@ -207,6 +212,8 @@ class Flips(Spikes):
 
     def refuses(self, subject: Subject) -> str:
         """Return why not, for a code that shows other values than 0 and 1."""
+        if why := super().refuses(subject):
+            return why
         spikes = subject.encode([0])
         return "" if ((spikes == 0) | (spikes == 1)).all() else "the code shows other values than 0 and 1, which nobody can flip"
 
