@@ -18,7 +18,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	@touch $@
 
-demo: setup ## Train on handwritten digits with every probe on (about 5 minutes on two cores)
+demo: setup ## Train on handwritten digits with the default probes (about 5 minutes on two cores)
 	$(BIN)/snn-sparsity fit --config demo
 
 test: setup ## Run the test suite
@@ -37,11 +37,11 @@ bench-gpu: setup ## The same on a GPU
 gpu-proof: setup ## Show or refute on this GPU what is claimed of one (4 minutes): runs/gpu_proof/proof.html
 	$(BIN)/python -m benchmarks.gpu_proof --out runs/gpu_proof
 
-audit-bench: setup ## How often the audit is right, on networks of known truth (about 10 minutes; goes on where it was)
+audit-bench: setup ## How often the audit is right, on networks of known truth (about 6 minutes of one core; goes on where it was)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.audit_bench
 
 docs: setup ## Build the documentation as a site: build/docs/index.html
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 report: setup ## Put the kept runs beside the paper: results/report/report.html, and the parts of README and docs made of it
 	$(BIN)/snn-sparsity report results --out results/report --into README.md docs/findings.md docs/defences.md

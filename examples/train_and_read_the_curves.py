@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Train a spiking ResNet, watch its gradients, read the curves
 #
-# Ten minutes on two CPU cores. What the command line does (`snn-sparsity fit --config demo`), in Python.
+# Ten minutes on two CPU cores. In Python, and with fewer probes, much like what `snn-sparsity fit --config demo` does.
 
 # %%
 import os

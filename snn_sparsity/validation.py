@@ -9,6 +9,10 @@ LARGEST = {True: 2**53, False: 1.7e308}
 """Whole numbers beyond it are no exact floats, and numbers beyond it no floats at all."""
 
 
+IN_IMAGE_UNITS = ("alpha", "eps")
+"""Step and radius of an attack, where one is the whole range of a pixel; people think of them in grey levels."""
+
+
 class InputError(ValueError):
     """A mistake in what the user gave (an option, a file, a folder); the command line shows it in one line, exit code 2."""
 
@@ -38,6 +42,9 @@ def require_number(name: str, value: float, *, at_least: float = -inf, above: fl
         >>> require_number("steps", 0, at_least=1, whole=True)
         Traceback (most recent call last):
         snn_sparsity.validation.InputError: steps=0 is not allowed: give a whole number of at least 1
+        >>> require_number("eps", 8, at_least=0, at_most=1)
+        Traceback (most recent call last):
+        snn_sparsity.validation.InputError: eps=8 is not allowed: give a number of at least 0 and of at most 1, such as 8/255
     """
     number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
     # Written so that NaN fails.
@@ -46,7 +53,10 @@ def require_number(name: str, value: float, *, at_least: float = -inf, above: fl
     limits = [f"of at least {at_least}" if at_least > -inf else "", f"above {above}" if above > -inf else "",
               f"of at most {at_most}" if at_most < inf else ""]  # fmt: skip
     wanted = " and ".join(limit for limit in limits if limit)
-    raise InputError(f"{name}={value!r} is not allowed: give a {'whole ' if whole else ''}number {wanted}".rstrip())
+    asked = f"give a {'whole ' if whole else ''}number {wanted}".rstrip()
+    if at_most == 1 and name.rpartition(".")[2] in IN_IMAGE_UNITS:
+        asked += f", such as 8/255{' without quotes' if repr(value).startswith(chr(39)) else ''}"
+    raise InputError(f"{name}={value!r} is not allowed: {asked}")
 
 
 def require_train_and_test(root: str) -> None:

@@ -1,8 +1,11 @@
 """The answer on the first page: effects by hand, verdicts from intervals, sentences from numbers, and documents that say the same."""
 
 import json
+import os
 import re
+import shutil
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -231,8 +234,10 @@ def test_the_papers_own_networks_are_told_with_what_an_audit_leaves():
     write("uniform", of_another_kind, FULL)
     groups = Report(find_records([Path("runs")]), Path("out")).groups
     told = sentences(trained(grid()), groups)[1]
-    assert "; Table 2's own networks, trained here for 3 epochs on 50,000 images, keep " in told
+    own = "; the paper's two SEW-ResNet18 (Tables 2 and 3: max and average pooling), trained here for 3 epochs on 50,000 images, keep "
+    assert own in told
     assert told.endswith(" % under PGD-7 (10,000 images)."), "no audit, no word of one; trained with another gradient is another network"
+    shutil.rmtree("runs/avg")
     write("avg", config(pool="avg"), {epoch: curve("avg", 18, 0, epoch) for epoch in range(2)})
     assert (
         "trained here for 2 to 3 epochs on 50,000 images"
@@ -291,6 +296,19 @@ def test_the_report_opens_with_the_answer_and_other_documents_say_the_same(answe
     assert "Table 1" in csv, "what is folded away is in it too"
 
 
+@pytest.mark.usefixtures("results")
+def test_what_other_documents_take_over_links_to_the_report():
+    report, place = Report(find_records([Path("runs")]), Path("my out")), Path("my out/report.md")
+    text = report.markdown()
+    for notes in (Path("notes.md"), Path("my notes/deep.md")):
+        made = filled("<!-- report: defences -->\n<!-- end of report -->\n", report.parts, notes, place)
+        links = re.findall(r"\[R\d+\]\((.*?)#(R\d+)\)", made)
+        assert links
+        for path, anchor in links:
+            assert Path(os.path.normpath(notes.parent / unquote(path))) == place
+            assert f'<a id="{anchor}"></a>' in text
+
+
 def test_nothing_scrolls_sideways_on_a_screen_of_1280_pixels(answered):
     if executable() is None:
         return  # the columns are counted elsewhere
@@ -325,7 +343,7 @@ def test_the_documents_say_what_the_results_say():
     report = Report(find_records([ROOT / "results"]), ROOT / "results" / "report", experiments)
     for path in DOCUMENTS:
         text = path.read_text()
-        assert filled(text, report.parts, path) == text, f"{path.name}: run make report"
+        assert filled(text, report.parts, path, ROOT / "results/report/report.md") == text, f"{path.name}: run make report"
     answers = [text[text.index("<!-- report: answer -->") :].split("<!-- end")[0] for text in (path.read_text() for path in DOCUMENTS[:2])]
     assert answers[0] == answers[1]
     assert len([line for line in answers[0].splitlines() if line.startswith("- ")]) == 3

@@ -119,11 +119,11 @@ def test_other_files_are_refused(content, tmp_path):
     path = tmp_path / "x.npz"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError, match="no .npz archive|lacks train_images"):
+    with pytest.raises(InputError, match="there is no such file" if content is None else "no .npz archive|lacks train_images"):
         ArrayDataModule(path=str(path))
     np.save(tmp_path / "x.npy", np.zeros(3))
-    for other in (tmp_path / "x.npy", tmp_path, "x" * 5000):
-        with pytest.raises(InputError, match="no .npz archive"):
+    for other, message in ((tmp_path / "x.npy", "no .npz archive"), (tmp_path, "no .npz archive"), ("x" * 5000, "no such file")):
+        with pytest.raises(InputError, match=message):
             ArrayDataModule(path=str(other))
 
 

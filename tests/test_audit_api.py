@@ -252,7 +252,7 @@ IMAGES, LABELS = torch.rand(3, 3, 8, 8), torch.tensor([0, 1, 2])
         (Linear(), IMAGES[:0], LABELS[:0], {}, "there are 0 labels"),
         (Linear(), IMAGES, "abc", {}, "images and labels must be tensors"),
         (Linear(), 255 * IMAGES, LABELS, {}, r"give uint8, or float in \[0,1\]"),
-        (Linear(), IMAGES.double() * float("nan"), LABELS, {}, "values from nan to nan"),
+        (Linear(), IMAGES.double() * float("nan"), LABELS, {}, "images: number 0 .* holds NaN"),
         (Linear(), (255 * IMAGES).long(), LABELS, {}, "images of type torch.int64"),
         (Linear(), IMAGES, LABELS, {"claim": "PGD"}, "claim='PGD' is no attack"),
         (Linear(), IMAGES, LABELS, {"claim": PGD(eps=0.1)}, "eps=0.1 is 25.50 grey levels"),

@@ -18,14 +18,22 @@ from lightning import Callback
 from snn_sparsity.commands.main import main
 from snn_sparsity.commands.network import quieten
 from snn_sparsity.configs import shipped
+from snn_sparsity.encoders import PhaseEncoder
+from snn_sparsity.runs.records import PHASE_CODE
 from snn_sparsity.training.run_record import environment
 
 PROBE_PAGE = Path(__file__).parents[1] / "docs/probe.md"
 TINY = ["--config", str(Path(__file__).parent / "tiny.yaml")]
 FEW = ["--data.train_images", "16", "--data.test_images", "8", "--trainer.max_epochs", "1"]
+PLAIN = ["--probes", "null", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
 
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
+
+
+class NoForward(torch.nn.Module):
+    def __init__(self, num_classes=4):
+        super().__init__()
 
 
 def rows(run="runs/tiny/seed_3407/0"):
@@ -156,6 +164,20 @@ def test_what_is_given_wins_over_the_checkpoint():
     assert state["optimizer_states"][0]["param_groups"][0]["lr"] == 0.5
 
 
+@pytest.mark.parametrize("command", ["test", "predict"])
+def test_settings_of_a_checkpoint_s_own_datamodule_and_network_can_be_changed(command, capsys):
+    """Neither class is the paper's, nor named again."""
+    assert main(["fit", *TINY, *FEW, "--probes", "null"]) == 0
+    checkpoint = ["--ckpt_path", "runs/tiny/seed_3407/0/last.ckpt"]
+    assert main([command, *checkpoint, "--data.test_images", "4", "--model.network.pool", "avg", *PLAIN]) == 0
+    if command == "test":
+        config = yaml.safe_load(Path("runs/tiny/seed_3407/0/test/config.yaml").read_text())
+        assert (config["data"]["init_args"]["test_images"], config["model"]["network"]["init_args"]["pool"]) == (4, "avg")
+    else:
+        assert len(Path("predictions.csv").read_text().splitlines()) == 1 + 4
+    assert "test_imags" in error(capsys, command, *checkpoint, "--data.test_imags", "4")
+
+
 def test_checkpoints_hold_no_code():
     assert main(["fit", *TINY, *FEW]) == 0
     state = torch.load("runs/tiny/seed_3407/0/last.ckpt", weights_only=True)
@@ -201,6 +223,25 @@ def test_the_paper_s_run_exactly(capsys):
     for probe in (fgsm, pgd, codebook):
         assert probe["attack"]["init_args"]["eps"] == "8/255"
     assert (codebook["space"], codebook["batch_norm"]) == ("image", "eval")
+
+
+def test_the_paper_s_code_is_named_so_that_its_settings_can_be_changed(capsys):
+    assert resolved(capsys)["data"]["init_args"]["encoder"] == PHASE_CODE
+    assert vars(PhaseEncoder()).items() >= PHASE_CODE["init_args"].items()
+    changed = resolved(capsys, "--data.encoder.weighted", "true", "--data.encoder.num_steps", "8")["data"]["init_args"]["encoder"]
+    assert changed == {**PHASE_CODE, "init_args": {"num_steps": 8, "num_bits": 8, "weighted": True}}
+
+
+def test_null_for_the_code_is_the_paper_s(capsys):
+    """As runs have it that were made before the paper's configuration named its code."""
+    assert main(["fit", *TINY, *FEW, *PLAIN, "--data.encoder", "null"]) == 0
+    capsys.readouterr()
+    assert main(["fit", *TINY, *FEW, *PLAIN, "--resume"]) == 0
+    assert "is finished: nothing to resume" in capsys.readouterr().out
+    checkpoint = ["--ckpt_path", "runs/tiny/seed_3407/0/last.ckpt"]
+    assert main(["test", *checkpoint, *PLAIN, "--data.encoder.num_steps", "3"]) == 0
+    config = yaml.safe_load(Path("runs/tiny/seed_3407/0/test/config.yaml").read_text())
+    assert config["data"]["init_args"]["encoder"]["init_args"]["num_steps"] == 3
 
 
 def test_the_dataset_switches_by_its_name_and_nothing_else_changes(capsys):
@@ -328,6 +369,10 @@ def test_the_probe_of_the_documentation_runs_from_any_directory():
         (["--model.network.depth", "20"], "depth: Expected one of 18, 34, 50, 101, 152. Got value: 20"),
         (["--data.name", "imagenet"], "--data.name: Expected one of 'cifar10', 'cifar100'. Got value: imagenet"),
         (["--data.encoder", "MorseEncoder"], "--data.encoder"),
+        (["--data.encoder", "null", "--data.encoder.num_steps", "8"], "--data.encoder: give a class, for Encoder is the base of all"),
+        (["--seed_everything", "-1"], "seed_everything=-1 is not allowed: give a whole number of at least 0"),
+        (["--seed_everything", "4294967296"], "seed_everything=4294967296 is not allowed: give a whole number of at least 0"),
+        (["--model.network", "tests.test_cli.NoForward"], "--model.network: NoForward has no method forward"),
         (["--probes.pgd.space", "pixels"], "--probes.pgd.space: Expected one of 'image', 'spikes'. Got value: pixels"),
         (["--probes.pgd.attack.eps", "-1"], "--probes.pgd.attack.eps=-1.0 is not allowed: give a number of at least 0"),
         (["--probes.pgd.attack.alpha", "0"], "alpha=0.0 is not allowed: give a number above 0"),

@@ -11,6 +11,7 @@ import yaml
 
 from snn_sparsity.commands.main import main
 from snn_sparsity.commands.mistakes import ROOTS
+from snn_sparsity.commands.refusals import REFUSED
 from snn_sparsity.commands.signatures import kinds_of, parameters_of, trainer_settings
 from snn_sparsity.commands.tree import Tree, parse
 from snn_sparsity.configs import shipped
@@ -78,6 +79,15 @@ def test_settings_say_what_they_are(capsys):
         place = next(number for number, line in enumerate(lines) if line.strip() == name)
         assert lines[place - 1].strip().startswith("#"), name
     assert not any("known subclasses" in line for line in lines)
+
+
+def test_help_offers_nothing_that_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--print_config"])
+    printed = " ".join(capsys.readouterr().out.replace("#", " ").split())
+    assert "random seed" not in printed
+    assert "Not every value is allowed here: spikes and probes are float32; give 32-true." in printed
+    assert printed.count("Not every value is allowed here") == len(REFUSED)
 
 
 # Where settings come from ----------------------------------------------------------------------------------------------------
@@ -162,6 +172,15 @@ def test_arguments_after_the_dashes_are_those_of_fit():
         (["predict", "--ckpt_path", "wrong.yaml", "--images", "none"], "--images none: no images there, for it is no folder"),
         (["audit", "--ckpt_path", "wrong.yaml", "--transfer_from", "none"], "--transfer_from none is no file"),
         (["audit", "--ckpt_path", "wrong.yaml", "--bugdet", "quick"], "(did you mean budget?)"),
+        (["audit", "--ckpt_path", "wrong.yaml", "--claim", "PDG"], "--claim: there is no PDG (did you mean PGD?)"),
+        (["audit", "--ckpt_path", "wrong.yaml", "--claim", "PGD", "--claim.step", "5"], "--claim.step: PGD has no such setting (did you m"),
+        (["audit", "--compare", "wrong.yaml"], "audit --compare needs at least two audit.json files"),
+        (["audit", "--compare", "wrong.yaml", "none.json"], "--compare none.json is no file"),
+        (["audit", "--judge", "none.json"], "--judge none.json is no file"),
+        (["fit", "demo"], "fit: demo is neither an option nor the value of one (did you mean --config demo?)"),
+        (["fit", "--model.lr=.1", "wrong.yaml"], "wrong.yaml is neither an option nor the value of one (did you mean --config wrong.y"),
+        (["fit", "--model.lr", ".1", "nonsense"], "nonsense is neither an option nor the value of one"),
+        (["sweep", "--grid", "digits", "--jobs", "0", "--print"], "--jobs=0 is not allowed: give a whole number of at least 1"),
         (["sweep", "--grid", "diggits"], "--grid diggits is no file and no grid (did you mean digits?)"),
         (["report", "runs", "--ouut", "x"], "(did you mean --out?)"),
     ],
@@ -180,6 +199,8 @@ def test_mistakes_are_seen_at_once_and_get_a_suggestion(arguments, message, caps
     [
         (["report", "none"], "no runs found in none: there is no such folder"),
         (["keep", "."], "no runs found in .: give a folder such as"),
+        (["experiment", "causal", "none"], "no runs found in none: there is no such folder"),
+        (["experiment", "trail", "."], "no runs found in .: give a folder such as"),
         (["plot", "none"], "none is no run: there is no none/metrics.csv"),
         (["report", "runs", "--out", "-"], "--out: - is no folder"),
     ],
@@ -309,7 +330,7 @@ def test_fractions_are_read_from_everywhere_and_kept(capsys):
         ("1/0", "--probes.pgd.attack.eps: '1/0' is not allowed: its denominator is 0"),
         ("x", "--probes.pgd.attack.eps: 'x' is not allowed: give a number or a fraction such as 8/255"),
         ("-8/255", "--probes.pgd.attack.eps=-8/255 is not allowed: give a number of at least 0"),
-        ("256/255", "is not allowed: give a number of at least 0 and of at most 1"),
+        ("256/255", "is not allowed: give a number of at least 0 and of at most 1, such as 8/255"),
     ],
 )
 def test_errors_name_the_option_as_it_was_given(given, message, capsys):

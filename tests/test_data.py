@@ -155,6 +155,42 @@ def test_validating_on_the_test_set_is_said(caplog):
     assert data.identity()["validation"] == data.identity()["test"]
 
 
+@pytest.mark.parametrize("stage", ["test", "predict"])
+def test_where_no_epoch_is_chosen_nothing_is_said_of_the_choice(stage, caplog):
+    TinyDataModule(validation="test").setup(stage)
+    assert "Validating" not in caplog.text
+
+
+IMAGES, LABELS = DATA.images, DATA.labels
+
+
+@pytest.mark.parametrize(
+    ("loaded", "message"),
+    [
+        (None, "is None; give Splits"),
+        (((IMAGES, LABELS), (IMAGES, LABELS)), "is a tuple of tuple, tuple; give Splits"),
+        (Splits(DATA, ImageSet(IMAGES.numpy(), LABELS)), "test.images is a NumPy array of uint8 .10, 3, 32, 32.; give a tensor"),
+        (Splits(ImageSet(IMAGES.float(), LABELS), DATA), "train.images is a tensor of torch.float32 .*; give a tensor .* torch.uint8"),
+        (Splits(ImageSet(IMAGES.permute(0, 2, 3, 1), LABELS), DATA), "train.images .* channels last; give .N,C,H,W."),
+        (Splits(ImageSet(IMAGES[0], LABELS), DATA), "train.images is a tensor of torch.uint8 .3, 32, 32."),
+        (Splits(DATA, ImageSet(IMAGES[..., :16, :16], LABELS)), "training images are .3, 32, 32., test images .3, 16, 16.; give one size"),
+        (Splits(ImageSet(IMAGES, LABELS.float()), DATA), "train.labels is a tensor of torch.float32 .10.; give .* torch.int64"),
+        (Splits(ImageSet(IMAGES, LABELS.int()), DATA), "train.labels is a tensor of torch.int32"),
+        (Splits(ImageSet(IMAGES, LABELS[:, None]), DATA), "train.labels is a tensor of torch.int64 .10, 1."),
+        (Splits(ImageSet(IMAGES, LABELS.tolist()), DATA), "train.labels is of type list"),
+        (Splits(ImageSet(IMAGES, LABELS[1:]), DATA), "train has 10 images and 9 labels"),
+        (Splits(DATA, ImageSet(IMAGES, LABELS * 0 + 4)), "test.labels holds 4, but the 4 classes go from 0 to 3"),
+        (Splits(DATA, ImageSet(IMAGES, LABELS * 0 - 1)), "test.labels holds -1"),
+    ],
+)
+def test_what_an_own_datamodule_loads_is_looked_at(loaded, message, monkeypatch):
+    monkeypatch.setattr(TinyDataModule, "load", lambda self: loaded)
+    data = TinyDataModule()
+    data.prepare_data()
+    with pytest.raises(InputError, match=rf"^TinyDataModule\.load\(\):? .*{message}"):
+        data.setup("fit")
+
+
 def test_subsets():
     data = TinyDataModule(train_samples=7, test_samples=5, validation=0.1)
     data.setup("fit")

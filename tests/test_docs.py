@@ -12,22 +12,27 @@ import pytest
 import torch
 
 import snn_sparsity
+from snn_sparsity import EXPORTS, attacks, gradient_rules
 from snn_sparsity.attacks import Attack
 from snn_sparsity.attacks.targets import SpikeTarget
 from snn_sparsity.commands.tree import Tree
+from snn_sparsity.measure import names
 from snn_sparsity.probes import Probe
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+OFFERED = [*(name for home in EXPORTS.values() for name in home), "audit"]
+PAGES_WITH_THE_DEMO = ("README.md", "docs/tutorial.md")
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The site, built strictly: any warning is an error."""
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(folder)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     built = subprocess.run(command, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stdout + built.stderr
+    assert "no such anchor" not in built.stderr
     return folder
 
 
@@ -59,8 +64,69 @@ def test_every_page_is_there_and_loads_nothing_from_elsewhere(site):
 
 def test_the_reference_has_every_public_class_that_it_names(site):
     text = (site / "api/index.html").read_text()
-    for name in ("SpikingClassifier", "SEWResNet", "PGD", "CIFARDataModule", "Probe", "ImageSet"):
+    for name in (*OFFERED, "ProbeContext"):
         assert re.search(rf'id="snn_sparsity\.[\w.]+\.{name}"', text), name
+
+
+def test_the_reference_names_what_the_package_offers_and_no_more():
+    offered, _, _ = (ROOT / "docs/api.md").read_text().partition("## Imported from their own files")
+    named = [name for members in re.findall(r"members: \[(.+?)\]", offered) for name in members.split(", ")]
+    assert sorted(named) == sorted(OFFERED)
+
+
+def test_files_beside_the_pages_are_named_on_the_site_and_linked_elsewhere(site):
+    said = re.sub(r"<[^>]*>", "", (site / "audit/index.html").read_text())
+    assert "examples/audit_a_network.py (examples/audit_a_network.py) runs." in said
+    for page in (*PAGES, ROOT / "docs/audits/README.md"):
+        for link in re.findall(r"\]\((?!https?:)([^)#<>]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_tutorial_shows_the_table_of_the_readme():
+    tables = [re.search(r"^accuracy  .*?\n\n?(?=```|input)", (ROOT / page).read_text(), re.M | re.S)[0] for page in PAGES_WITH_THE_DEMO]
+    assert tables[0].strip() == tables[1].strip()
+
+
+def test_every_grid_and_every_code_is_in_its_table():
+    reproduce, design = (ROOT / "docs/reproduce.md").read_text(), (ROOT / "docs/design.md").read_text()
+    for grid in (ROOT / "snn_sparsity/sweep/grids").glob("*.yaml"):
+        assert f"\n| `{grid.stem}` |" in reproduce, grid.stem
+    (codes,) = re.findall(r"spike codes: (.+) \|", design)
+    there = {path.stem for path in (ROOT / "snn_sparsity/encoders").glob("*.py")} - {"__init__", "base"}
+    assert set(re.findall(r"`(\w+)`", codes)) == there
+
+
+def test_every_file_that_the_design_page_names_is_there():
+    for name in re.findall(r"`(snn_sparsity/[\w./]+|docs/[\w.]+)`", (ROOT / "docs/design.md").read_text()):
+        assert (ROOT / name).exists(), name
+
+
+def test_the_page_on_curves_has_every_name_that_a_default_run_logs():
+    text = (ROOT / "docs/curves.md").read_text()
+    for name in (names.LOSS, names.CLEAN_LOSS, names.CLEAN_ACCURACY, names.LARGEST_PERTURBATION, names.ZERO_GRADIENT_SAMPLES, names.IMAGES):
+        assert f"`<probe>/{name}`" in text, name
+    for name in (names.POOL_TIE_SHARED_ZERO, names.mean_of(names.ZERO_ORIGIN), names.mean_of(names.GRAD_ZERO), names.POOL_WINDOWS):
+        assert f"`{name}/" in text, name
+    assert [cause for cause in re.findall(r"\(`(\w+)`\)", text) if cause in names.CAUSES] == list(names.CAUSES)
+
+
+def test_attacks_and_rules_listed_come_from_where_the_page_says():
+    listed = (ROOT / "docs/attack.md").read_text().partition("## What there is")[2]
+    rows = [re.findall(r"`(\w+)`", first) for first in re.findall(r"^\| (`.*?) \|", listed, re.M)]
+    for name in {name for row in rows for name in row}:
+        assert hasattr(attacks, name) or hasattr(gradient_rules, name), name
+
+
+def test_audits_that_are_shown_are_of_the_best_epoch():
+    for page in (ROOT / "README.md", *PAGES):
+        assert not re.findall(r"snn-sparsity audit --ckpt_path \S+last\.ckpt", page.read_text()), page.name
+
+
+def test_the_two_protocols_in_python_work(classifier, data):
+    batch = next(iter(data.val_dataloader()))
+    seen = {"classifier": classifier, "data": data, "images": batch.images, "labels": batch.labels}
+    exec(blocks("protocols.md", "python")[0], seen)
+    assert seen["left_of_spikes"].shape == seen["left_of_pixels"].shape == batch.labels.shape
 
 
 def blocks(page, language):
@@ -70,8 +136,8 @@ def blocks(page, language):
 @pytest.mark.parametrize("page", [path.name for path in PAGES])
 def test_names_and_commands_shown_exist(page):
     for block in blocks(page, "python"):
-        for names in re.findall(r"^from snn_sparsity import (.+)$", block, re.M):
-            for name in names.split(", "):
+        for imported in re.findall(r"^from snn_sparsity import (.+)$", block, re.M):
+            for name in imported.split(", "):
                 # A room is imported by its name, also if nothing has imported it before.
                 assert hasattr(snn_sparsity, name) or find_spec(f"snn_sparsity.{name}"), name
     shown = {command for block in blocks(page, "console") for command in re.findall(r"snn-sparsity ([a-z]+)", block)}

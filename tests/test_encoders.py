@@ -82,7 +82,7 @@ def test_codes_without_gradient_say_so(encoder):
     [
         (torch.full((1, 3, 2, 2), 1.5), "from 1.5 to 1.5"),
         (torch.full((1, 3, 2, 2), -0.1), "-0.1"),
-        (torch.full((1, 3, 2, 2), float("nan")), "nan"),
+        (torch.full((1, 3, 2, 2), float("nan")), r"number 0 \(from 0\) holds NaN"),
         (torch.zeros(3, 2, 2), r"shape \[3, 2, 2\]"),
         (torch.zeros(1, 3, 2, 2, dtype=torch.int64), "int64"),
     ],

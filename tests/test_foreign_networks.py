@@ -267,6 +267,13 @@ IMAGES, LABELS = torch.rand(20, 3, 32, 32, generator=torch.Generator().manual_se
 SET = TensorDataset(IMAGES, LABELS)
 
 
+def with_one(value):
+    """Return the images with one wrong pixel, in number 9."""
+    images = IMAGES.clone()
+    images[9, 1, 2, 3] = value
+    return TensorDataset(images, LABELS)
+
+
 def measured(module, options, probes, loader=None):
     loader = loader if loader is not None else DataLoader(SET, batch_size=8)
     return Trainer(callbacks=probes, **options).validate(module, loader, verbose=False)[0]
@@ -364,6 +371,9 @@ def test_other_probes_too(trainer_options):
         (GradientSparsity(name="it"), TensorDataset(IMAGES, LABELS, LABELS), None, "give a pair of tensors"),
         (GradientSparsity(name="it"), TensorDataset(IMAGES, LABELS.float()), None, "labels torch.float32"),
         (GradientSparsity(name="it"), TensorDataset((255 * IMAGES).byte(), LABELS), None, "images are torch.uint8"),
+        (GradientSparsity(name="it"), with_one(float("nan")), None, r"the images measured: number 9 \(from 0\) holds NaN"),
+        (AdversarialAccuracy(attack=PGD(), name="it"), with_one(float("nan")), None, r"number 9 \(from 0\) holds NaN"),
+        (GradientSparsity(name="it"), with_one(float("inf")), None, r"number 9 \(from 0\) holds an infinite number"),
         (GradientSparsity(name="it"), SET, nn.Unflatten(1, (3, 1)), r"returns \[8, 3, 1, 32, 32\], not logits"),
     ],
 )

@@ -17,11 +17,13 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from snn_sparsity.commands.main import main
+from snn_sparsity.data.images import ImageSet, Splits
 from snn_sparsity.runs.curves import read_run
 from snn_sparsity.training import memory
 from snn_sparsity.training.metrics_logger import MetricsCSV
 from snn_sparsity.validation import InputError
 from tests.test_report import config
+from tests.tiny import TinyDataModule
 
 PROJECT = Path(__file__).parents[1]
 LEAK = """
@@ -97,6 +99,21 @@ def test_400_tags_of_500_epochs_are_read_and_reported(tmp_path):
     print(f"report {reported:.1f} s, TensorBoard's reader {time.perf_counter() - began:.1f} s")
 
 
+def test_a_second_run_in_a_directory_is_not_mixed_with_the_first(tmp_path, caplog):
+    def logged(accuracies, **options):
+        logger = MetricsCSV(str(tmp_path), **options)
+        for epoch, accuracy in accuracies.items():
+            logger.log_metrics({"epoch": epoch, "val/accuracy": accuracy}, epoch)
+        return read_run(tmp_path).curve("val/accuracy")
+
+    assert logged({0: 0.1, 1: 0.2}) == ([0, 1], [0.1, 0.2])
+    assert not caplog.text
+    assert logged({0: 0.9}) == ([0], [0.9])
+    assert caplog.text.count("metrics.csv is an earlier run's: it is now metrics.csv.old") == 1
+    assert "0.2" in (tmp_path / "metrics.csv.old").read_text()
+    assert logged({1: 0.8}, goes_on=True) == ([0, 1], [0.9, 0.8])
+
+
 # Too large ------------------------------------------------------------------------------------------------------------------
 
 
@@ -113,6 +130,38 @@ def test_what_memory_cannot_hold_is_refused_with_the_number_before_it_starts(mon
         r"give a smaller --data.batch_size .* or fewer time steps", line)[1])  # fmt: skip
     assert 15 < needed < 100
     assert list(Path.cwd().iterdir()) == []
+
+
+class Flat(nn.Module):
+    """Takes images of one size only."""
+
+    num_classes = 4
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(16 * 16, 4)
+
+    def forward(self, spikes):
+        return self.linear(spikes.flatten(2))
+
+
+class SmallGrey(TinyDataModule):
+    """Grey images of 16x16."""
+
+    def load(self):
+        return Splits(*(ImageSet(part.images[:, :1, :16, :16], part.labels) for part in super().load()))
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_images_of_any_size_are_trained_on_and_a_network_that_does_not_take_them_is_told(capsys):
+    small = ["fit", "--config", str(PROJECT / "tests/tiny.yaml"), "--data", "tests.test_load.SmallGrey", "--probes", "null"]
+    assert main([*small, "--model.network", "tests.test_load.Flat"]) == 0
+    capsys.readouterr()
+    before = sorted(Path.cwd().rglob("*"))
+    assert main([*small, "--model.network", "tests.tiny.TinyNetwork"]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert "the network does not take the spikes of two images [1, 16, 16], [10, 2, 1, 16, 16]: " in line
+    assert sorted(Path.cwd().rglob("*")) == before
 
 
 def test_what_is_kept_once_is_counted_once():

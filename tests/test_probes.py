@@ -202,3 +202,78 @@ def test_bad_settings_are_refused(kind, wrong):
     given = {"attack": FGSM()} if kind is AdversarialAccuracy else {}
     with pytest.raises(InputError, match=next(iter(wrong))):
         kind(**given | wrong)
+
+
+def fit(probes, options, classifier=None, **more):
+    trainer = Trainer(max_epochs=1, callbacks=probes, **options | more)
+    trainer.fit(classifier or SpikingClassifier(TinyNetwork()), datamodule=TinyDataModule(train_images=8, test_images=8, validation="test"))
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("probes", "message"),
+    [
+        ([AdversarialAccuracy(attack=PGD(eps=eps)) for eps in (0.0, 0.5)], "two probes are named 'adversarial_accuracy'"),
+        ([GradientSparsity(), GradientSparsity()], "two probes are named 'gradient_sparsity'"),
+        ([GradientSparsity(), GradientSparsity(name="other", max_samples=1)], "grad_norm/.* is logged by probes.gradient_sparsity as well"),
+        ([GradientSparsity(name="")], "GradientSparsity has name=''"),
+    ],
+)
+def test_two_probes_are_never_mixed(probes, message, trainer_options):
+    with pytest.raises(InputError, match=message):
+        fit(probes, trainer_options)
+
+
+@pytest.mark.parametrize("kind", [AdversarialAccuracy, GradientSparsity])
+@pytest.mark.parametrize(
+    ("attack", "message"), [("PGD", "attack='PGD' is no attack"), (PGD, r"attack=PGD is the class: give an attack made of it, PGD\(\)")]
+)
+def test_what_is_no_attack_is_refused_at_once(attack, message, kind):
+    with pytest.raises(InputError, match=message):
+        kind(attack=attack)
+
+
+@dataclass(kw_only=True, eq=False)
+class Returning(Probe):
+    """Return whatever it was given as measured."""
+
+    what: object = None
+
+    def measure(self, context, batch):
+        return self.what
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        (None, "measure returned NoneType; give a dictionary of tensors, by name, each .2."),
+        (torch.zeros(2), "measure returned Tensor"),
+        ({"x": 1.0}, "measure returned float as 'x'"),
+        ({"x": torch.zeros(2, 4)}, r"measure returned \[2, 4\] as 'x'"),
+        ({"x": torch.zeros(3)}, r"measure returned \[3\] as 'x'"),
+    ],
+)
+def test_what_a_probe_measured_is_looked_at(what, message, trainer_options):
+    with pytest.raises(InputError, match=f"probes.own: {message}"):
+        fit([Returning(what=what, name="own", max_samples=2)], trainer_options)
+
+
+def test_one_number_for_a_batch_is_that_of_each_image(trainer_options):
+    probe = Returning(what={"scalar": torch.tensor(3.0), "one": torch.tensor([4.0])}, name="own")
+    metrics = fit([probe], trainer_options).callback_metrics
+    assert (metrics["own/scalar"], metrics["own/one"]) == (3, 4)
+
+
+def test_a_fit_without_validation_is_told_once(trainer_options, caplog):
+    fit(every_probe(), trainer_options, limit_val_batches=0)
+    assert caplog.text.count("this fit has none, so nothing is measured") == 1
+    caplog.clear()
+    fit([GradientSparsity(max_samples=1)], trainer_options)
+    assert "nothing is measured" not in caplog.text
+
+
+@pytest.mark.parametrize("more", [{}, {"precision": "64-true"}])
+def test_a_module_in_double_precision_is_refused_by_name(more, trainer_options):
+    classifier = SpikingClassifier(TinyNetwork())
+    with pytest.raises(InputError, match=r"weights of torch.float32, and these are torch.float64: give module.float\(\)"):
+        fit([GradientSparsity()], trainer_options, classifier if more else classifier.double(), **more)

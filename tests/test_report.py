@@ -30,7 +30,7 @@ from snn_sparsity.reproduction.report import Report
 from snn_sparsity.reproduction.results import groups_of, pairs_of, protocols_of, results_of
 from snn_sparsity.reproduction.run_tables import protocol_table, record_table, verdict_table
 from snn_sparsity.runs.metrics import read_numbers
-from snn_sparsity.runs.records import find_records
+from snn_sparsity.runs.records import PHASE_CODE, find_records
 from snn_sparsity.validation import InputError
 from tests.browser import Browser, executable
 from tests.tiny import TinyNetwork
@@ -226,9 +226,14 @@ def test_where_the_data_lie_and_the_kernel_do_not_make_another_run():
     write("a", config())
     settings = config(root="/elsewhere")
     settings["model"]["network"]["init_args"]["neuron"]["kernel"] = "auto"
+    # Null was the paper's code before the paper's configuration named it.
+    settings["data"]["init_args"]["encoder"] = PHASE_CODE
     write("b", settings)
     with pytest.raises(InputError, match="are the same run"):
         find_records([Path("runs")])
+    settings["data"]["init_args"]["encoder"] = {**PHASE_CODE, "init_args": {**PHASE_CODE["init_args"], "weighted": True}}
+    write("c", settings)
+    assert len(find_records([Path("runs/a"), Path("runs/c")])) == 2
 
 
 # What a run came to --------------------------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ def test_what_makes_no_sense_is_told_and_alone_refused(tmp_path):
     evidence, _ = audited(classifier, images, tmp_path, ("image", "flips", "steps"), budget=TINY)
     assert set(evidence.protocols) == {"image"}
     told = {one.what: one.why for one in evidence.not_run}
-    assert told["flips"] == "the code shows other values than 0 and 1, which nobody can flip"
+    assert told["flips"] == "the network takes images: there are no encoded spikes to change"
     assert told["steps"] == "there is one time step only: it is the image protocol"
     for name in ("flips", "steps"):
         with pytest.raises(InputError, match=f"^{name}: "):
@@ -197,3 +197,10 @@ def test_a_random_code_is_attacked_by_its_mean_and_judged_by_several_draws():
     assert all(one.averaged for one in attacks)
     assert all("EOT" in one.attack for one in attacks if one.role == "native")
     assert {one.role for one in attacks if one.stream == "draws"} == {"reference", "arm"}
+
+
+def test_values_that_are_no_spikes_cannot_be_flipped():
+    images = torch.randint(60, 196, (2, 3, 12, 12), dtype=torch.uint8)
+    subject = Subject(torch.nn.Identity(), DirectEncoder(2), images, torch.tensor([0, 1]), 2, 2, 0)
+    (flips,) = threat_models(["flips"], subject)
+    assert flips.refuses(subject) == "the code shows other values than 0 and 1, which nobody can flip"

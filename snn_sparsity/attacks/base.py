@@ -103,6 +103,21 @@ class Attack(ABC):
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
+def require_attack(attack: object) -> None:
+    """Raise InputError unless it is an attack, not its name or class.
+
+    Example:
+        >>> from snn_sparsity.attacks import PGD
+        >>> require_attack(PGD)
+        Traceback (most recent call last):
+        snn_sparsity.validation.InputError: attack=PGD is the class: give an attack made of it, PGD()
+    """
+    if isinstance(attack, type) and issubclass(attack, Attack):
+        raise InputError(f"attack={attack.__name__} is the class: give an attack made of it, {attack.__name__}()")
+    if not isinstance(attack, Attack):
+        raise InputError(f"attack={attack!r:.80} is no attack: give one such as PGD(), or one's own subclass of Attack")
+
+
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
     """Return ``max_{i != y} z_i - z_y`` per sample, [N]: above 0 where the label is not the winner.
 

@@ -16,6 +16,7 @@ from snn_sparsity.audit.evidence import read_audit
 from snn_sparsity.audit.pages.documents import write_documents
 from snn_sparsity.audit.run import AuditResult, AuditSettings
 from snn_sparsity.commands.network import NetworkCLI, network_of, quieten
+from snn_sparsity.commands.parsing import condense
 from snn_sparsity.encoders import Encoder
 from snn_sparsity.probes import AdversarialAccuracy
 from snn_sparsity.runs.directory import CONFIG
@@ -27,8 +28,6 @@ from snn_sparsity.validation import InputError
 def run(given: Namespace) -> int:
     """Attack a trained network in many ways and say how far its robustness can be believed, or compare such audits, or judge them anew."""
     if given.compare is not None:
-        if len(given.compare) < 2:
-            raise InputError("audit --compare needs at least two audit.json files")
         for path in write_documents(given.out or Path("comparison"), [read_audit(path) for path in given.compare]):
             print(path)
         return 0
@@ -50,7 +49,7 @@ def run(given: Namespace) -> int:
     source = str(given.ckpt_path or given.weights)
     folder = given.out or Path(source).parent / "audit"
     made.datamodule.prepare_data()
-    made.datamodule.setup("fit")
+    made.datamodule.setup("test")
     encoder = made.datamodule.spike_encoder if given.takes == "spikes" else None
     settings = replace(settings, seed=made.datamodule.seed, claim=claim or _claim_of_run(given.ckpt_path, encoder))
     result = audit_run(
@@ -109,7 +108,7 @@ def _attack(words: list[str], what: str) -> Attack:
     except InputError:
         raise
     except Exception as error:  # jsonargparse raises what the class raises
-        raise InputError(f"{what}: {' '.join(str(error).split())[:300]}") from error
+        raise InputError(f"{what}: {condense(str(error)).removeprefix('--claim: ')[:300]}") from error
     if not isinstance(attack, Attack):
         raise InputError(f"{what} is no attack")
     return attack

@@ -133,7 +133,7 @@ def _case(record: Record, given: Namespace) -> ModelUnderTest:
     more += ["--data.root", given.data_root] if given.data_root else []
     made = network_of(Namespace(config=[], more=more, ckpt_path=str(checkpoint), help_all=False))
     made.datamodule.prepare_data()
-    made.datamodule.setup("fit")
+    made.datamodule.setup("test")
     test = made.datamodule.split("test")
     if len(test.labels) < given.samples:
         raise InputError(f"--samples {given.samples}: the test set of {record.path} has {len(test.labels)} images")

@@ -1,13 +1,17 @@
 """What can be told of a command line before the imports that take seconds: names that nobody knows."""
 
+import os
 from argparse import Namespace
 from collections.abc import Mapping
 from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from snn_sparsity.commands.paths import check_data, check_paths
-from snn_sparsity.commands.settings import Settings, given_settings
+from snn_sparsity.commands.settings import Settings, given_settings, nested, options
 from snn_sparsity.commands.signatures import class_in, kinds_of, lightning_callbacks, parameters_of, signatures, trainer_settings
+from snn_sparsity.configs import shipped
 from snn_sparsity.validation import InputError, did_you_mean
 
 ROOTS = ("best", "checkpoints", "ckpt_path", "config", "data", "help", "lr_scheduler", "lr_scheduler_interval", "model", "optimizer",
@@ -21,14 +25,16 @@ OURS = ("snn_sparsity.", "lightning.pytorch.callbacks.")
 
 def check(given: Namespace) -> None:
     """Raise InputError for the first mistake that can be seen so."""
-    if given.takes_more and (given.help_all or getattr(given, "compare", None) or getattr(given, "judge", None)):
+    if given.takes_more and given.help_all:
         return
     check_paths(given)
-    if not given.takes_more:
+    if not given.takes_more or getattr(given, "compare", None) or getattr(given, "judge", None):
         return
+    _check_words(given.command, given.more)
+    _check_claim(getattr(given, "claim", None), given.more)
     settings: Settings = {}
     try:
-        for source, here, settings in given_settings(given.config, given.more):
+        for source, here, settings in given_settings(given.config, given.more, of_checkpoint=given.ckpt_path is not None):
             for name in here.keys() - set(ROOTS):
                 raise InputError(f"{source}--{name}: unknown setting{did_you_mean(name, {*ROOTS, *vars(given)} - NO_OPTIONS)}")
             try:
@@ -39,6 +45,23 @@ def check(given: Namespace) -> None:
         raise InputError("a configuration that holds itself is not allowed") from error
     if given.ckpt_path is None and getattr(given, "print_config", None) is None:
         check_data(settings.get("data"))
+
+
+def _check_words(command: str, words: list[str]) -> None:
+    """Refuse a word that is neither an option nor the value of one."""
+    for before, word in pairwise(["", *words]):
+        if not word.startswith("--") and (not before.startswith("--") or "=" in before):
+            is_config = os.path.isfile(word) or Path(word).stem in {Path(name).stem for name in shipped.names()}
+            meant = f" (did you mean --config {word}?)" if is_config else ""
+            raise InputError(f"{command}: {word} is neither an option nor the value of one{meant}")
+
+
+def _check_claim(claim: str | None, words: list[str]) -> None:
+    """Refuse names in the attack that an audit is asked about."""
+    _check_class("claim", claim, claim, "Attack")
+    for name, value in options(words) if claim is not None else ():
+        if name.startswith("claim."):
+            _check_class("claim", nested(name, value)["claim"], {"class_path": claim}, "Attack")
 
 
 def _check_names(here: Settings, settings: Settings) -> None:

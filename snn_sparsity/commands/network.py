@@ -18,19 +18,21 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from snn_sparsity import attacks, data, encoders, gradient_rules, networks, objectives, training  # noqa: F401  # named by their last names
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.commands.parsing import TrainingParser, checkpoint_settings, condense, parsed, with_full_name
-from snn_sparsity.commands.refusals import in_one_line, require_schedule
+from snn_sparsity.commands.refusals import REFUSED, in_one_line, require_schedule
 from snn_sparsity.configs import shipped
 from snn_sparsity.data import SpikeDataModule
 from snn_sparsity.optimisation import Interval, MakeOptimizer, MakeScheduler
 from snn_sparsity.probes.base import Probe
 from snn_sparsity.training.checkpoint_files import read_checkpoint
 from snn_sparsity.training.checkpoints import BestBy
-from snn_sparsity.validation import InputError
+from snn_sparsity.validation import InputError, require_number
 
 # Averaging callbacks are given a device, and a run's config.yaml must hold it.
 register_type(torch.device, fail_already_registered=False)
 
 PAPER_SEED = 3407
+LARGEST_SEED = 2**32 - 1
+"""NumPy takes none beyond it."""
 PARSER: dict[str, Any] = {"allow_abbrev": False, "default_config_files": [str(shipped.PAPER)]}
 OPTIMISATION: Sequence[tuple[str, Any, str]] = (
     ("optimizer", MakeOptimizer | None, "Any optimiser of PyTorch by name, with its own numbers; null is Adam with those of --model."),
@@ -76,6 +78,8 @@ class NetworkCLI(LightningCLI):
         options: Of LightningCLI.
     """
 
+    command: str | None = None
+    """Of a training, the command; any other is none to Lightning."""
     of_fit: Sequence[str] = ("checkpoints", "ckpt_path", "weights_only")
     """What a run's config.yaml has for training alone: taken, without use."""
 
@@ -102,7 +106,12 @@ class NetworkCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the probes, and fill in what follows from other settings."""
+        """Add the probes, fill in what follows from other settings, and let the help say what is refused here."""
+        for action in parser._actions:
+            if action.dest == "seed_everything":
+                action.help = "The seed of everything random, a whole number from 0."
+            elif action.dest.startswith("trainer.") and (refused := REFUSED.get(action.dest.removeprefix("trainer."))):
+                action.help = f"{action.help} Not every value is allowed here: {refused[1]}."
         parser.add_argument(
             "--probes",
             type=dict[str, Probe | None] | None,
@@ -124,19 +133,18 @@ class NetworkCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=_whole_seed)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse; with a checkpoint, once more with the settings it was made with as defaults."""
+        """Parse, with the settings that a checkpoint was made with as defaults; a configuration may name the checkpoint."""
         assert isinstance(args, list)
-        self.config = parsed(parser, args)
-        command = self.config.get("subcommand")
-        checkpoint = self.config[command].get("ckpt_path") if command else self.checkpoint
-        if checkpoint is None:
-            return
+        if self.checkpoint is None:
+            self.config = parsed(parser, args)
+            self.checkpoint = self.config[self.command].get("ckpt_path") if self.command else None
+            if self.checkpoint is None:
+                return
         with tempfile.TemporaryDirectory() as folder:
             made_with = Path(folder) / "checkpoint.yaml"
-            made_with.write_text(yaml.safe_dump(checkpoint_settings(checkpoint)))
-            self._parser(command).default_config_files = [str(shipped.PAPER), str(made_with)]
+            made_with.write_text(yaml.safe_dump(checkpoint_settings(self.checkpoint)))
+            self._parser(self.command).default_config_files = [str(shipped.PAPER), str(made_with)]
             self.config = parsed(parser, args)
-        self.checkpoint = checkpoint
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning would let the checkpoint's settings win over the command line's (its issue 21455)."""
@@ -158,6 +166,9 @@ class NetworkCLI(LightningCLI):
                 super().instantiate_classes()
         except ValueError as error:
             raise InputError(with_full_name(condense(str(error)), self.given.as_dict())) from error
+        network = self.model.network
+        if type(network).forward is torch.nn.Module.forward:
+            raise InputError(f"--model.network: {type(network).__name__} has no method forward")
         if self.checkpoint is not None:
             self.model.on_load_checkpoint(read_checkpoint(self.checkpoint))
 
@@ -165,4 +176,5 @@ class NetworkCLI(LightningCLI):
 def _whole_seed(seed: bool | int) -> int:
     if isinstance(seed, bool):
         raise InputError(f"seed_everything={str(seed).lower()} is not allowed: give a whole number (Lightning takes true for seed 0)")
+    require_number("seed_everything", seed, at_least=0, at_most=LARGEST_SEED, whole=True)
     return seed

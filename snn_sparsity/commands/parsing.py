@@ -93,6 +93,8 @@ def condense(message: str) -> str:
     reason = re.sub(r"^Call to compute_fn of link .* failed: ", "", reason)
     reason = re.sub(r"^Not of type \w+: ", "", reason)
     reason = re.sub(r"Expected a typing\.Literal\[(.*?)\]", r"Expected one of \1", reason)
+    base = r"Expected an instantiatable class, but (?:[\w.]+\.)?(\w+) is abstract"
+    reason = re.sub(base, r"give a class, for \1 is the base of all that can stand here", reason)
     reason = re.sub(r"<class '([\w.]+)'>", r"\1", reason)
     return f"--{'.'.join(keys)}: {reason}" if keys else reason
 
@@ -147,6 +149,9 @@ def checkpoint_settings(path: str) -> dict[str, Any]:
         if "_class_path" in images:
             # The seed follows from seed_everything.
             images.pop("seed", None)
+            # Null is the phase code of the paper's configuration, whose settings can be changed.
+            if images.get("encoder") is None:
+                images.pop("encoder", None)
             settings["data"] = {"class_path": str(images.pop("_class_path")), "init_args": images}
     except (AttributeError, TypeError, ValueError) as error:
         raise InputError(f"--ckpt_path {path} holds settings that are none of this program") from error

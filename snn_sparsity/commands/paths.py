@@ -5,6 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from snn_sparsity.reproduction.causal.trained import MEASURED
 from snn_sparsity.runs.curves import metrics_of
 from snn_sparsity.runs.records import runs_below
 from snn_sparsity.validation import InputError, require_train_and_test
@@ -14,12 +15,16 @@ NEEDS_A_CHECKPOINT = ("validate", "test", "predict", "audit")
 
 def check_paths(given: Namespace) -> None:
     """Raise InputError for the first that is missing."""
-    for path in getattr(given, "runs", ()) if given.command in ("report", "keep") else ():
-        runs_below(path)
+    for path in getattr(given, "runs", ()):
+        # A folder with it is an experiment that was measured before.
+        if given.command != "experiment" or not os.path.isfile(path / MEASURED):
+            runs_below(path)
     for path in filter(None, (getattr(given, "run", None), getattr(given, "other", None))):
         metrics_of(path)
-    instead = getattr(given, "print_config", None) or getattr(given, "weights", None)
-    if given.command in NEEDS_A_CHECKPOINT and given.ckpt_path is None and instead is None:
+    if given.command == "audit":
+        _check_audits(given.compare, given.judge)
+    instead = any(getattr(given, option, None) is not None for option in ("print_config", "weights", "compare", "judge"))
+    if given.command in NEEDS_A_CHECKPOINT and given.ckpt_path is None and not instead:
         raise InputError(f"{given.command} needs --ckpt_path: the checkpoint of a network{_newest(given.config)}")
     for option in ("ckpt_path", "transfer_from"):
         path = getattr(given, option, None)
@@ -28,6 +33,15 @@ def check_paths(given: Namespace) -> None:
             raise InputError(f"--{option} {path} is no file{_newest(given.config) if option == 'ckpt_path' else ''}")
     if (images := getattr(given, "images", None)) is not None and not os.path.isdir(images):
         raise InputError(f"--images {images}: no images there, for it is no folder")
+
+
+def _check_audits(compare: list[Path] | None, judge: list[Path] | None) -> None:
+    if compare is not None and len(compare) < 2:
+        raise InputError("audit --compare needs at least two audit.json files")
+    for option, paths in (("compare", compare), ("judge", judge)):
+        for path in paths or ():
+            if not os.path.isfile(path):
+                raise InputError(f"--{option} {path} is no file: give an audit.json")
 
 
 def check_data(settings: Any) -> None:

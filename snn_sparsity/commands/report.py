@@ -16,7 +16,7 @@ def run(given: Namespace) -> int:
     """Run the command."""
     experiments = [file for folder in given.runs for file in sorted(folder.rglob(MEASURED))]
     report = Report(find_records(given.runs), given.out, {file: networks_of(file) for file in experiments})
-    into = {path: filled(_read(path), report.parts, path) for path in given.into}
+    into = {path: filled(_read(path), report.parts, path, given.out / "report.md") for path in given.into}
     contents = {"report.html": report.html(), "report.md": report.markdown(), "report.csv": report.csv()}
     save(report.figures(), given.out / "figures")
     for name, content in contents.items():

@@ -15,24 +15,28 @@ Settings = dict[str, Any]
 """Nested, without the level ``init_args``, which may be left out."""
 
 
-def given_settings(configs: list[str], more: list[str]) -> Iterator[tuple[str, Settings, Settings]]:
+def given_settings(configs: list[str], more: list[str], *, of_checkpoint: bool = False) -> Iterator[tuple[str, Settings, Settings]]:
     """Yield what each configuration and option sets, from what loses to what wins.
 
     Args:
         configs: Configurations, by path, name or stem.
         more: Options and their values.
+        of_checkpoint: Whether model and data are by default those of a checkpoint, which is not read here, not the paper's.
 
     Yields:
         What to put before a complaint, what is set here, and what is set so far. A block ``probes`` of a configuration keeps no probe of
         earlier ones but those that it names.
     """
     settings: Settings = {}
-    for path in [str(shipped.PAPER), *map(shipped.resolve, configs)]:
+    paper = str(shipped.PAPER)
+    for path in [paper, *map(shipped.resolve, configs)]:
         try:
             content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeError, yaml.YAMLError, ValueError) as error:
             raise InputError(f"--config {path}: {error}") from error
         here: Settings = without_init_args(content) if isinstance(content, dict) else {}
+        if of_checkpoint and path == paper:
+            del here["model"], here["data"]
         if isinstance(block := here.get("probes"), dict) and isinstance(before := settings.get("probes"), dict):
             settings["probes"] = {name: before[name] for name in before.keys() & block.keys()}
         _merge(settings, here)
@@ -40,7 +44,7 @@ def given_settings(configs: list[str], more: list[str]) -> Iterator[tuple[str, S
     for name, value in options(more):
         # Settings of the attack that an audit is asked about are no network's.
         if not name.startswith("claim."):
-            here = without_init_args(reduce(lambda inner, part: {part: inner}, reversed(name.split(".")), value))
+            here = nested(name, value)
             _merge(settings, here)
             yield "", here, settings
 
@@ -82,6 +86,17 @@ def options(words: list[str]) -> Iterator[tuple[str, Any]]:
                 yield name.removesuffix("+"), yaml.safe_load(text)
             except (yaml.YAMLError, ValueError):
                 yield name.removesuffix("+"), text
+
+
+def nested(name: str, value: Any) -> Settings:
+    """Return the settings that one option is.
+
+    Example:
+        >>> nested("claim.steps", 7)
+        {'claim': {'steps': 7}}
+    """
+    settings: Settings = without_init_args(reduce(lambda inner, part: {part: inner}, reversed(name.split(".")), value))
+    return settings
 
 
 def without_init_args(value: Any) -> Any:

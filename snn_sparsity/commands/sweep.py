@@ -12,6 +12,8 @@ from snn_sparsity.validation import InputError, require_number
 
 def run(given: Namespace) -> int:
     """Run the command."""
+    if given.jobs is not None:
+        require_number("--jobs", given.jobs, at_least=1, whole=True)
     rows = _rows(given)
     device = ("--trainer.accelerator", "cpu") if given.jobs is not None else ("--trainer.devices", "1")
     place = Place(given.root, device, given.data_root, given.test)
@@ -29,7 +31,6 @@ def run(given: Namespace) -> int:
     if given.devices:
         slots = [{"CUDA_VISIBLE_DEVICES": device} for device in given.devices.split(",")]
     elif given.jobs is not None:
-        require_number("--jobs", given.jobs, at_least=1, whole=True)
         threads = max(1, (os.cpu_count() or 1) // given.jobs)
         slots = [{"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}] * given.jobs
     return Sweep(rows, place, slots).run()

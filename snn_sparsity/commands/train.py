@@ -4,7 +4,6 @@ from argparse import Namespace as CommandLine
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import yaml
 from jsonargparse import Namespace
 from lightning import Callback, LightningModule, Trainer
@@ -17,12 +16,13 @@ from snn_sparsity.commands.refusals import disk_errors_told_once, in_one_line, l
 from snn_sparsity.runs.directory import CONFIG, LOCK, is_finished, live, own_run, require_place, run_directory, runs_beside
 from snn_sparsity.runs.files import is_held, write_whole
 from snn_sparsity.runs.metrics import forget_from
+from snn_sparsity.runs.records import PHASE_CODE
 from snn_sparsity.training.checkpoint_files import WholeCheckpointIO, last_whole, read_checkpoint
 from snn_sparsity.training.checkpoints import BestCheckpoint, LastCheckpoint
 from snn_sparsity.training.dead_layers import DeadLayers
 from snn_sparsity.training.end_table import Summary
 from snn_sparsity.training.finite_check import FiniteCheck
-from snn_sparsity.training.memory import require_memory, step_bytes
+from snn_sparsity.training.memory import EnoughMemory
 from snn_sparsity.training.metrics_logger import MetricsCSV
 from snn_sparsity.training.progress_bar import QuietProgressBar
 from snn_sparsity.training.run_record import RunRecord
@@ -45,7 +45,7 @@ def run(given: CommandLine) -> int:
     own += ["--resume"] if given.command == "fit" and given.resume else []
     quieten()
     try:
-        TrainingCLI([given.command, *own, *given.more, *(["--help"] if given.help_all else [])])
+        TrainingCLI([given.command, *own, *given.more, *(["--help"] if given.help_all else [])], given.ckpt_path)
     except RunIsFinishedError as finished:
         print(f"{finished} is finished: nothing to resume")
     return 0
@@ -66,13 +66,15 @@ class SaveConfig(SaveConfigCallback):
 class TrainingCLI(NetworkCLI):
     """Train, validate or test with what the command line and configurations say, in a run directory."""
 
+    command: str
     of_fit = ()
 
-    def __init__(self, args: list[str]) -> None:
+    def __init__(self, args: list[str], checkpoint: str | None) -> None:
         self.goes_on_at: int | None = None
         self.command = args[0]
         super().__init__(
             args,
+            checkpoint,
             parser_kwargs={"allow_abbrev": False, self.command: PARSER},
             save_config_callback=SaveConfig,
             save_config_kwargs={"save_to_log_dir": False},
@@ -88,7 +90,7 @@ class TrainingCLI(NetworkCLI):
         if subcommand == "fit":
             wanted = "Go on with the newest run of this configuration, seed and settings; begin one if there is none."
             parser.add_argument("--resume", action="store_true", help=wanted)
-            kept = "Checkpoints of a finished run: best and last (all), or the best alone, for a third of the disk."
+            kept = "Checkpoints of a finished run: best and last (all), or the best alone, for half of the disk."
         else:
             kept = "Of fit alone: a run's config.yaml has it."
             # Lightning's own table has a line for each operation's every value, and pushes the summary off the screen.
@@ -152,6 +154,8 @@ class TrainingCLI(NetworkCLI):
         """Return the settings of a fit by their full names."""
         content = yaml.safe_load(self._parser("fit").dump(config.fit, skip_none=False))
         content.pop("resume", None)
+        images = content["data"].setdefault("init_args", {})
+        images["encoder"] = images.get("encoder") or PHASE_CODE
         return dict(flat(content))
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -159,15 +163,7 @@ class TrainingCLI(NetworkCLI):
             super()._run_subcommand(subcommand)
 
     def before_fit(self) -> None:
-        """Refuse what memory cannot hold; where a run goes on, take out of its metrics what it logged after the checkpoint."""
-        encoder, batch_size = self.datamodule.spike_encoder, self.datamodule.batch_size
-        spikes = encoder(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.Generator())
-        needed = step_bytes(self.model, spikes, batch_size)
-        if "16" in self.trainer.precision:
-            needed //= 2  # at most: some of what is kept stays in float32
-        device = self.trainer.strategy.root_device
-        processes = self.trainer.num_devices if device.type == "cpu" else 1
-        require_memory(processes * needed, device, f"a training step of {batch_size} images with {len(spikes)} time steps")
+        """Where a run goes on, take out of its metrics what it logged after the checkpoint."""
         if self.goes_on_at is not None:
             forget_from(self.run_directory / "metrics.csv", self.goes_on_at)
 
@@ -192,6 +188,7 @@ class TrainingCLI(NetworkCLI):
             own = [callback for callback in own if not isinstance(callback, BatchSizeFinder | LearningRateFinder)]
         shown = given.get("enable_progress_bar") is not False and not any(isinstance(callback, ProgressBar) for callback in own)
         kwargs["callbacks"] = [
+            EnoughMemory(),
             StopTogether(),
             DeadLayers(),
             *filter(None, probes.values()),
@@ -204,8 +201,8 @@ class TrainingCLI(NetworkCLI):
         if loggers in (None, True):
             parent, name = self.run_directory.parent, self.run_directory.name
             loggers = Curves(str(parent), name="", version=name, default_hp_metric=False, purge_step=self.goes_on_at)
-        # Without metrics.csv there is no run.
-        numbers = MetricsCSV(str(self.run_directory))
+        # Without metrics.csv there is no run; the directory is a new one, or that of a run which goes on.
+        numbers = MetricsCSV(str(self.run_directory), goes_on=True)
         kwargs["logger"] = [*(loggers if isinstance(loggers, list) else [loggers] if loggers else []), numbers]
         kwargs["default_root_dir"] = str(self.run_directory)
         plugins = given.get("plugins") or []

@@ -13,12 +13,11 @@ import torch
 
 from snn_sparsity.cache import cache_directory
 from snn_sparsity.data.base import SpikeDataModule
-from snn_sparsity.data.images import ImageSet, Splits, cached, require_every_class
+from snn_sparsity.data.images import CHANNELS, ImageSet, Splits, cached, require_every_class
 from snn_sparsity.data.recognition import Recognised, recognise
 from snn_sparsity.validation import InputError
 
 IMAGES, LABELS = ("train_images", "test_images"), ("train_labels", "test_labels")
-CHANNELS = (1, 3)
 SIZE = [32, 32]
 AT_ONCE = 1000
 DECODING = 1
@@ -52,7 +51,9 @@ class ArrayDataModule(SpikeDataModule):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._recognised: Recognised | None = None
-        if not os.path.isfile(self.path) or not zipfile.is_zipfile(self.path):
+        if not os.path.exists(self.path):
+            raise self._refusal("there is no such file")
+        if not zipfile.is_zipfile(self.path):
             raise self._refusal("no .npz archive; numpy.savez writes one")
         names = self._read(lambda archive: list(archive.files))
         missing = [name for name in (*IMAGES, *LABELS) if name not in names]

@@ -9,7 +9,7 @@ import torch
 from lightning import LightningDataModule
 
 from snn_sparsity.batch import SpikeBatch
-from snn_sparsity.data.images import ImageSet, Splits
+from snn_sparsity.data.images import ImageSet, Splits, require_splits
 from snn_sparsity.data.loader import EpochLoader, RawBatch
 from snn_sparsity.data.recognition import Recognised
 from snn_sparsity.encoders import Encoder, PhaseEncoder
@@ -84,7 +84,10 @@ class SpikeDataModule(LightningDataModule, ABC):
 
     @abstractmethod
     def load(self) -> Splits:
-        """Return the official training and test sets; called on one rank of a machine first, then on every other."""
+        """Return the official training and test sets: images [N,C,H,W] uint8, labels [N] int64.
+
+        Called on one rank of a machine first, then on every other.
+        """
 
     def prepare_data(self) -> None:
         """Load the dataset once, so that what must be downloaded or decoded is in the cache when other ranks ask for it."""
@@ -92,15 +95,21 @@ class SpikeDataModule(LightningDataModule, ABC):
             self._loaded = self.load()
 
     def setup(self, stage: str) -> None:
-        """Load the dataset once and split it."""
+        """Load the dataset once and split it.
+
+        Raises:
+            InputError: If what ``load`` returned is no training and test set, or a split has no images.
+        """
         if self._splits:
             return
-        train, test = self._loaded or self.load()
+        loaded = self.load() if self._loaded is None else self._loaded
+        train, test = require_splits(f"{type(self).__name__}.load()", loaded, self.num_classes)
         self._loaded = None
         order = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(HOLD_OUT_SEED))
         test = test.select(torch.arange(len(test.labels))[: self.test_samples])
         if self.validation == "test":
-            log.warning("Validating on the test set, as the paper does: the best epoch is chosen with the images it is judged by.")
+            if stage in ("fit", "validate"):
+                log.warning("Validating on the test set, as the paper does: the best epoch is chosen with the images it is judged by.")
             held_out = test
         else:
             count = max(1, round(self.validation * len(order)))

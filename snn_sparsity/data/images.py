@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
@@ -18,6 +19,8 @@ from snn_sparsity.validation import InputError
 
 log = logging.getLogger(__name__)
 
+CHANNELS = (1, 3)
+"""Of grey and of coloured images."""
 SHOWN = 3
 """Names that a message gives of many."""
 
@@ -26,7 +29,7 @@ class ImageSet(NamedTuple):
     """Images and their classes.
 
     Attributes:
-        images: [N,3,32,32] uint8.
+        images: [N,C,H,W] uint8; [N,3,32,32] in the shipped datamodules.
         labels: [N] int64.
     """
 
@@ -49,6 +52,46 @@ class Splits(NamedTuple):
 
     train: ImageSet
     test: ImageSet
+
+
+def require_splits(source: str, loaded: object, num_classes: int) -> Splits:
+    """Return what a datamodule loaded, which must be a training and a test set that belong to each other and to its classes.
+
+    Args:
+        source: What the message begins with.
+        loaded: What ``load`` returned.
+        num_classes: The labels go up to one less.
+
+    Raises:
+        InputError: Naming the set and what is wrong with it.
+
+    Example:
+        >>> part = ImageSet(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.tensor([2]))
+        >>> require_splits("load()", (part, part), num_classes=2)
+        Traceback (most recent call last):
+        snn_sparsity.validation.InputError: load(): train.labels holds 2, but the 2 classes go from 0 to 1
+    """
+    if not (isinstance(loaded, tuple) and len(loaded) == 2 and all(isinstance(part, ImageSet) for part in loaded)):
+        wanted = "Splits(train=ImageSet(images, labels), test=ImageSet(images, labels))"
+        raise InputError(f"{source} is {_shown(loaded)}; give {wanted}")
+    splits = Splits(*loaded)
+    for name, (images, labels) in zip(Splits._fields, splits, strict=True):
+        if not isinstance(images, Tensor) or images.dtype != torch.uint8 or images.ndim != 4:
+            raise InputError(f"{source}: {name}.images is {_shown(images)}; give a tensor [N,C,H,W] of torch.uint8, from 0 to 255")
+        if images.shape[3] in CHANNELS and images.shape[1] not in CHANNELS:
+            raise InputError(f"{source}: {name}.images is {_shown(images)}, channels last; give [N,C,H,W]: images.permute(0, 3, 1, 2)")
+        if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
+            raise InputError(f"{source}: {name}.labels is {_shown(labels)}; give a tensor [N] of torch.int64")
+        if len(images) != len(labels):
+            raise InputError(f"{source}: {name} has {len(images)} images and {len(labels)} labels")
+        wrong = labels[(labels < 0) | (labels >= num_classes)]
+        if len(wrong):
+            raise InputError(f"{source}: {name}.labels holds {wrong[0]}, but the {num_classes} classes go from 0 to {num_classes - 1}")
+    sizes = [part.images.shape[1:] for part in splits]
+    if sizes[0] != sizes[1]:
+        told = [list(size) for size in sizes]
+        raise InputError(f"{source}: training images are {told[0]}, test images {told[1]}; give one size")
+    return splits
 
 
 def require_every_class(source: str, names: Sequence[str], train: Iterable[int], test: Iterable[int]) -> None:
@@ -83,6 +126,16 @@ def some_names(names: Iterable[str]) -> str:
     ordered = sorted(names)
     more = f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else ""
     return ", ".join(map(repr, ordered[:SHOWN])) + more
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of {value.dtype} {list(value.shape)}"
+    if isinstance(value, np.ndarray):
+        return f"a NumPy array of {value.dtype} {list(value.shape)}"
+    if isinstance(value, tuple):
+        return f"a tuple of {', '.join(type(part).__name__ for part in value) or 'nothing'}"[:200]
+    return "None" if value is None else f"of type {type(value).__name__}"
 
 
 def _without(names: Sequence[str], labels: Iterable[int]) -> list[str]:

@@ -27,7 +27,7 @@ def grey_levels(images: Tensor) -> Tensor:
         [N,C,H,W] uint8.
 
     Raises:
-        InputError: For another shape or type, or a float outside [0,1].
+        InputError: For another shape or type, or a float outside [0,1] or not finite.
 
     Example:
         >>> grey_levels(torch.tensor([[[[0.0, 0.5, 1.0]]]])).flatten().tolist()
@@ -41,9 +41,30 @@ def grey_levels(images: Tensor) -> Tensor:
         raise InputError(f"images of type {images.dtype} are not allowed: give uint8, or float in [0,1]")
     # Written so that NaN fails.
     if images.numel() and not (images.min() >= 0 and images.max() <= 1):
+        require_finite(images, "images")
         low, high = images.min().item(), images.max().item()
         raise InputError(f"images with values from {low:.9g} to {high:.9g} are not allowed: give uint8, or float in [0,1]")
     return (images.detach() * 255).round().to(torch.uint8)
+
+
+def require_finite(images: Tensor, what: str, first: int = 0) -> None:
+    """Raise InputError for an image with a NaN or an infinite number, naming its place.
+
+    Args:
+        images: [N,...].
+        what: What the message calls them.
+        first: Place of the first one.
+
+    Example:
+        >>> require_finite(torch.tensor([[0.0, 1.0], [float("nan"), 1.0]]), "images", first=100)
+        Traceback (most recent call last):
+        snn_sparsity.validation.InputError: images: number 101 (from 0) holds NaN
+    """
+    finite = images.isfinite().flatten(1).all(1)
+    if not finite.all():
+        place = int((~finite).nonzero()[0])
+        held = "NaN" if images[place].isnan().any() else "an infinite number"
+        raise InputError(f"{what}: number {first + place} (from 0) holds {held}")
 
 
 class Encoder(nn.Module, ABC):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
-from snn_sparsity.attacks.base import Attack, correct
+from snn_sparsity.attacks.base import Attack, correct, require_attack
 from snn_sparsity.attacks.drift import Statistics, running_statistics
 from snn_sparsity.attacks.eot import of_random_code
 from snn_sparsity.attacks.metering import Meter, Metered
@@ -46,7 +46,7 @@ class AdversarialAccuracy(Probe):
         draws: On images behind a random code the attack sees the mean over this many draws (EOT), unless it says how many itself.
 
     Raises:
-        InputError: For an unknown space or BatchNorm mode, or draws below 1.
+        InputError: For an attack that is none, an unknown space or BatchNorm mode, or draws below 1.
     """
 
     attack: Attack
@@ -61,6 +61,7 @@ class AdversarialAccuracy(Probe):
         require_choice("space", self.space, ("image", "spikes"))
         require_choice("batch_norm", self.batch_norm, ("eval", "batch"))
         require_number("draws", self.draws, at_least=1, whole=True)
+        require_attack(self.attack)
         super().__post_init__()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

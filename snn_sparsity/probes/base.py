@@ -13,12 +13,14 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from snn_sparsity.attacks.targets import ImageClassifier, PlainTarget, SpikeTarget
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.distributed import Meeting, StoppedElsewhereError, everyone
 from snn_sparsity.encoders import Encoder
+from snn_sparsity.encoders.base import require_finite
 from snn_sparsity.measure.names import ACCURACY, seconds_of
 from snn_sparsity.networks.sync_batch_norm import OneValueError, one_value_refused
 from snn_sparsity.probes.batches import loader_of, spike_batch, without_repeats
@@ -133,15 +135,23 @@ class Probe(Callback, ABC):
         return ""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse weights in half precision, and a strategy that spreads one network over several processes.
+        """Refuse a name that two probes have, weights that are not float32, and a strategy that spreads one network over processes.
 
         Raises:
             InputError: Naming the setting.
         """
+        if not isinstance(self.name, str) or not self.name:
+            raise InputError(f"a probe {type(self).__name__} has name={self.name!r}: give the first part of its logged names")
+        if sum(probe.name == self.name for probe in probes_of(trainer)) > 1:
+            raise InputError(f"two probes are named {self.name!r}, and their values would be mixed: give each a name of its own (name=...)")
         if trainer.precision in ("16-true", "bf16-true"):
             mixed = trainer.precision.replace("true", "mixed")
             # Gradients that underflow would count as sparsity.
             raise InputError(f"trainer.precision={trainer.precision!r} is not allowed with probes, which need float32: give {mixed!r}")
+        dtypes = {parameter.dtype for parameter in pl_module.parameters() if parameter.is_floating_point()}
+        if trainer.precision == "64-true" or (dtypes and torch.float32 not in dtypes):
+            told = torch.float64 if trainer.precision == "64-true" else min(dtypes, key=str)
+            raise InputError(f"probes need a module with weights of torch.float32, and these are {told}: give module.float()")
         if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
             raise InputError(
                 f"trainer.strategy: {type(trainer.strategy).__name__} may keep only a part of the network on each process, and a probe "
@@ -152,6 +162,12 @@ class Probe(Callback, ABC):
     def state_key(self) -> str:
         """Key in checkpoints, distinct for two probes of one class."""
         return f"{type(self).__name__}({self.name})"
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn, once for all probes, of a fit in which nothing is measured."""
+        if not trainer.enable_validation and probes_of(trainer)[0] is self:
+            wanted = "give a validation dataloader, a validation_step and limit_val_batches above 0"
+            rank_zero_only(log.warning)("Probes measure in validation, and this fit has none, so nothing is measured: %s", wanted)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin an epoch."""
@@ -227,8 +243,10 @@ class Probe(Callback, ABC):
             if count := self._wanted(trainer, first, len(batch.labels)):
                 context = self._context(trainer, classifier, first, len(batch.labels), meeting)
                 with undisturbed(pl_module), one_value_refused(classifier), lent_momentum(trainer):
-                    values = self.measure(context, batch.first(count).clone())
-                self._values.append((first, {name: value.detach().cpu().expand(count) for name, value in values.items()}))
+                    seen = batch.first(count).clone()
+                    require_finite(seen.spikes.transpose(0, 1), "the images measured", first)
+                    values = self.measure(context, seen)
+                self._values.append((first, _for_each_image(values, count)))
             meeting.leave()
         except OneValueError as error:
             log.warning("probe %r: left out %d image(s) from place %d on: %s", self.name, count, first, error)
@@ -261,18 +279,37 @@ class Probe(Callback, ABC):
         generator = torch.Generator().manual_seed(key)
         return ProbeContext(classifier, getattr(data, "spike_encoder", None), generator, first, partners, meeting, trainer.global_rank)
 
+    def _require_own_names(self, trainer: Trainer, summary: dict[str, Tensor]) -> None:
+        """Raise InputError if another probe logs a value under the same name: Lightning would log the mean of both."""
+        for other in probes_of(trainer):
+            if other is not self and (both := sorted(other._logged & summary.keys())):
+                raise InputError(f"probes.{self.name}: {both[0]} is logged by probes.{other.name} as well, and the two would be mixed")
+
     def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
         values = dict(sorted(chain.from_iterable(everyone(self._values)), key=lambda item: item[0]))
         if values:
             names = next(iter(values.values()))
             together = {name: torch.cat([batch[name] for batch in values.values()]) for name in names}
             summary = {self.tag(name): value.float() for name, value in self.summarise(together).items()}
+            self._require_own_names(trainer, summary)
             self._logged = set(summary)
             shown = {tag for tag in summary if tag.endswith(f"/{ACCURACY}")}
             pl_module.log_dict({tag: value for tag, value in summary.items() if tag in shown}, prog_bar=True)
             pl_module.log_dict({tag: value for tag, value in summary.items() if tag not in shown})
         pl_module.log(seconds_of(self.name), self._seconds)
         self._reset()
+
+
+def _for_each_image(values: object, count: int) -> dict[str, Tensor]:
+    """Return what a probe measured as one number for each image, on the CPU."""
+    wanted = f"give a dictionary of tensors, by name, each [{count}] (one number for each image) or one number"
+    if not isinstance(values, dict):
+        raise InputError(f"measure returned {type(values).__name__}; {wanted}")
+    for name, value in values.items():
+        if not isinstance(value, Tensor) or value.shape not in ((), (1,), (count,)):
+            told = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise InputError(f"measure returned {told} as {name!r}; {wanted}")
+    return {name: value.detach().cpu().expand(count) for name, value in values.items()}
 
 
 def probes_of(trainer: Trainer) -> list[Probe]:

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from snn_sparsity.attacks import PGD, Attack
-from snn_sparsity.attacks.base import input_gradient
+from snn_sparsity.attacks.base import input_gradient, require_attack
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.measure.layout import Layout
 from snn_sparsity.measure.names import AT_ADVERSARIAL, WITH_BATCH_STATISTICS
@@ -44,6 +44,8 @@ class PassProbe(Probe):
     def __post_init__(self) -> None:
         require_choice("at", self.at, ("clean", "adversarial"))
         require_choice("batch_norm", self.batch_norm, ("eval", "batch"))
+        if self.attack is not None:
+            require_attack(self.attack)
         super().__post_init__()
 
     @abstractmethod

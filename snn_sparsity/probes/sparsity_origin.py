@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from lightning import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn.modules.pooling import _MaxPoolNd
 
@@ -41,8 +42,9 @@ class SparsityOrigin(PassProbe):
     See :class:`PassProbe` for the arguments.
     """
 
-    def on_fit_start(self, trainer: object, pl_module: nn.Module) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what cannot be seen."""
+        super().on_fit_start(trainer, pl_module)
         if not any(isinstance(module, _MaxPoolNd) for module in pl_module.modules()):
             log.warning("probe %r: the network has no max pooling; no window statistics are logged", self.name)
 

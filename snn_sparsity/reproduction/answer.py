@@ -177,8 +177,8 @@ def _own_rows(groups: Sequence[SeedGroup]) -> str:
     epochs, images = _range(group.first.epochs for group, _ in pair), _range(group.first.images("train") or 0 for group, _ in pair)
     judged = _range(group.results[0].attacked_images or 0 for group, _ in pair)
     return (
-        f"; Table 2's own networks, trained here for {epochs} epochs on {images} images, keep {maximum} and {average} % under PGD-7 "
-        f"({judged} images){audits}"
+        f"; the paper's two {network_name(NETWORK, DEPTH)} (Tables 2 and 3: max and average pooling), trained here for {epochs} epochs on "
+        f"{images} images, keep {maximum} and {average} % under PGD-7 ({judged} images){audits}"
     )
 
 

@@ -83,6 +83,20 @@ def append(file: Path, rows: Iterable[Sequence[object]]) -> None:
         raise unwritten(file, error) from error
 
 
+def set_aside(file: Path) -> str:
+    """Rename a ``metrics.csv``, in place of any that was set aside before, and return its new name.
+
+    Raises:
+        InputError: If it cannot be renamed.
+    """
+    aside = file.with_name(f"{file.name}.old")
+    try:
+        file.replace(aside)
+    except OSError as error:
+        raise unwritten(aside, error) from error
+    return aside.name
+
+
 def forget_from(file: Path, step: int) -> None:
     """Take out what was logged at ``step`` or later, and a last line that was cut short: a run that goes on from there logs it again."""
     if not file.is_file():

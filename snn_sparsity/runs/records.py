@@ -17,6 +17,8 @@ from snn_sparsity.validation import InputError
 
 NO_OTHER_RUN = ("root", "url", "seed", "kernel")
 """Settings that change no number: where the data lie, and kernels with the same bits; the seed is told apart."""
+PHASE_CODE = {"class_path": "snn_sparsity.encoders.PhaseEncoder", "init_args": {"num_steps": 10, "num_bits": 8, "weighted": False}}
+"""The spike code of a run whose settings have null for it."""
 SCHEDULE = (
     "max_epochs",
     "max_steps",
@@ -71,8 +73,9 @@ class Record:
 
     @property
     def data(self) -> Mapping[str, Any]:
-        """Settings of the data, with its ``class``."""
-        return _flat(self.config["data"])
+        """Settings of the data, with its ``class``; null for a spike code is told as what it means."""
+        found = _flat(self.config["data"])
+        return {**found, "encoder": found.get("encoder") or _flat(PHASE_CODE)}
 
     @property
     def dataset(self) -> str:

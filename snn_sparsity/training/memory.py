@@ -2,8 +2,10 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
+from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -15,6 +17,32 @@ COPIES = 4
 FEW_STEPS = 4
 """Time steps that are enough to tell what one of them keeps."""
 CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+class EnoughMemory(Callback):
+    """Refuse a fit whose network does not take its images, or whose steps memory cannot hold, before anything is trained."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Try two black images of the datamodule's size.
+
+        Raises:
+            InputError: Saying what does not fit, or how much memory it takes.
+        """
+        if stage != "fit":
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]  # it has one, as every run of the command line
+        size = data.split("train").images.shape[1:]
+        spikes = data.spike_encoder(torch.zeros(2, *size, dtype=torch.uint8), torch.Generator())
+        try:
+            needed = step_bytes(pl_module, spikes, data.batch_size)
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"the network does not take the spikes of two images {list(size)}, {list(spikes.shape)}: {reason}") from error
+        if "16" in trainer.precision:
+            needed //= 2  # at most: some of what is kept stays in float32
+        device = trainer.strategy.root_device
+        processes = trainer.num_devices if device.type == "cpu" else 1
+        require_memory(processes * needed, device, f"a training step of {data.batch_size} images with {len(spikes)} time steps")
 
 
 def step_bytes(classifier: nn.Module, spikes: Tensor, batch_size: int) -> int:

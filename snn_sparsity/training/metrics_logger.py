@@ -1,5 +1,6 @@
 """A logger that appends every value to ``metrics.csv``, one row a value."""
 
+import logging
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,9 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from snn_sparsity.runs.metrics import append
+from snn_sparsity.runs.metrics import METRICS, append, set_aside
+
+log = logging.getLogger(__name__)
 
 
 class MetricsCSV(Logger):
@@ -20,11 +23,14 @@ class MetricsCSV(Logger):
 
     Args:
         run_directory: Where the file is made, with the first row.
+        goes_on: Whether to add to the rows of an earlier run in this directory, as for a fit from its checkpoint, or a test of it;
+            otherwise its file is renamed ``metrics.csv.old`` before the first row, with a warning, so that no curve is of two runs.
     """
 
-    def __init__(self, run_directory: str) -> None:
+    def __init__(self, run_directory: str, goes_on: bool = False) -> None:
         super().__init__()
-        self.path = Path(run_directory) / "metrics.csv"
+        self.path = Path(run_directory) / METRICS
+        self._goes_on = goes_on
 
     @property
     def name(self) -> str:
@@ -52,6 +58,12 @@ class MetricsCSV(Logger):
         # By name: Lightning's order is that in which names were first logged, which is another in a run that goes on at an epoch with
         # a probe that is not made at each.
         rows = [(epoch, step, name, repr(float(value))) for name, value in sorted(metrics.items()) if name != "epoch"]
+        if rows and not self._goes_on:
+            self._goes_on = True
+            if self.path.exists():
+                log.warning(
+                    "%s is an earlier run's: it is now %s; MetricsCSV(..., goes_on=True) adds to it", self.path, set_aside(self.path)
+                )
         append(self.path, rows)
 
     @rank_zero_only
