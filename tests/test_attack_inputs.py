@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from snn_sparsity import attacks
 from snn_sparsity.attacks import (
     APGD,
     EOT,
@@ -51,3 +52,9 @@ def test_however_they_lie_in_memory_and_in_their_own_precision(attack, dtype):
 def test_no_image_at_all_is_no_mistake(attack):
     target, spikes, labels = case(torch.float32)
     assert attack(target, spikes[:0], labels[:0], torch.Generator().manual_seed(1)).shape == (0, *spikes.shape[1:])
+
+
+def test_no_attack_is_forgotten():
+    made_of_others_or_on_pixels = {"AnnealedPGD", "BPDA", "CodeBookAscent", "MDSE", "Swap", "Transfer"}
+    every = {name for name in attacks.__all__ if isinstance(kind := getattr(attacks, name), type) and issubclass(kind, attacks.Attack)}
+    assert {type(attack).__name__ for attack in ATTACKS} == every - made_of_others_or_on_pixels - {"Attack"}

@@ -10,7 +10,7 @@ from spikingjelly.activation_based import functional, neuron
 from torch import nn
 
 from snn_sparsity.audit.collect.adapter import Adapted, reset
-from snn_sparsity.gradient_rules import ASSG, BPTR, HART, PDSG, RGA, DetachedReset, SurrogateShape
+from snn_sparsity.gradient_rules import ASSG, BPTR, HART, PDSG, RGA, DetachedReset, PoolGradient, SurrogateShape
 from snn_sparsity.gradient_rules.base import own_functions, spiking_neurons
 from snn_sparsity.networks.leaky import LeakyNeuron
 from snn_sparsity.validation import InputError
@@ -196,3 +196,14 @@ def test_derivatives_of_one_s_own_are_named():
     assert own_functions(x.detach()) == []
     functional.reset_net(node := neuron.IFNode())
     assert list(spiking_neurons(nn.Sequential(nn.Flatten(), node))) == ["1"]
+
+
+def test_poolings_and_neurons_whose_gradient_a_rule_cannot_give_are_refused():
+    maps = torch.rand(1, 2, 5, 5, requires_grad=True)
+    for pool in (nn.AvgPool2d(3, 2, 1, count_include_pad=False), nn.AvgPool2d(2, divisor_override=3)):
+        with pytest.raises(InputError, match="its own gradient is not 1 / kernel area"), PoolGradient("uniform").applied(pool):
+            pool(maps)
+    node = LeakyNeuron(strict=True, delayed=True, reset="subtract").build()
+    node.step_mode = "m"
+    with pytest.raises(InputError, match="HART: LeakyNode fires by the potential of the step before"), HART().applied(node):
+        node(torch.rand(3, 2))

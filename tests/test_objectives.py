@@ -1,6 +1,7 @@
 """What a training step minimises: cases by hand, properties, and what each must leave alone."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -285,3 +286,18 @@ def test_a_run_that_goes_on_ends_with_the_same_bytes(objective, trainer_options,
     went_on = weights(2, tmp_path / "1.ckpt")
     for name, value in whole.items():
         assert torch.equal(value, went_on[name]), name
+
+
+def test_shared_noise_begins_without_noise_where_a_run_goes_on_inside_a_batch():
+    class Step:
+        images, number = torch.full((2, 1, 1, 1), 0.5), 1
+        batch = SimpleNamespace(labels=torch.tensor([0, 1]))
+
+        def shown(self, x):
+            return x.expand(2, *x.shape)
+
+        def logits(self, spikes):
+            return spikes.mean(0).flatten(1) * torch.tensor([1.0, -1.0])
+
+    outcome = SharedNoise(periods=2)(Step())
+    assert [float(value) for value in outcome.logged.values()] == [0]

@@ -277,3 +277,12 @@ def test_a_module_in_double_precision_is_refused_by_name(more, trainer_options):
     classifier = SpikingClassifier(TinyNetwork())
     with pytest.raises(InputError, match=r"weights of torch.float32, and these are torch.float64: give module.float\(\)"):
         fit([GradientSparsity()], trainer_options, classifier if more else classifier.double(), **more)
+
+
+@pytest.mark.parametrize("options", [{"max_epochs": 100, "max_steps": 6}, {"max_epochs": 2}], ids=["steps", "epochs"])
+def test_the_last_epoch_is_measured_whatever_ends_the_fit(options, trainer_options):
+    probe = GradientSparsity(every_n_epochs=50)
+    trainer = Trainer(**trainer_options | options, callbacks=[probe])
+    trainer.fit(SpikingClassifier(TinyNetwork()), datamodule=TinyDataModule(train_images=24, batch_size=8))
+    assert trainer.current_epoch < 50
+    assert any(name.startswith("grad_zero/") for name in trainer.callback_metrics)

@@ -415,3 +415,10 @@ def test_a_row_that_runs_elsewhere_is_waited_for(row, capsys):
     printed = capsys.readouterr().out
     assert "runs elsewhere already; waiting for it" in printed
     assert "snn-sparsity fit" not in printed
+
+
+@pytest.mark.parametrize(
+    "words", [["--trainer.max_epochs", "3"], ["--trainer.max_epochs=3"], ["--trainer.max_epochs=9", "--trainer.max_epochs", "3"]]
+)
+def test_how_many_epochs_are_asked_for_however_it_is_written(words):
+    assert epochs_asked(read_grid("paper", [1], words)[0]) == 3

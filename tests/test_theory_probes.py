@@ -16,6 +16,7 @@ from snn_sparsity.distributed import Meeting
 from snn_sparsity.encoders import PhaseEncoder
 from snn_sparsity.measure.names import CAUSES
 from snn_sparsity.measure.saturation import membrane_distance
+from snn_sparsity.measure.windows import positions_read
 from snn_sparsity.networks import VGG, LeakyNeuron, SEWResNet
 from snn_sparsity.networks.layers import use_spike_layers
 from snn_sparsity.networks.leaky import AREAS, SLOPES, LeakyNode
@@ -29,6 +30,7 @@ from snn_sparsity.probes import (
     VulnerabilityRatio,
 )
 from snn_sparsity.probes.gradient_trail import weight_shares
+from snn_sparsity.probes.synaptic_operations import fan_out
 from snn_sparsity.validation import InputError
 from tests.tiny import TinyDataModule, TinyNetwork, colourful
 
@@ -461,3 +463,11 @@ def test_the_firing_rate_is_of_all_neurons_and_steps():
 def test_bad_settings_are_refused(wrong):
     with pytest.raises(InputError, match=list(wrong)[-1]):
         VulnerabilityRatio(**wrong)
+
+
+def test_a_transposed_convolution_is_named_and_skips_nothing():
+    layer = nn.ConvTranspose2d(1, 1, 2, 2)
+    with pytest.raises(InputError, match="the connections of ConvTranspose2d cannot be counted"):
+        fan_out(layer, torch.ones(1, 1, 2, 2))
+    assert positions_read(layer, (2, 2)) is None
+    assert positions_read(nn.Conv1d(1, 1, 2), (2, 2)) is None

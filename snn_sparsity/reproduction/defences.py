@@ -15,6 +15,7 @@ from snn_sparsity.reproduction.attack_settings import AttackSettings
 from snn_sparsity.reproduction.paper import DATASETS, PaperRow, network_name, paper_rows
 from snn_sparsity.reproduction.paper_rows import marked
 from snn_sparsity.reproduction.results import Result
+from snn_sparsity.reproduction.tradeoff import PAPER_COLOUR
 from snn_sparsity.runs.metrics import Accuracy, Number
 from snn_sparsity.runs.records import Record
 
@@ -24,7 +25,6 @@ VGGS = {8: "VGG-11", 3: "VGG-5"}
 """Names in the field, by the number of convolutions."""
 COLOURS = {UNDEFENDED: "#000000", "adversarial training": BLUE, "SNN-RAT": SKY, "SR": GREEN, "SR + adversarial training": ORANGE,
            "HIRE-SNN": PURPLE, "input discretisation": VERMILLION, "TRADES": YELLOW}  # fmt: skip
-PAPER_COLOUR = "#8c8c8c"
 
 
 class Defence(NamedTuple):
