@@ -23,8 +23,10 @@ from benchmarks.worker import _arms
 from snn_sparsity.attacks import FGSM, PGD
 from snn_sparsity.attacks.base import input_gradient
 from snn_sparsity.attacks.targets import SpikeTarget
+from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.measure.gradients import record_gradients
 from snn_sparsity.measure.reachability import reachability
+from snn_sparsity.networks import SEWResNet
 from snn_sparsity.networks.convolution import SpikeConv2d
 from snn_sparsity.networks.neurons import FusedNode
 from snn_sparsity.networks.spike_batch_norm import SpikeBatchNorm2d
@@ -99,12 +101,30 @@ print((torch.full((4_000_000,), 1e-39) * 1.0).view(torch.int32).count_nonzero().
 
 
 @pytest.fixture
-def one_thread():
+def threads_as_before():
     threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("threads_as_before")
+@pytest.mark.parametrize("batch_norm", ["eval", "batch"])
+def test_an_attacker_gets_the_same_bits_on_any_number_of_threads(batch_norm):
+    torch.manual_seed(1)
+    classifier = SpikingClassifier(SEWResNet(depth=18))
+    spikes, labels, found = torch.randint(0, 2, (12, 10, 3, 32, 32)).float(), torch.arange(12) % 10, []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.append(input_gradient(SpikeTarget(classifier, batch_norm).logits, spikes, labels))
+    assert all(result.count_nonzero() > 0 for result in found[0])
+    assert all(torch.equal(one, other) for result in found[1:] for one, other in zip(result, found[0], strict=True))
+
+
+@pytest.fixture
+def one_thread(threads_as_before):
     torch.set_num_threads(1)
     yield
     torch.set_flush_denormal(False)
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -50,7 +50,7 @@ def test_by_hand():
     assert (module.running_mean.item(), module.running_var.item(), module.num_batches_tracked.item()) == (1.0, 1.5, 1)
 
 
-@pytest.mark.parametrize("shape", [(3, 4, 6, 5, 7), (10, 4, 64, 8, 8), (1, 1, 3, 2, 5)])
+@pytest.mark.parametrize("shape", [(3, 4, 6, 5, 7), (10, 4, 64, 8, 8), (1, 1, 3, 2, 5), (5, 4, 64, 1, 1)])
 def test_as_exact_as_where_channels_lie_first(shape, calls):
     ours, theirs = pair(shape[2])
     x = maps(*shape)
@@ -65,9 +65,10 @@ def test_as_exact_as_where_channels_lie_first(shape, calls):
         torch.testing.assert_close(ours.state_dict()[name], value, rtol=1e-6, atol=1e-6)
 
 
-def test_one_and_two_threads_give_the_same_bits():
+@pytest.mark.parametrize("size", [8, 1])
+def test_one_and_two_threads_give_the_same_bits(size):
     ours, _ = pair(64)
-    x, threads = maps(10, 3, 64, 8, 8), torch.get_num_threads()
+    x, threads = maps(10, 12, 64, size, size), torch.get_num_threads()
     try:
         found = []
         for count in (1, 2, 3):
@@ -127,7 +128,6 @@ def test_penalties_on_gradients_pass_through():
 
 OTHERS = {
     "eval": ({}, lambda module, x: module.eval(), maps(2, 2, 6, 3, 3)),
-    "one pixel": ({}, None, maps(2, 2, 6, 1, 1)),
     "channels first": ({}, None, torch.randn(2, 2, 6, 3, 3)),
     "double": ({}, lambda module, x: module.double(), maps(2, 2, 6, 3, 3).double()),
     "running mean of all": ({"momentum": None}, None, maps(2, 2, 6, 3, 3)),
@@ -146,6 +146,12 @@ def test_what_it_was_not_made_for_is_spikingjelly_s(name, calls):
         found.append([module(x.detach()), *module.state_dict().values()])
     assert calls == []
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_one_number_a_channel_has_no_variance():
+    for module in pair():
+        with pytest.raises(ValueError, match="more than 1 value per channel"):
+            module(maps(1, 1, 6, 1, 1))
 
 
 def test_without_a_compiler_it_is_spikingjelly_s(monkeypatch, calls):

@@ -24,9 +24,9 @@ def compiled() -> ctypes.CDLL | None:
 class SpikeBatchNorm2d(layer.BatchNorm2d):  # type: ignore[misc]  # SpikingJelly ships no types
     """SpikingJelly's ``BatchNorm2d``, which keeps channels last in memory at no loss of digits.
 
-    PyTorch sums in float there. Used in training, in float32 on a CPU, on maps of more than one pixel. In eval mode, while its weights
-    want no gradient (attacks), only the backward pass is its own: a product, where PyTorch sums gradients for weights all the same.
-    Elsewhere it is SpikingJelly's.
+    PyTorch sums in float there, in an order that depends on the number of threads. Used in training, in float32 on a CPU. In eval
+    mode, while its weights want no gradient (attacks), only the backward pass is its own: a product, where PyTorch sums gradients for
+    weights all the same. Elsewhere it is SpikingJelly's.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,12 +37,12 @@ class SpikeBatchNorm2d(layer.BatchNorm2d):  # type: ignore[misc]  # SpikingJelly
         input_alone = x.requires_grad and torch.is_grad_enabled() and not (self.weight.requires_grad or self.bias.requires_grad)
         if input_alone and not self.training:
             return _FixedBatchNorm.apply(maps, self.weight, self.bias, self.running_mean, self.running_var, self.eps).view(x.shape)
-        usual = self.training and self.momentum is not None and maps.dtype == torch.float32 and maps.shape[-2:].numel() > 1
+        values = x.numel() // x.shape[-3]
+        usual = self.training and self.momentum is not None and maps.dtype == torch.float32 and values > 1
         if not (usual and maps.is_contiguous(memory_format=torch.channels_last) and compiled() is not None):
             # The stride of a single map means nothing, and PyTorch's backward pass goes wrong by some (seen with 2.15).
             return super().forward(x.clone(memory_format=torch.contiguous_format) if len(maps) == 1 else x)
-        values = x.numel() // x.shape[-3]
-        mean, square = _sums("moments", maps.detach()) * (x.shape[-3] / x.numel())
+        mean, square = _sums("moments", maps.detach()) / values
         mean, variance = mean.float(), (square - mean * mean).clamp(min=0).float()
         with torch.no_grad():
             self.num_batches_tracked.add_(1)
