@@ -6,7 +6,7 @@ from torch import nn
 from snn_sparsity.attacks.base import input_gradient
 from snn_sparsity.measure.gradients import record_gradients
 from snn_sparsity.measure.operations import holds_state, operations
-from snn_sparsity.measure.sparsity import l2_norm, zero_fraction
+from snn_sparsity.measure.sparsity import l2_norm, tiny_fraction, zero_fraction
 from snn_sparsity.networks import SpikingResNet
 from snn_sparsity.validation import InputError
 from tests.tiny import TinyNetwork
@@ -16,6 +16,12 @@ def test_zeros_and_norm_by_hand():
     gradient = torch.tensor([[0.0, 0.0, 3.0, 4.0], [1.0, 0.0, 0.0, 0.0]])
     assert zero_fraction(gradient).tolist() == [0.5, 0.75]
     assert l2_norm(gradient).tolist() == [5.0, 1.0]
+
+
+def test_tiny_count_what_some_machines_flush():
+    gradient = torch.tensor([[0.0, -4e-33, 1e-12, 4.0], [2e-40, 1e-30, -1e-29, 0.0]])
+    assert tiny_fraction(gradient).tolist() == [0.5, 0.75]
+    assert tiny_fraction(gradient.T, batch_dim=1).tolist() == [0.5, 0.75]
 
 
 def test_time_first_tensors_are_reduced_per_sample():

@@ -146,3 +146,4 @@ def test_the_surrogates_record_equals_a_hook_on_a_surrogate_module():
     expected = torch.stack([u.grad for u in seen]).transpose(0, 1).flatten(1)
     torch.testing.assert_close(record.values[0], (expected == 0).float().mean(1))
     torch.testing.assert_close(record.values[1], expected.norm(dim=1))
+    torch.testing.assert_close(record.tiny, (expected.abs() <= 1e-30).float().mean(1))

@@ -170,6 +170,23 @@ def test_sparsity_on_a_small_network_against_autograd(trained, trainer_options):
     assert {name.split("/")[1] for name in metrics if name.startswith("grad_zero_mean/")} == {"input", "conv", "bn", "neuron", "linear"}
 
 
+@pytest.mark.parametrize("flush", [False, True])
+@pytest.mark.parametrize("left", [4e-33, 2e-40])
+def test_a_dead_channel_is_near_zero_on_any_machine(left, flush, trained, trainer_options):
+    with torch.no_grad():
+        trained.network.fc.weight[:, 3] = left
+    torch.set_flush_denormal(flush)
+    metrics = Trainer(callbacks=[GradientSparsity()], **trainer_options).validate(
+        trained, TinyDataModule(validation="test"), verbose=False
+    )[0]
+    for tag in ("linear/09_fc", "pool/08_avgpool", "neuron/07_sn2"):
+        assert metrics[f"grad_tiny/{tag}"] == 1 / 16
+    if left > 1e-38 and not flush:
+        assert metrics["grad_zero/neuron/07_sn2"] == 0
+    # The channels before it get their gradient from fifteen others.
+    assert metrics["grad_tiny/neuron/03_sn1"] == metrics["grad_zero/neuron/03_sn1"] > 0
+
+
 def test_two_protocols_never_share_a_curve():
     tags = {probe.tag("grad_zero/conv/01_conv1") for probe in every_probe()[3:]}
     assert tags == {"grad_zero/conv/01_conv1", "grad_zero_adversarial/conv/01_conv1", "grad_zero_batchnorm_batch/conv/01_conv1"}

@@ -7,6 +7,8 @@ A logged name is ``<statistic>/<...>``, about operations of the network, or ``<t
 
 GRAD_ZERO = "grad_zero"
 """Share of exact zeros in an operation's input gradient: ``grad_zero/<kind>/<NN>_<path>``."""
+GRAD_TINY = "grad_tiny"
+"""Share of entries of 1e-30 or less, the exact zeros among them: ``grad_tiny/<kind>/<NN>_<path>``."""
 GRAD_NORM = "grad_norm"
 """Its L2 norm: ``grad_norm/<kind>/<NN>_<path>``."""
 ZERO_ORIGIN = "zero_origin"
@@ -40,8 +42,8 @@ TRAIL_CORRELATION = "trail_correlation"
 AT_ADVERSARIAL, WITH_BATCH_STATISTICS = "_adversarial", "_batchnorm_batch"
 """Behind a statistic whose gradient was taken so."""
 STATISTICS = (
-    GRAD_ZERO, GRAD_NORM, ZERO_ORIGIN, POOL_WINDOWS, POOL_TIE_SHARED_ZERO, *SATURATIONS, TRAIL_INPUT_GRADIENT_ZERO, *TRAIL_WEIGHTS,
-    TRAIL_CORRELATION,
+    GRAD_ZERO, GRAD_TINY, GRAD_NORM, ZERO_ORIGIN, POOL_WINDOWS, POOL_TIE_SHARED_ZERO, *SATURATIONS, TRAIL_INPUT_GRADIENT_ZERO,
+    *TRAIL_WEIGHTS, TRAIL_CORRELATION,
 )  # fmt: skip
 """All of them."""
 

@@ -4,21 +4,22 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from snn_sparsity.measure.operations import Operation, operations
+from snn_sparsity.measure.sparsity import TINY
 
 SURROGATE = "surrogate"
 """Kind of what is recorded here, beside the kinds of operations."""
 
 
 class SurrogateRecord:
-    """Zeros and squares of the gradient at one surrogate's input, summed over the time steps of one backward pass."""
+    """Zeros, squares and tiny entries of the gradient at one surrogate's input, summed over the time steps of one backward pass."""
 
     def __init__(self, operation: Operation) -> None:
         self.operation = operation
-        self._zeros: Tensor | None = None
-        self._squares: Tensor | None = None
+        self._sums: Tensor | None = None
         self._entries = 0
 
     @property
@@ -29,17 +30,19 @@ class SurrogateRecord:
     def receive(self, gradient: Tensor) -> None:
         """Take in the gradient [N,...] of one time step."""
         flat = gradient.flatten(1)
-        zeros, squares = (flat == 0).sum(1).double(), flat.double().square().sum(1)
-        self._zeros = zeros if self._zeros is None else self._zeros + zeros
-        self._squares = squares if self._squares is None else self._squares + squares
+        sums = torch.stack([(flat == 0).sum(1), flat.double().square().sum(1), (flat.abs() <= TINY).sum(1)])
+        self._sums = sums if self._sums is None else self._sums + sums
         self._entries += flat.shape[1]
 
     @property
     def values(self) -> tuple[Tensor, Tensor] | None:
         """Share of exact zeros and L2 norm over all time steps, each [N]; None for a neuron that never called its surrogate."""
-        if self._zeros is None or self._squares is None:
-            return None
-        return (self._zeros / self._entries).float(), self._squares.sqrt().float()
+        return None if self._sums is None else ((self._sums[0] / self._entries).float(), self._sums[1].sqrt().float())
+
+    @property
+    def tiny(self) -> Tensor | None:
+        """Share of entries of 1e-30 or less over all time steps, [N]; None as above."""
+        return None if self._sums is None else (self._sums[2] / self._entries).float()
 
 
 @contextmanager

@@ -9,10 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from snn_sparsity.measure.gradients import record_gradients
+from snn_sparsity.measure.gradients import record_gradients, zeros_and_norm
 from snn_sparsity.measure.layout import Layout
-from snn_sparsity.measure.names import GRAD_NORM, GRAD_ZERO, mean_of
-from snn_sparsity.measure.operations import KINDS, Kind
+from snn_sparsity.measure.names import GRAD_NORM, GRAD_TINY, GRAD_ZERO, mean_of
+from snn_sparsity.measure.operations import KINDS, Kind, Operation
+from snn_sparsity.measure.sparsity import tiny_fraction
 from snn_sparsity.measure.surrogates import SURROGATE, record_surrogates
 from snn_sparsity.probes.pass_probe import PassProbe, Values
 from snn_sparsity.validation import require_choice
@@ -27,14 +28,18 @@ class GradientSparsity(PassProbe):
     | key | meaning | range |
     |---|---|---|
     | ``grad_zero/<kind>/<NN>_<module path>`` | share of entries that are exactly 0 in float32, mean over images | [0,1] |
+    | ``grad_tiny/<kind>/<NN>_<module path>`` | share of entries of 1e-30 or less: exact zeros, and dead channels | [0,1] |
     | ``grad_norm/<kind>/<NN>_<module path>`` | L2 norm over all time steps, mean over images | nats per unit of input |
-    | ``grad_zero_mean/<kind>``, ``grad_norm_mean/<kind>`` | mean over the operations of a kind but ``pool`` | |
+    | ``grad_zero_mean/<kind>`` and so on | mean over the operations of a kind but ``pool`` | |
 
-    Poolings are never averaged: at least 75 % zeros at the stem's max pooling and none at the final average pooling would make 38 %,
-    which is no operation's. The kind ``surrogate`` is the gradient at the surrogate's input, ``dL/d(u[t] - V_th)``, once per time step:
-    what a hook of the paper's code sees. It bears depth and path of its neuron, whose own input (``neuron``) also gathers what later
-    steps send back. The network's own input is the operation ``input/00_input``. ``_adversarial`` and ``_batchnorm_batch`` follow
-    the first part of a name where the setting is not the default.
+    Whether a channel that weight decay has killed counts as exact zeros depends on the machine (a GPU keeps denormal numbers);
+    ``grad_tiny`` does not. Poolings are never averaged: at least 75 % zeros at the stem's max pooling and none at the final average
+    pooling would make 38 %, which is no operation's.
+
+    The kind ``surrogate`` is the gradient at the surrogate's input, ``dL/d(u[t] - V_th)``, once per time step: what a hook of the
+    paper's code sees. It bears depth and path of its neuron, whose own input (``neuron``) also gathers what later steps send back. The
+    network's own input is the operation ``input/00_input``. ``_adversarial`` and ``_batchnorm_batch`` follow the first part of a name
+    where the setting is not the default.
 
     Args:
         kinds: Kinds of operations: conv, bn, neuron, pool, linear, and surrogate. Neurons that call no surrogate of their own are left
@@ -56,23 +61,29 @@ class GradientSparsity(PassProbe):
         """Record every operation."""
         kinds = [kind for kind in KINDS if kind in self.kinds]
         with ExitStack() as hooks:
-            record = hooks.enter_context(record_gradients(network, kinds, layout=layout)) if kinds else None
+            record = hooks.enter_context(record_gradients(network, kinds, _statistics, layout)) if kinds else None
             surrogates = hooks.enter_context(record_surrogates(network)) if SURROGATE in self.kinds else []
 
-            def found() -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
+            def found() -> Iterator[tuple[str, tuple[Tensor, Tensor, Tensor]]]:
                 if record is not None:
                     yield from ((operation.tag, record.values[operation.path]) for operation in record.operations)
-                yield from ((each.tag, each.values) for each in surrogates if each.values is not None)
+                for each in surrogates:
+                    if each.values is not None and each.tiny is not None:
+                        yield each.tag, (*each.values, each.tiny)
 
             yield lambda: {
                 f"{statistic}/{tag}": value
                 for tag, values in found()
-                for statistic, value in zip((GRAD_ZERO, GRAD_NORM), values, strict=True)
+                for statistic, value in zip((GRAD_ZERO, GRAD_NORM, GRAD_TINY), values, strict=True)
             }
 
     def summarise(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """Average over images, then over the operations of a kind."""
         return with_kind_means(super().summarise(values))
+
+
+def _statistics(operation: Operation, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return *zeros_and_norm(operation, gradient), tiny_fraction(gradient, batch_dim=1)
 
 
 def with_kind_means(means: dict[str, Tensor]) -> dict[str, Tensor]:

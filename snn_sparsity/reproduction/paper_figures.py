@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from snn_sparsity.documents.blocks import MISSING, Cell, Table, words
-from snn_sparsity.measure.names import GRAD_ZERO, ZERO_ORIGIN, mean_of
+from snn_sparsity.measure.names import GRAD_TINY, GRAD_ZERO, ZERO_ORIGIN, mean_of
 from snn_sparsity.reproduction.paper import DATASETS, network_name, paper
 from snn_sparsity.reproduction.paper_rows import marked
 from snn_sparsity.reproduction.results import Result
@@ -52,6 +52,7 @@ SHARES = (1 / 4, 1 / 2, 3 / 4, 1.0)
 GROWING = {
     "at the surrogate": f"{mean_of(GRAD_ZERO)}/surrogate",
     "at the neuron": f"{mean_of(GRAD_ZERO)}/neuron",
+    "at the neuron, 1e-30 or less": f"{mean_of(GRAD_TINY)}/neuron",
     "at the neuron, of a whole channel": f"{mean_of(ZERO_ORIGIN)}/channel/neuron",
 }
 """What grows in a long training, by its logged name."""
