@@ -16,7 +16,7 @@ from snn_sparsity.distributed import Meeting
 from snn_sparsity.documents.blocks import Table
 from snn_sparsity.experiments.attackers import RESULTS, ModelUnderTest, measure
 from snn_sparsity.probes import AdversarialAccuracy
-from snn_sparsity.probes.base import ProbeContext
+from snn_sparsity.probes.context import ProbeContext
 from snn_sparsity.randomness import stream
 from snn_sparsity.reproduction import attackers
 from snn_sparsity.reproduction.attackers import ATTACKERS, MODES, attacks_in

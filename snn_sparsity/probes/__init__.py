@@ -1,7 +1,8 @@
 """Probes: callbacks that measure a network at each validation epoch and leave no trace in its training."""
 
 from snn_sparsity.probes.adversarial_accuracy import AdversarialAccuracy
-from snn_sparsity.probes.base import Probe, ProbeContext
+from snn_sparsity.probes.base import Probe
+from snn_sparsity.probes.context import ProbeContext
 from snn_sparsity.probes.gradient_sparsity import GradientSparsity
 from snn_sparsity.probes.gradient_trail import GradientTrail
 from snn_sparsity.probes.pass_probe import PassProbe

@@ -17,7 +17,8 @@ from snn_sparsity.encoders import Encoder
 from snn_sparsity.measure import names
 from snn_sparsity.measure.proportions import interval
 from snn_sparsity.measure.sparsity import per_sample
-from snn_sparsity.probes.base import Probe, ProbeContext
+from snn_sparsity.probes.base import Probe
+from snn_sparsity.probes.context import ProbeContext
 from snn_sparsity.protocols import BatchNormMode, Space
 from snn_sparsity.validation import InputError, require_choice, require_number
 

@@ -7,7 +7,7 @@ import zlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -16,67 +16,19 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
-from snn_sparsity.attacks.targets import ImageClassifier, PlainTarget, SpikeTarget
+from snn_sparsity.attacks.targets import ImageClassifier
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.distributed import Meeting, StoppedElsewhereError, everyone
-from snn_sparsity.encoders import Encoder
 from snn_sparsity.encoders.base import require_finite
 from snn_sparsity.measure.names import ACCURACY, seconds_of
 from snn_sparsity.networks.sync_batch_norm import OneValueError, one_value_refused
 from snn_sparsity.probes.batches import loader_of, spike_batch, without_repeats
+from snn_sparsity.probes.context import ProbeContext
 from snn_sparsity.probes.undisturbed import lent_momentum, undisturbed
-from snn_sparsity.protocols import BatchNormMode
 from snn_sparsity.randomness import mix
 from snn_sparsity.validation import InputError, require_number
 
 log = logging.getLogger(__name__)
-
-
-class ProbeContext(NamedTuple):
-    """What a probe may look at besides the batch.
-
-    Attributes:
-        classifier: The module in training, in eval mode; maps spikes [T,N,C,H,W] to logits [N,K]. A module whose batches are images is
-            seen through :class:`ImageClassifier`, which takes them as one time step [1,N,C,H,W].
-        encoder: The spike code of the data; None for a foreign datamodule.
-        generator: The probe's own random numbers, a function of (seed, probe name, place of the batch) alone.
-        first: Place of the batch's first image in the whole set.
-        partners: All probes that look at exactly this batch, this one among them, in the order in which they run.
-        meeting: Where to share something with the other processes, each of which measures a batch of its own meanwhile.
-        rank: This process, which also is the place of its batch among those measured at the same time.
-    """
-
-    classifier: nn.Module
-    encoder: Encoder | None
-    generator: torch.Generator
-    first: int
-    partners: "tuple[Probe, ...]"
-    meeting: Meeting
-    rank: int
-
-    @property
-    def plain(self) -> bool:
-        """Whether the batches are images, without a code of spikes."""
-        return isinstance(self.classifier, ImageClassifier)
-
-    @property
-    def network(self) -> nn.Module:
-        """What operations are looked for in: the ``network`` of the classifier, or all of it."""
-        network: nn.Module = getattr(self.classifier, "network", self.classifier)
-        return network
-
-    def inputs(self, batch: SpikeBatch, batch_norm: BatchNormMode) -> tuple[SpikeTarget, Tensor]:
-        """Return the classifier as a target, seen from what goes into it, and that of a batch: spikes [N,T,...], or plain images."""
-        if self.plain:
-            return PlainTarget(self.network, batch_norm), batch.spikes[0]
-        return SpikeTarget(self.classifier, batch_norm), batch.spikes.transpose(0, 1)
-
-    def require_bounds(self, x: Tensor) -> None:
-        """Raise InputError if plain images are not in [0,1]: an attack would not know how far it may go."""
-        if self.plain and x.numel() and not (x.min() >= 0 and x.max() <= 1):
-            raise InputError(
-                f"images go from {x.min():.3g} to {x.max():.3g}; an attack needs them in [0,1]: let the module's forward normalise them"
-            )
 
 
 @dataclass(kw_only=True, eq=False)

@@ -14,7 +14,8 @@ from snn_sparsity.measure.correlation import Correlation, partial, pearson, spea
 from snn_sparsity.measure.gradients import record_gradients
 from snn_sparsity.measure.operations import Operation, operations
 from snn_sparsity.measure.reachability import reachability
-from snn_sparsity.probes.base import Probe, ProbeContext
+from snn_sparsity.probes.base import Probe
+from snn_sparsity.probes.context import ProbeContext
 from snn_sparsity.validation import InputError
 
 SMALL = 1e-6

@@ -13,7 +13,8 @@ from snn_sparsity.attacks.base import input_gradient, require_attack
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.measure.layout import Layout
 from snn_sparsity.measure.names import AT_ADVERSARIAL, WITH_BATCH_STATISTICS
-from snn_sparsity.probes.base import Probe, ProbeContext
+from snn_sparsity.probes.base import Probe
+from snn_sparsity.probes.context import ProbeContext
 from snn_sparsity.protocols import BatchNormMode
 from snn_sparsity.validation import require_choice
 

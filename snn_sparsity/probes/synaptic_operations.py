@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.measure.names import ENERGY, FIRING_RATE, FLOPS, SYNOPS
 from snn_sparsity.measure.operations import kind_of
-from snn_sparsity.probes.base import Probe, ProbeContext
+from snn_sparsity.probes.base import Probe
+from snn_sparsity.probes.context import ProbeContext
 from snn_sparsity.validation import InputError
 
 ADDITION, MULTIPLICATION = 0.9, 4.6

@@ -115,8 +115,8 @@ def cost_table(results: Sequence[Result]) -> Table:
             Cell(f"{seconds:.3f}", source) if seconds else MISSING,
             Cell(f"{seconds / twin:.1f} x", source) if seconds and twin and defence.name != UNDEFENDED else MISSING,
             _number(_first(record, f"{GRAD_ZERO}/input/"), 100, 2), _number(_first(record, f"{GRAD_ZERO}/pool/"), 100, 2),
-            _number(_last(record, f"operations/{FIRING_RATE}") or _first(record, f"{SURROGATE_FIRING_RATE}/"), 100, 1),
-            _number(_last(record, f"operations/{SYNOPS}"), 1e-6, 1),
+            _number(record.last(f"operations/{FIRING_RATE}") or _first(record, f"{SURROGATE_FIRING_RATE}/"), 100, 1),
+            _number(record.last(f"operations/{SYNOPS}"), 1e-6, 1),
         ])  # fmt: skip
     return Table("what defences cost", header, rows, numbers=header[4:])
 
@@ -263,26 +263,25 @@ def _network(record: Record) -> str:
 
 def _scale(record: Record) -> str:
     """Return how long and on how much a run was trained, and how wide it is, as a defence's size is told."""
+    return f"{record.epochs} epochs on {record.images('train') or 0:,} images, {_size(record)}"
+
+
+def _size(record: Record) -> str:
+    """Return time steps and width."""
     channels = [each for each in record.network.get("channels") or [] if isinstance(each, int)]
     width = f", {channels[0]} to {max(channels)} channels" if channels else ""
-    steps = (record.data.get("encoder") or {}).get("num_steps", 10)
-    return f"{record.epochs} epochs on {record.images('train') or 0:,} images, T={steps}{width}"
+    return f"T={(record.data.get('encoder') or {}).get('num_steps', 10)}{width}"
 
 
 def _alike(record: Record) -> tuple[Any, ...]:
     """Return what two runs must share so that the seconds of their batches can be compared."""
-    return _network(record), _scale(record).split(" images, ")[-1], record.record.get("effective_batch_size"), record.record.get("device")
-
-
-def _last(record: Record, name: str) -> Number | None:
-    curve = record.metrics.get(name)
-    return curve[max(curve)] if curve else None
+    return _network(record), _size(record), record.record.get("effective_batch_size"), record.record.get("device")
 
 
 def _first(record: Record, prefix: str) -> Number | None:
     """Return the last value of the first name with a prefix, in the order of depth."""
     names = sorted(name for name in record.metrics if name.startswith(prefix))
-    return _last(record, names[0]) if names else None
+    return record.last(names[0]) if names else None
 
 
 def _number(number: Number | None, factor: float, digits: int) -> Cell:

@@ -28,9 +28,8 @@ def figure_numbers() -> Table:
 
 def zeros_at_poolings(result: Result, suffix: str = "") -> list[Number]:
     """Return the zeros at each pooling's input at the run's last measured epoch, the stem's first."""
-    metrics = result.record.metrics
-    names = sorted(name for name in metrics if name.startswith(f"{GRAD_ZERO}{suffix}/pool/"))
-    return [metrics[name][max(metrics[name])] for name in names]
+    names = sorted(name for name in result.record.metrics if name.startswith(f"{GRAD_ZERO}{suffix}/pool/"))
+    return [number for name in names if (number := result.record.last(name))]
 
 
 def zero_table(results: Sequence[Result]) -> Table:
@@ -41,8 +40,13 @@ def zero_table(results: Sequence[Result]) -> Table:
         for suffix, mode in MODES.items():
             pools = zeros_at_poolings(result, suffix)
             if pools:
-                stem = _last(result, f"{GRAD_ZERO}{suffix}/bn/02_bn1")
-                numbers = [pools[0], pools[-1] if len(pools) > 1 else None, stem, _last(result, f"{mean_of(GRAD_ZERO)}{suffix}/surrogate")]
+                stem = result.record.last(f"{GRAD_ZERO}{suffix}/bn/02_bn1")
+                numbers = [
+                    pools[0],
+                    pools[-1] if len(pools) > 1 else None,
+                    stem,
+                    result.record.last(f"{mean_of(GRAD_ZERO)}{suffix}/surrogate"),
+                ]
                 rows.append([marked([result]), *words([mode]), *map(_percent, numbers)])
     return Table("Figures 1 and 3, here", header, rows, numbers=header[2:])
 
@@ -85,11 +89,6 @@ def silence_table(results: Sequence[Result]) -> Table:
             ])  # fmt: skip
             rows.append([marked([result]), *about, *cells])
     return Table("Zeros at the neurons, here", header, rows, numbers=header[6:])
-
-
-def _last(result: Result, name: str) -> Number | None:
-    curve = result.record.metrics.get(name)
-    return curve[max(curve)] if curve else None
 
 
 def _percent(number: Number | None) -> Cell:

@@ -12,7 +12,7 @@ import yaml
 
 from snn_sparsity.measure.names import accuracy_of
 from snn_sparsity.runs.curves import Run, run_name, run_of
-from snn_sparsity.runs.metrics import Metrics, read_numbers
+from snn_sparsity.runs.metrics import Metrics, Number, read_numbers
 from snn_sparsity.validation import InputError
 
 NO_OTHER_RUN = ("root", "url", "seed", "kernel")
@@ -131,6 +131,11 @@ class Record:
     def epochs(self) -> int:
         """Epochs trained and judged."""
         return len(self.metrics.get(accuracy_of("val"), {}))
+
+    def last(self, name: str) -> Number | None:
+        """Return the value of a logged name at the last epoch that has one; None for a name that was never logged."""
+        curve = self.metrics.get(name)
+        return curve[max(curve)] if curve else None
 
     def images(self, split: str) -> int | None:
         """Return the number of images of ``train``, ``validation`` or ``test``; None where the record does not say."""

@@ -15,7 +15,7 @@ from snn_sparsity.experiments.trail.pruning import pruned
 from snn_sparsity.experiments.trail.two_layers import INPUTS, NETWORKS, TIME_STEPS, WIDTHS, Width, random_networks
 from snn_sparsity.figures.drawing import BLUE, GREEN, ORANGE, VERMILLION, canvas, labelled, legend
 from snn_sparsity.measure.correlation import Correlation
-from snn_sparsity.probes.base import ProbeContext
+from snn_sparsity.probes.context import ProbeContext
 from snn_sparsity.probes.vulnerability_ratio import VulnerabilityRatio
 from snn_sparsity.randomness import stream
 
