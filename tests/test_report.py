@@ -268,6 +268,21 @@ def test_a_test_on_all_images_counts_more():
     assert (result.tested, result.attacked_images) == (False, 100)
 
 
+def test_clean_accuracy_is_of_the_fit_where_a_test_judged_fewer_of_the_same_images():
+    accuracies = {epoch: {"val/accuracy": value, "val/loss": 1 - value} for epoch, value in enumerate((0.3, 0.7, 0.5))}
+    settings = config() | {"best": "loss"}
+    run = write("a", settings, accuracies)
+    tested = {"test/accuracy": 0.68, "test/loss": 0.3, **{f"{name}/accuracy": 0.125 for name in ATTACKS}}
+    write("a/test", settings, {0: tested}, images=IMAGES | {"test": 1000})
+    (result,) = results_of(find_records([Path("runs")]))
+    assert (result.clean.value, result.clean.epoch, result.clean.file, result.clean_images) == (0.7, 1, run / "metrics.csv", 10000)
+    assert result.attacked_images == 1000
+    held_out = config(validation=0.1) | {"best": "loss"}
+    (run / "config.yaml").write_text(yaml.safe_dump(held_out))
+    (result,) = results_of(find_records([Path("runs")]))
+    assert (result.clean.value, result.clean.file, result.clean_images) == (0.68, run / "test/metrics.csv", 1000)
+
+
 def test_nan_is_a_failure_and_is_shown():
     values = {epoch: curve("max", 18, 1, epoch) for epoch in range(3)}
     values[1]["val/loss"] = values[2]["val/loss"] = math.nan

@@ -1,7 +1,7 @@
 """What each run came to: its numbers at its best epoch, whether it failed, and the runs that differ in their seed alone."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,7 +19,8 @@ class Result:
     """A run's numbers: of a test of its best checkpoint on all test images, where there is one, else of its best epoch.
 
     Best is the epoch of the highest clean accuracy, or of the lowest loss, as the run's checkpoint was chosen (``best`` in its
-    configuration), among those at which every attack was made.
+    configuration), among those at which every attack was made. Clean accuracy is that of the fit where this judged more of the test
+    images (``validation: test``) than the test did.
 
     Attributes:
         number: By which the report calls the run, from 1.
@@ -42,20 +43,20 @@ class Result:
     @cached_property
     def epoch(self) -> int | None:
         """The best epoch, from 0; None if there is none."""
-        metrics = self._judged.metrics
         # An attack that is not made at every epoch has no say in which one is the best.
         every = [probe for probe in self.attacks.values() if self.tested or self.record.probes[probe].get("every_n_epochs", 1) == 1]
-        curves = [metrics.get(self._clean, {}), *(metrics.get(accuracy_of(probe), {}) for probe in every)]
-        by = str(self.record.config.get("best", "accuracy"))
-        judge, sign = metrics.get(f"{self._stage}/{by}", {}), -1 if by == "loss" else 1
-        complete = set.intersection(*map(set, [*curves, judge]))
-        # The first of equals, as checkpoints are kept.
-        return max(sorted(complete), key=lambda epoch: sign * judge[epoch].value, default=None)
+        return self._best(self._judged, "test" if self.tested else "val", every)
 
     @property
     def clean(self) -> Number | None:
         """Clean accuracy, in [0,1]."""
-        return None if self.epoch is None else self._judged.metrics[self._clean][self.epoch]
+        if self.epoch is None:
+            return None
+        if self.tested and not self._fit_judged_more:
+            return self._judged.metrics[accuracy_of("test")][self.epoch]
+        # The checkpoint that was tested is that of the best epoch of all.
+        epoch = self._best(self.record, "val", []) if self.tested else self.epoch
+        return None if epoch is None else self.record.metrics[accuracy_of("val")][epoch]
 
     def attacked(self, attack: AttackSettings) -> Number | None:
         """Return the accuracy under an attack, in [0,1]; None if it was not made at the best epoch."""
@@ -66,15 +67,16 @@ class Result:
     @property
     def clean_images(self) -> int | None:
         """Number of images behind the clean accuracy."""
-        return self._judged.images("test" if self.tested else "validation")
+        return self._judged.images("test") if self.tested and not self._fit_judged_more else self.record.images("validation")
 
     @property
     def attacked_images(self) -> int | None:
         """Smallest number of images behind the accuracy under an attack."""
-        if self.clean_images is None or not self.attacks:
+        images = self._judged.images("test" if self.tested else "validation")
+        if images is None or not self.attacks:
             return None
         limits = [None if self.tested else self.record.probes[probe].get("max_samples") for probe in self.attacks.values()]
-        return min(self.clean_images if limit is None else min(int(limit), self.clean_images) for limit in limits)
+        return min(images if limit is None else min(int(limit), images) for limit in limits)
 
     @property
     def tested(self) -> bool:
@@ -103,12 +105,18 @@ class Result:
         return self.record.test if self.tested and self.record.test else self.record
 
     @property
-    def _stage(self) -> str:
-        return "test" if self.tested else "val"
+    def _fit_judged_more(self) -> bool:
+        judged, tested = self.record.images("validation"), self._judged.images("test")
+        on_test_images = self.record.data.get("validation") == "test" and self._best(self.record, "val", []) is not None
+        return on_test_images and judged is not None and tested is not None and judged > tested
 
-    @property
-    def _clean(self) -> str:
-        return accuracy_of(self._stage)
+    def _best(self, record: Record, stage: str, attacks: Iterable[str]) -> int | None:
+        """Return the best epoch among those at which clean accuracy and the attacks were measured."""
+        by = str(self.record.config.get("best", "accuracy"))
+        judge, sign = record.metrics.get(f"{stage}/{by}", {}), -1 if by == "loss" else 1
+        curves = [judge, *(record.metrics.get(accuracy_of(name), {}) for name in (stage, *attacks))]
+        # The first of equals, as checkpoints are kept.
+        return max(sorted(set.intersection(*map(set, curves))), key=lambda epoch: sign * judge[epoch].value, default=None)
 
 
 @dataclass(frozen=True)
