@@ -37,7 +37,7 @@ bench-gpu: setup ## The same on a GPU
 gpu-proof: setup ## Show or refute on this GPU what is claimed of one (4 minutes): runs/gpu_proof/proof.html
 	$(BIN)/python -m benchmarks.gpu_proof --out runs/gpu_proof
 
-audit-bench: setup ## How often the audit is right, on networks of known truth (about 6 minutes of one core; goes on where it was)
+audit-bench: setup ## How often the audit is right, on networks of known truth (about 12 minutes of one core; goes on where it was)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.audit_bench
 
 docs: setup ## Build the documentation as a site: build/docs/index.html

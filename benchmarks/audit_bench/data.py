@@ -7,6 +7,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 AUDITED = 500
+SEED = 3407
 CONTRAST = 0.2
 CENTRE = 0.5
 

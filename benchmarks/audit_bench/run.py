@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 import benchmarks.audit_bench
 import snn_sparsity
-from benchmarks.audit_bench.data import Digits, digits
+from benchmarks.audit_bench.data import SEED, Digits, digits
 from benchmarks.audit_bench.rejudge import Audited
 from benchmarks.audit_bench.table import calibrated, markdown
 from benchmarks.audit_bench.truth import Truth, measure
@@ -26,7 +26,6 @@ from snn_sparsity.validation import InputError
 
 ATTACKS = ("attacks", "gradient_rules", "audit/collect", "audit/evidence.py", "audit/run.py", "encoders")
 """What evidence depends on besides the network: if it changes, networks are audited again."""
-SEED = 3407
 
 
 def bench(out: Path, *, only: str = "", images: int = 500, subsets_: int = 200, size: int = 256, fresh: bool = False) -> str:

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from benchmarks.audit_bench.data import Digits
+from benchmarks.audit_bench.data import SEED, Digits
 from benchmarks.audit_bench.zoo import EPS, Built, Kind
 from snn_sparsity.attacks import APGD, EOT, PGD, CodeBookAscent, Square
 from snn_sparsity.attacks.base import Attack, input_gradient
@@ -14,7 +14,7 @@ from snn_sparsity.attacks.metering import Meter, Metered
 from snn_sparsity.attacks.targets import ImageTarget
 from snn_sparsity.audit.collect.adapter import Adapted
 from snn_sparsity.audit.collect.battery import quoted, step_length
-from snn_sparsity.audit.collect.subject import JUDGE_DRAWS
+from snn_sparsity.audit.collect.subject import Subject
 from snn_sparsity.audit.judge.answers import Belief
 from snn_sparsity.encoders import DirectEncoder, PhaseEncoder
 
@@ -135,6 +135,10 @@ class _Hunt:
     images: Digits
     asked: int = 0
 
+    def __post_init__(self) -> None:
+        encoder, classes = self.built.encoder or DirectEncoder(num_steps=1), int(self.images.labels.max()) + 1
+        self.subject = Subject(self.built.model, encoder, *self.images, classes, len(self.images.labels), SEED, self.built.random)
+
     def attacks(self, steps: int, repeated: int = 1, averaged: bool = False) -> list[Attack]:
         """Return one round of attacks: each loss once, or as often as averaging would cost."""
         if isinstance(self.built.encoder, PhaseEncoder):
@@ -162,10 +166,10 @@ class _Hunt:
         return places
 
     def right(self, x: Tensor, places: Tensor) -> Tensor:
-        """Return which images are classified as they should be; of a random network, by the mean of several draws."""
-        target = self._target(self.built.model, self.images.labels[places])
-        logits = torch.stack([target.target.judge(x) for _ in range(JUDGE_DRAWS if self.built.random else 1)]).mean(0)
-        return places[logits.argmax(1) == self.images.labels[places]]
+        """Return which images are classified as they should be, by the judge of the audit: a random network has draws for each image."""
+        labels = self.images.labels[places]
+        logits = self.subject.judge(self._target(self.built.model, labels).target, x, places.tolist())
+        return places[logits.argmax(1) == labels]
 
     def flat(self, places: Tensor) -> Tensor:
         """Return which images have a gradient of cross-entropy of exactly 0."""
@@ -177,6 +181,5 @@ class _Hunt:
 
     def _target(self, network: nn.Module, labels: Tensor) -> Metered:
         adapted = Adapted(network.eval(), timed=self.built.encoder is not None)
-        encoder = self.built.encoder or DirectEncoder(num_steps=1)
         # Metered, because it gives a network without any gradient one of 0.
-        return Metered(ImageTarget(adapted, encoder, generator=torch.Generator().manual_seed(self.asked)), Meter(labels))
+        return Metered(ImageTarget(adapted, self.subject.encoder, generator=torch.Generator().manual_seed(self.asked)), Meter(labels))

@@ -11,6 +11,8 @@ from snn_sparsity.reproduction.attack_settings import AttackSettings, attacks_of
 from snn_sparsity.runs.metrics import Accuracy, Number
 from snn_sparsity.runs.records import Record
 
+SPLITS = {"val": "validation", "test": "test"}
+"""The images that a stage judges."""
 LOSSES = (TRAIN_LOSS_EPOCH, f"val/{LOSS}", accuracy_of("val"))
 
 
@@ -45,18 +47,13 @@ class Result:
         """The best epoch, from 0; None if there is none."""
         # An attack that is not made at every epoch has no say in which one is the best.
         every = [probe for probe in self.attacks.values() if self.tested or self.record.probes[probe].get("every_n_epochs", 1) == 1]
-        return self._best(self._judged, "test" if self.tested else "val", every)
+        return self._best(self._judged, self._stage, every)
 
     @property
     def clean(self) -> Number | None:
         """Clean accuracy, in [0,1]."""
-        if self.epoch is None:
-            return None
-        if self.tested and not self._fit_judged_more:
-            return self._judged.metrics[accuracy_of("test")][self.epoch]
-        # The checkpoint that was tested is that of the best epoch of all.
-        epoch = self._best(self.record, "val", []) if self.tested else self.epoch
-        return None if epoch is None else self.record.metrics[accuracy_of("val")][epoch]
+        record, stage, epoch = self._clean
+        return None if self.epoch is None or epoch is None else record.metrics[accuracy_of(stage)][epoch]
 
     def attacked(self, attack: AttackSettings) -> Number | None:
         """Return the accuracy under an attack, in [0,1]; None if it was not made at the best epoch."""
@@ -67,12 +64,13 @@ class Result:
     @property
     def clean_images(self) -> int | None:
         """Number of images behind the clean accuracy."""
-        return self._judged.images("test") if self.tested and not self._fit_judged_more else self.record.images("validation")
+        record, stage, _ = self._clean
+        return record.images(SPLITS[stage])
 
     @property
     def attacked_images(self) -> int | None:
         """Smallest number of images behind the accuracy under an attack."""
-        images = self._judged.images("test" if self.tested else "validation")
+        images = self._judged.images(SPLITS[self._stage])
         if images is None or not self.attacks:
             return None
         limits = [None if self.tested else self.record.probes[probe].get("max_samples") for probe in self.attacks.values()]
@@ -105,10 +103,17 @@ class Result:
         return self.record.test if self.tested and self.record.test else self.record
 
     @property
-    def _fit_judged_more(self) -> bool:
-        judged, tested = self.record.images("validation"), self._judged.images("test")
-        on_test_images = self.record.data.get("validation") == "test" and self._best(self.record, "val", []) is not None
-        return on_test_images and judged is not None and tested is not None and judged > tested
+    def _stage(self) -> str:
+        return "test" if self.tested else "val"
+
+    @property
+    def _clean(self) -> tuple[Record, str, int | None]:
+        """Record, stage and epoch of the clean accuracy."""
+        of_fit, of_test = self.record.images("validation") or 0, self._judged.images("test") or 0
+        # The checkpoint that was tested is that of the best epoch of all.
+        best = self._best(self.record, "val", [])
+        more = self.tested and self.record.data.get("validation") == "test" and of_fit > of_test and best is not None
+        return (self.record, "val", best) if more else (self._judged, self._stage, self.epoch)
 
     def _best(self, record: Record, stage: str, attacks: Iterable[str]) -> int | None:
         """Return the best epoch among those at which clean accuracy and the attacks were measured."""
