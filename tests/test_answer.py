@@ -108,6 +108,20 @@ def test_the_sentences_follow_from_the_numbers(effects, says):
     assert sure.endswith("a GPU would add the paper's 100 epochs on all images (snn-sparsity sweep --grid causal).")
 
 
+def test_networks_that_were_trained_longer_are_told_with_what_attackers_zeros_do_to_them():
+    def told(sparse, **changed):
+        others = [network(pooling, "own", 1, lambda zeros: 100 + sparse * zeros) | changed for pooling in ("avg", "max")]
+        return sentences(trained(grid()), others=trained(others))[1].removeprefix(sentences(trained(grid()))[1])
+
+    weaker, nothing = told(12, train_images=50000), told(0, train_images=50000)
+    where = " the 2 networks trained longest (8 epochs on 50,000 images) zeros in the attacker's gradient alone "
+    assert weaker.startswith(f" But in{where}weaken that attack, which is no robustness: by +3.0 [+1.")
+    assert "] points with max pooling and +3.0 [" in weaker
+    assert weaker.endswith("] points with average pooling (400 images).")
+    assert nothing.startswith(f" In{where}change accuracy under that attack by +0.0 [-")
+    assert told(12) == "", "not trained longer"
+
+
 def test_the_verdict_is_the_intervals():
     assert verdict(Pooled(0.01, 0.005, 0.03, 0.02, 2, 500), 8.0) == "refuted"
     assert verdict(Pooled(0.05, 0.01, 0.09, 0.05, 2, 500), 8.0) == "supported"

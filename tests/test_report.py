@@ -626,6 +626,14 @@ def test_each_figure_is_drawn_and_rendered_once(made, tmp_path, monkeypatch):
     assert set(map(id, drawn)) == set(map(id, rendered))
 
 
+def test_figures_of_an_earlier_report_go_and_other_files_stay(made, tmp_path):
+    assert main(["report", str(made / "runs"), "--out", str(tmp_path)]) == 0
+    (tmp_path / "figures/mine.png").touch()
+    assert main(["report", str(made / "runs/avg"), "--out", str(tmp_path)]) == 0
+    left = {f"figures/{path.name}" for path in (tmp_path / "figures").iterdir()}
+    assert left == {*re.findall(r"\]\((figures/[\w.]+)\)", (tmp_path / "report.md").read_text()), "figures/mine.png"}
+
+
 def sources(made):
     with (made / "first/report.csv").open(newline="") as file:
         return list(csv.DictReader(file))

@@ -6,11 +6,11 @@ from typing import Literal, NamedTuple
 
 from snn_sparsity.audit.judge.statistics import Proportion
 from snn_sparsity.reproduction.attack_settings import AttackSettings
-from snn_sparsity.reproduction.attackers import Mode
+from snn_sparsity.reproduction.attackers import PURE, Mode
 from snn_sparsity.reproduction.causal.effects import effects, points, slopes
 from snn_sparsity.reproduction.causal.trained import DENSE, SPARSE, Trained
 from snn_sparsity.reproduction.defences import audited
-from snn_sparsity.reproduction.paired import Pooled
+from snn_sparsity.reproduction.paired import Pooled, difference, signed
 from snn_sparsity.reproduction.paper import DATASETS, network_name, paper, paper_rows
 from snn_sparsity.reproduction.results import SeedGroup
 
@@ -67,12 +67,13 @@ def verdict(zeros: Pooled, gap: float) -> Verdict:
     return "supported" if zeros.low > 0 else "undecided"
 
 
-def sentences(networks: Sequence[Trained], groups: Sequence[SeedGroup] = ()) -> list[str]:
+def sentences(networks: Sequence[Trained], groups: Sequence[SeedGroup] = (), others: Sequence[Trained] = ()) -> list[str]:
     """Return the three sentences.
 
     Args:
         networks: Those of the causal experiment; without a complete set of four, nothing is said to be found.
         groups: The runs beside the paper: its own rows, if they were trained here, are told.
+        others: Networks of smaller experiments: what attackers' zeros do to those that were trained longer is told.
     """
     row = papers_row()
     claim = (
@@ -80,7 +81,7 @@ def sentences(networks: Sequence[Trained], groups: Sequence[SeedGroup] = ()) -> 
         f"clean accuracy: {network_name(NETWORK, DEPTH)} on {DATASETS[DATASET]} keeps {row.maximum['pgd']:.2f} % under PGD-7 with max and "
         f"{row.average['pgd']:.2f} % with average pooling (clean {row.maximum['clean']:.2f} and {row.average['clean']:.2f} %)."
     )
-    return [claim, _found(networks, groups), _sure(networks)]
+    return [claim, _found(networks, groups) + _longer_trained(networks, others), _sure(networks)]
 
 
 def _found(networks: Sequence[Trained], groups: Sequence[SeedGroup]) -> str:
@@ -144,6 +145,26 @@ def _attackers(networks: Sequence[Trained]) -> str:
     return (
         f"; what {len(networks)} networks tell of attackers alone: each 10 points of zeros in the attacker's gradient change accuracy by "
         f"{' and '.join(told)}, in points, on the same {len(networks[0].clean)} images (the paper's difference is {gap:+.1f})"
+    )
+
+
+def _longer_trained(networks: Sequence[Trained], others: Sequence[Trained]) -> str:
+    """Return what zeros in the attacker's gradient do to each of the networks trained longest, as a sentence; empty if none was longer."""
+    longest = max((each.seen for each in others), default=0)
+    if not networks or longest <= max(each.seen for each in networks):
+        return ""
+    chosen = sorted((each for each in others if each.seen == longest), key=lambda each: each.pooling, reverse=True)
+    found = [difference(*(each.right("spikes_batch", "pgd_7", attacker) for attacker in PURE)) for each in chosen]
+    told = [
+        f"{signed(100 * each.value)} [{signed(100 * each.low)}, {signed(100 * each.high)}] points with "
+        f"{'max' if network.pooling == 'max' else 'average'} pooling"
+        for network, each in zip(chosen, found, strict=True)
+    ]
+    weaker = all(each.low > 0 for each in found)
+    does = "weaken that attack, which is no robustness: by" if weaker else "change accuracy under that attack by"
+    return (
+        f" {'But in' if weaker else 'In'} the {len(chosen)} networks trained longest ({chosen[0].epochs} epochs on "
+        f"{chosen[0].train_images:,} images) zeros in the attacker's gradient alone {does} {' and '.join(told)} ({found[0].images} images)."
     )
 
 

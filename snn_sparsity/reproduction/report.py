@@ -129,7 +129,8 @@ class Report:
     @property
     def answer(self) -> list[str]:
         """What the paper claims, what the runs found, how sure."""
-        return sentences(self.networks, self.groups)
+        others = [network for experiment in list(self.experiments.values())[1:] for network in experiment]
+        return sentences(self.networks, self.groups, others)
 
     @property
     def parts(self) -> dict[str, Callable[[], str]]:

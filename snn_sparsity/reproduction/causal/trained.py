@@ -68,6 +68,11 @@ class Trained:
         return SPARSE if same_as(self.backward, self.pooling) in ("first", "random") else DENSE
 
     @property
+    def seen(self) -> int:
+        """Images seen in training: epochs times images."""
+        return self.epochs * self.train_images
+
+    @property
     def label(self) -> str:
         """What it is, in a table."""
         return f"{self.pooling}, trained {self.training} ({self.backward}), decay {self.weight_decay:g}, seed {self.seed}"
