@@ -120,6 +120,8 @@ def test_networks_that_were_trained_longer_are_told_with_what_attackers_zeros_do
     assert weaker.endswith("] points with average pooling (400 images).")
     assert nothing.startswith(f" In{where}change accuracy under that attack by +0.0 [-")
     assert told(12) == "", "not trained longer"
+    alone = sentences(trained(grid()), others=trained([network("max", "own", 1, lambda zeros: 100) | {"train_images": 50000}]))[1]
+    assert " In the 1 network trained longest (" in alone
 
 
 def test_the_verdict_is_the_intervals():

@@ -160,10 +160,10 @@ def _longer_trained(networks: Sequence[Trained], others: Sequence[Trained]) -> s
         f"{'max' if network.pooling == 'max' else 'average'} pooling"
         for network, each in zip(chosen, found, strict=True)
     ]
-    weaker = all(each.low > 0 for each in found)
+    weaker, several = all(each.low > 0 for each in found), "s" * (len(chosen) > 1)
     does = "weaken that attack, which is no robustness: by" if weaker else "change accuracy under that attack by"
     return (
-        f" {'But in' if weaker else 'In'} the {len(chosen)} networks trained longest ({chosen[0].epochs} epochs on "
+        f" {'But in' if weaker else 'In'} the {len(chosen)} network{several} trained longest ({chosen[0].epochs} epochs on "
         f"{chosen[0].train_images:,} images) zeros in the attacker's gradient alone {does} {' and '.join(told)} ({found[0].images} images)."
     )
 
