@@ -363,12 +363,30 @@ def test_a_short_name_means_our_class_first(capsys):
 # Imports --------------------------------------------------------------------------------------------------------------------
 
 
+UNNEEDED = {"torchvision", "scipy", "matplotlib", "torch._dynamo", "sklearn", "pandas", "jinja2"}
+
+
+@pytest.mark.parametrize("arguments", [["fit"], ["fit", "--config", "sew18_at"], ["test"]])
+def test_settings_are_read_without_what_only_figures_tests_and_pages_need(arguments):
+    code = f"""
+import sys
+from snn_sparsity.commands.main import main
+try:
+    main([*{arguments}, "--print_config"])
+except SystemExit:
+    pass
+print("\\n", *sorted({UNNEEDED} & set(sys.modules)))
+"""
+    done = python(code)
+    assert done.stdout.splitlines()[-1].strip() == "" and "seed_everything" in done.stdout, done.stdout[-200:] + done.stderr
+
+
 def test_lightning_is_imported_without_what_nobody_needs():
-    code = """
+    code = f"""
 import sys
 from snn_sparsity.commands.imports import import_lightning
 import_lightning()
-unneeded = {"torchvision", "scipy", "matplotlib", "torch._dynamo", "sklearn"} & set(sys.modules)
+unneeded = {UNNEEDED} & set(sys.modules)
 assert not unneeded, unneeded
 import torchmetrics, torchvision, scipy, matplotlib, torch._dynamo
 from lightning.pytorch.utilities.compile import OptimizedModule

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from snn_sparsity.measure.proportions import Z_95
 
@@ -45,6 +44,8 @@ def pearson(x: ArrayLike, y: ArrayLike) -> Correlation:
     first, second = _series(x), _series(y)
     if _undefined(first) or _undefined(second):
         return UNDEFINED
+    from scipy import stats
+
     return _with_interval(float(stats.pearsonr(first, second).statistic), len(first) - 3, 1.0)
 
 
@@ -60,6 +61,8 @@ def spearman(x: ArrayLike, y: ArrayLike) -> Correlation:
     first, second = _series(x), _series(y)
     if _undefined(first) or _undefined(second):
         return UNDEFINED
+    from scipy import stats
+
     ranked = float(stats.spearmanr(first, second).statistic)
     return _with_interval(ranked, len(first) - 3, 1 + ranked**2 / 2)
 
@@ -80,7 +83,7 @@ def partial(x: ArrayLike, y: ArrayLike, given: ArrayLike) -> Correlation:
     left, right = _residual(first, control), _residual(second, control)
     if left.std() <= 1e-9 * first.std() or right.std() <= 1e-9 * second.std():
         return UNDEFINED
-    return _with_interval(float(stats.pearsonr(left, right).statistic), len(first) - 4, 1.0)
+    return _with_interval(pearson(left, right).value, len(first) - 4, 1.0)
 
 
 def _series(values: ArrayLike) -> NDArray[np.float64]:

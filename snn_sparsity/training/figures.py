@@ -4,8 +4,6 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from snn_sparsity.figures.catalogue import available, figure_of
-from snn_sparsity.runs.curves import read_run
 from snn_sparsity.training.metrics_logger import MetricsCSV
 from snn_sparsity.validation import require_number
 
@@ -31,6 +29,8 @@ class Figures(Callback):
         metrics = next((logger for logger in trainer.loggers if isinstance(logger, MetricsCSV)), None)
         if metrics is None or not metrics.path.exists() or (epoch % self.every_n_epochs and epoch != trainer.max_epochs):
             return
+        from snn_sparsity.figures import available, figure_of, read_run
+
         run = read_run(metrics.path.parent)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):

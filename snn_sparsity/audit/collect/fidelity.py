@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor
 
 from snn_sparsity.attacks.base import LOSSES, LossName, Target, input_gradient, project, random_corners, whole_levels
@@ -51,6 +50,8 @@ def rank_correlation(first: NDArray[np.floating], second: NDArray[np.floating]) 
         >>> round(rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([1.0, 9.0, 4.0])), 6)
         0.5
     """
+    from scipy.stats import rankdata
+
     ranks = [rankdata(values) - (len(values) + 1) / 2 for values in (first, second)]
     scale = np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum())
     return float((ranks[0] * ranks[1]).sum() / scale) if scale > 0 else 0.0

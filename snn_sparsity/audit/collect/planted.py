@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from snn_sparsity.attacks.base import Attack
@@ -121,6 +120,8 @@ def separate(inner: Tensor, corner: Tensor) -> ReadOut | None:
         >>> round(read_out.threshold / read_out.weights.item(), 3)
         2.998
     """
+    from sklearn.linear_model import LogisticRegression
+
     points = torch.cat([inner, corner.unsqueeze(0)]).double().cpu()
     scale = points.std(0)
     used = scale > 0

@@ -5,7 +5,6 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from snn_sparsity.measure.proportions import Z_95, interval
 
@@ -78,6 +77,8 @@ def mcnemar(gained: int, lost: int) -> float:
         >>> mcnemar(3, 0), mcnemar(0, 0)
         (0.125, 1.0)
     """
+    from scipy import stats
+
     return float(stats.binom.sf(gained - 1, gained + lost, 0.5))
 
 
