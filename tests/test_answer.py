@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import yaml
 
+from snn_sparsity.audit.judge.statistics import wilson
 from snn_sparsity.commands.main import main
 from snn_sparsity.reproduction.answer import sentences, verdict
 from snn_sparsity.reproduction.attackers import ATTACKERS, MODES, attacks_in, same_as
+from snn_sparsity.reproduction.causal.contrasts import forward_contrasts
 from snn_sparsity.reproduction.causal.effects import effects
 from snn_sparsity.reproduction.causal.trained import MEASURED, WORST, Trained, networks_of
 from snn_sparsity.reproduction.defences import Defence, accuracy_table, cost_table, defence_runs, quoted_table, survival
@@ -22,6 +24,7 @@ from snn_sparsity.reproduction.paired import Pooled, difference, pooled
 from snn_sparsity.reproduction.report import Report
 from snn_sparsity.reproduction.results import results_of
 from snn_sparsity.runs.records import find_records
+from snn_sparsity.validation import InputError
 from tests.browser import Browser, executable
 from tests.test_report import ATTACKS, FULL, config, curve, probe, write
 
@@ -86,6 +89,17 @@ def test_a_set_that_lacks_a_network_says_nothing():
     assert sure.startswith("Little is sure: 3 networks")
     assert "of attackers alone" not in sentences([])[1]
     assert len(sentences([])) == 3
+
+
+def test_a_set_is_of_networks_that_were_trained_alike():
+    """Decay and seed alone told networks apart: two of 100 epochs took the places of two of 8, and the zeros were the cause."""
+    longer = [each | {"epochs": 100, "name": each["name"] + "_long"} for each in grid(training=34) if each["pooling"] == "max"]
+    assert [one.zeros.value for one in effects(trained([*grid(), *longer]))] == [one.zeros.value for one in effects(trained(grid()))]
+    mixed = [*longer, *(each for each in grid() if each["pooling"] == "avg")]
+    assert effects(trained(mixed)) == []
+    assert not forward_contrasts(trained(mixed))
+    with pytest.raises(InputError, match="max_first/seed_1/0 and again are both max, trained sparse"):
+        effects(trained([*grid(), grid()[0] | {"name": "again"}]))
 
 
 @pytest.mark.parametrize(
@@ -281,8 +295,20 @@ def test_what_would_survive_follows_from_the_audits(results):
     said = survival(defence_runs(results))
     assert sum("without a GPU it cannot be known" in each for each in said) == 4
     (rat,) = [each for each in said if each.startswith("SNN-RAT VGG-11")]
-    assert "30.0 % under the attack that is quoted, at most 10.0 % survive: MASKED" in rat
+    assert "30.0 % (77 of 256, 95 % interval 28.0 to 32.0 %) under the attack that is quoted" in rat
+    assert "at most 10.0 % (26 of 256, 95 % interval 8.0 to 12.0 %) under all attacks: MASKED" in rat
     assert "would not survive" in rat
+
+
+@pytest.mark.parametrize(("worst", "survives"), [((7, 256), False), ((56, 256), True), ((0, 256), False)])
+def test_what_is_not_masked_survives_only_if_as_much_is_left_as_is_quoted(results, worst, survives):
+    """SNN-RAT's VGG-11 is quoted with 21.16 %; 7 of 256 leave up to 5.5 %, 56 leave up to 27.3."""
+    (rat,) = [each for each in results if each.record.audit]
+    share = wilson(*worst)._asdict()
+    rat.record.audit["answers"]["image"] = ANSWERS | {"belief": "NO SIGN OF MASKING", "accuracy": {"worst": share}}
+    (said,) = [each for each in survival(defence_runs(results)) if each.startswith("SNN-RAT VGG-11")]
+    assert ("would not survive" in said) is not survives
+    assert f"({worst[0]} of 256, 95 % interval" in said
 
 
 # The page, and the documents that take parts of it -------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from snn_sparsity.audit.evidence import Evidence
 from snn_sparsity.audit.judge.answers import judge
 from snn_sparsity.audit.judge.thresholds import CALIBRATED
 from snn_sparsity.validation import InputError
-from tests.test_verdict import LEFT, NATIVE, again, arm, attack, evidence
+from tests.test_verdict import EVEN, LEFT, NATIVE, again, arm, attack, evidence
 
 ALL = 500
 
@@ -215,10 +215,10 @@ def test_the_thresholds_that_are_chosen_accuse_nobody_and_miss_nothing():
 @pytest.mark.parametrize(
     "attacks",
     [
-        [attack("claim", range(100)), NATIVE, again([], LEFT)],
+        [attack("claim", range(100)), NATIVE, *EVEN],
         [attack("claim", range(100)), NATIVE, again([], LEFT), arm(range(100, 130), LEFT)],
         [attack("claim", range(60)), NATIVE, again([], LEFT), arm([100], LEFT)],
-        [NATIVE],
+        [NATIVE, *EVEN],
     ],
     ids=["sound", "masked", "weak", "no claim"],
 )

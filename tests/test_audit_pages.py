@@ -13,10 +13,10 @@ from snn_sparsity.audit.pages.documents import audit_html, audit_markdown, audit
 from snn_sparsity.audit.pages.reference import reference
 from snn_sparsity.audit.run import AuditResult
 from tests.browser import Browser, executable
-from tests.test_verdict import CLAIM, LEFT, NATIVE, again, arm, attack, evidence
+from tests.test_verdict import CLAIM, EVEN, LEFT, NATIVE, again, arm, attack, evidence
 
 MASKED = evidence(CLAIM, NATIVE, again([], LEFT), arm(range(100, 150), LEFT))
-HONEST = evidence(CLAIM, NATIVE, again([], LEFT))
+HONEST = evidence(CLAIM, NATIVE, *EVEN)
 
 
 @pytest.mark.parametrize("write", [audit_html, audit_markdown])
@@ -92,6 +92,10 @@ def test_audits_that_differ_are_not_like_for_like():
     other = replace(HONEST, settings={"budget": "full"})
     assert "NOT LIKE FOR LIKE: the audits differ in budget" in audit_html([HONEST, other])
     assert "NOT LIKE" not in audit_html([HONEST, HONEST])
+    flips = [replace(HONEST, settings={"budget": "full", "flips": number}) for number in (10, 1000)]
+    assert "NOT LIKE FOR LIKE: the audits differ in flips" in audit_html(flips)
+    images = [replace(HONEST, settings={"data": {"name": name, "test_sha256": name}}) for name in ("one", "other")]
+    assert "NOT LIKE FOR LIKE: the audits differ in the images" in audit_html(images)
     assert "INCOMPLETE" in audit_html([replace(HONEST, complete=False)])
 
 

@@ -29,8 +29,8 @@ EPS = 8 / 255
 def attack(role, broken, tried=None, **more):
     """An attack that broke these places of those it tried; all of them where that is not said."""
     n = more.pop("n", 256)
-    places = range(n) if tried is None else tried
-    fooled = [(place in set(broken)) if place in set(places) else None for place in range(n)]
+    broken, places = set(broken), set(range(n) if tried is None else tried)
+    fooled = [place in broken if place in places else None for place in range(n)]
     return AttackEvidence(**{"name": role, "role": role, "units": 30.0, "eps": EPS, "fooled": fooled} | more)
 
 
@@ -60,6 +60,8 @@ LEFT = range(100, 256)
 """Who is left after a native attack that broke the first hundred."""
 NATIVE = attack("native", range(100))
 CLAIM = attack("claim", range(100))
+EVEN = again([], LEFT), arm([], LEFT)
+"""An arm that does no better than a restart of the native attack."""
 
 
 # Accuracy under attack -------------------------------------------------------------------------------------------------------
@@ -111,17 +113,17 @@ def test_worst_never_exceeds_what_any_part_of_the_report_shows(made):
 
 def test_a_quoted_attack_in_a_smaller_ball_is_compared_inside_it():
     quoted = attack("claim", range(20), eps=4 / 255)
-    weak = answer(quoted, NATIVE, again([], LEFT), attack("radius", range(60), eps=4 / 255))
+    weak = answer(quoted, NATIVE, *EVEN, attack("radius", range(60), eps=4 / 255))
     assert (weak.belief, status(weak, "V27")) == ("WEAK ATTACK", "fail")
     assert weak.do == "Do not quote 92.2 % at eps 4/255: at most 76.6 % (196 of 256) survive there."
-    fair = answer(quoted, NATIVE, again([], LEFT), attack("radius", range(21), eps=4 / 255))
+    fair = answer(quoted, NATIVE, *EVEN, attack("radius", range(21), eps=4 / 255))
     assert fair.belief == "NO SIGN OF MASKING", "that the larger ball breaks more says nothing of the quoted attack"
     assert fair.do == (
         "At eps 8/255: quote at most 60.9 % (156 of 256), as an upper bound: no sign of masking was found. "
         "To judge the quoted 92.2 % at eps 4/255, audit that ball."
     )
     assert any("the quoted attack's eps is 4/255, the audited one 8/255" in line for line in fair.beside)
-    assert not any("quoted attack's eps" in line for line in answer(CLAIM, NATIVE, again([], LEFT)).beside)
+    assert not any("quoted attack's eps" in line for line in answer(CLAIM, NATIVE, *EVEN).beside)
 
 
 def test_a_quoted_attack_in_a_larger_ball_is_refuted_by_what_breaks_in_the_smaller():
@@ -129,7 +131,7 @@ def test_a_quoted_attack_in_a_larger_ball_is_refuted_by_what_breaks_in_the_small
     answers = answer(quoted, NATIVE, again([], LEFT), attack("radius", [*range(100), 200], eps=16 / 255))
     assert answers.belief == "WEAK ATTACK"
     assert answers.do == "Do not quote 92.2 % at eps 16/255: at most 60.5 % (155 of 256) survive there."
-    strong = answer(attack("claim", range(150), eps=16 / 255), NATIVE, again([], LEFT))
+    strong = answer(attack("claim", range(150), eps=16 / 255), NATIVE, *EVEN)
     assert strong.worst.value == 156 / 256, "what a larger ball breaks does not count in the audited one"
     assert strong.do.startswith("At eps 8/255: quote at most 60.9 % (156 of 256)")
     masked = answer(attack("claim", range(200), eps=16 / 255), NATIVE, again([], LEFT), arm(range(100, 130), LEFT))
@@ -245,6 +247,54 @@ def test_a_gain_that_is_certain_and_small_is_no_masking():
     assert round(answers.worst.value * 1000) == 485, "the images count towards the worst case all the same"
 
 
+# Nothing to compare ----------------------------------------------------------------------------------------------------------
+
+
+def test_no_sign_needs_a_comparison_or_nobody_left():
+    """Zero comparisons at equal cost said NO SIGN OF MASKING, in green."""
+    for attacks in ([], [again([], LEFT)], [arm(range(100, 150), LEFT)]):
+        answers = answer(CLAIM, NATIVE, *attacks)
+        assert answers.belief == "TOO FEW IMAGES"
+        assert "of which 156 no attack was compared on" in answers.because
+    assert answer(attack("claim", range(256)), attack("native", range(256))).belief == "NO SIGN OF MASKING"
+
+
+def test_a_native_attack_that_tried_one_image_settles_one():
+    answers = answer(attack("native", [0], [0]), again([], [1]), arm([], [1]))
+    assert answers.belief == "TOO FEW IMAGES"
+    assert "of which 254 no attack was compared on" in answers.because
+
+
+def test_a_restart_that_failed_on_some_images_is_compared_on_the_others():
+    """One batch without memory in each restart: 48 images of a masked network were no longer counted, and the answer was green."""
+    failed = [again([], range(132, 256), status="failed", why="CUDA out of memory") for _ in range(2)]
+    answers = answer(CLAIM, NATIVE, *failed, arm(range(100, 180), LEFT, "no gradient", units=60.0))
+    (one,) = answers.comparisons
+    assert (answers.belief, one.gained, one.tried) == ("MASKED", 48, 124)
+    partly = answer(CLAIM, NATIVE, again([], LEFT), replace(failed[0], units=30.0), arm([], LEFT, "no gradient", units=60.0))
+    assert partly.comparisons[0].tried == 124, "32 images had one restart for 60 units, not two"
+    assert (partly.belief, "of which 32 no attack was compared on" in partly.because) == ("TOO FEW IMAGES", True)
+
+
+def test_an_arm_without_a_comparison_was_not_run_and_an_arm_with_nobody_left_passes():
+    assert status(answer(CLAIM, NATIVE, arm(range(100, 150), LEFT, "no gradient")), "V16") == "not run"
+    assert status(answer(CLAIM, attack("native", range(256)), arm([], [], "no gradient")), "V16") == "pass"
+
+
+@pytest.mark.parametrize("n", [256, 1000, 4000])
+def test_what_is_tried_on_64_images_is_a_share_of_64(n):
+    """Of 4000 images 64 are 1.6 points, under the 2 that a masked network needs: this check could never fail."""
+    native, left, few = attack("native", range(100), n=n), range(100, n), range(100, 164)
+    anywhere = {"stream": "unbounded", "eps": 1.0, "n": n}
+    even = [again([], left, n=n), arm([], left, n=n)]
+    swapped = answer(native, *even, attack("reference", [], few, **anywhere), arm(range(100, 120), few, "unbounded", **anywhere), n=n)
+    assert swapped.belief == "MASKED"
+    one = swapped.comparisons[-1]
+    assert (one.gain, one.samples) == (20 / 64, 64)
+    chance = answer(native, *even, attack("reference", [], few, **anywhere), arm(range(100, 106), few, "unbounded", **anywhere), n=n)
+    assert chance.belief == "NO SIGN OF MASKING"
+
+
 # Weak attack -----------------------------------------------------------------------------------------------------------------
 
 
@@ -256,20 +306,20 @@ def test_a_quoted_attack_that_the_native_one_beats_is_weak():
 
 def test_two_images_do_not_make_an_attack_weak():
     """The old rule accused an adversarially trained network for two images of 32."""
-    assert answer(attack("claim", range(98)), NATIVE, again([], LEFT)).belief == "NO SIGN OF MASKING"
+    assert answer(attack("claim", range(98)), NATIVE, *EVEN).belief == "NO SIGN OF MASKING"
 
 
 def test_a_quoted_attack_that_is_a_little_weaker_is_not_accused():
     """30 of 1000 images, p = 1e-9: what a quick PGD usually leaves too much of an adversarially trained network."""
     native, claim = attack("native", range(500, 1000), n=1000), attack("claim", range(530, 1000), n=1000)
-    answers = answer(claim, native, again([], range(500), n=1000), n=1000)
+    answers = answer(claim, native, again([], range(500), n=1000), arm([], range(500), n=1000), n=1000)
     assert answers.belief == "NO SIGN OF MASKING"
     assert answers.do.startswith("Quote at most 50.0 % (500 of 1000)")
 
 
 def test_a_quoted_attack_may_be_stronger():
     """The old chart zigzagged: the quoted attack of the demo was stronger than the standard ones."""
-    answers = answer(attack("claim", range(140)), NATIVE, again([], LEFT))
+    answers = answer(attack("claim", range(140)), NATIVE, *EVEN)
     assert answers.belief == "NO SIGN OF MASKING"
     assert answers.worst.value == 116 / 256
 
@@ -315,7 +365,7 @@ def test_a_change_outside_the_ball_is_not_valid():
 
 def test_a_random_network_that_is_averaged_is_a_warning():
     random = Harness(deterministic=False, gap_repeat=0.5)
-    given_ = evidence(*(replace(one, averaged=True) for one in (CLAIM, NATIVE, again([], LEFT))))
+    given_ = evidence(*(replace(one, averaged=True) for one in (CLAIM, NATIVE, *EVEN)))
     answers = judge(replace(given_, protocols={"image": replace(given_.protocols["image"], harness=random)}))["image"]
     assert answers.belief == "NO SIGN OF MASKING"
     assert status(answers, "V1") == "warn"
@@ -324,7 +374,7 @@ def test_a_random_network_that_is_averaged_is_a_warning():
 def test_ties_of_logits_are_a_remark():
     """The old rule called an honest spike-count read-out INVALID for one tie in eight images."""
     tied = Harness(probabilities=False, ties=0.125)
-    given_ = evidence(CLAIM, NATIVE, again([], LEFT))
+    given_ = evidence(CLAIM, NATIVE, *EVEN)
     answers = judge(replace(given_, protocols={"image": replace(given_.protocols["image"], harness=tied)}))["image"]
     assert answers.belief == "NO SIGN OF MASKING"
     assert status(answers, "V5") == "pass"
@@ -363,7 +413,7 @@ def test_a_grossly_weak_quote_of_a_broken_network():
 
 def test_what_did_not_run_never_turns_an_answer_into_its_opposite():
     failed = AttackEvidence(name="square", role="arm", family="no gradient", status="failed", why="out of memory", fooled=[None] * 256)
-    for attacks in ([CLAIM, NATIVE, again([], LEFT)], [CLAIM, NATIVE, again([], LEFT), arm(range(100, 150), LEFT)]):
+    for attacks in ([CLAIM, NATIVE, *EVEN], [CLAIM, NATIVE, again([], LEFT), arm(range(100, 150), LEFT)]):
         whole, partial = answer(*attacks), answer(*attacks, failed)
         assert partial.belief == whole.belief
         assert any("out of memory" in line for line in partial.beside)
@@ -372,7 +422,7 @@ def test_what_did_not_run_never_turns_an_answer_into_its_opposite():
 def test_symptoms_and_cautions_decide_nothing():
     rough = Diagnostics(loss_change=0.9, signs_agree=0.1, rank_correlation=-1.0, landscape=0.0, vanishing={"sn1": 1.0},
                         noise={"8": 0.0}, control=Control(clean=0.9, accuracy=0.9))  # fmt: skip
-    answers = answer(CLAIM, NATIVE, again([], LEFT), diagnostics=rough)
+    answers = answer(CLAIM, NATIVE, *EVEN, diagnostics=rough)
     assert answers.belief == "NO SIGN OF MASKING"
     assert {id for id in ("V9", "V14", "V20", "V21", "V22", "V25") if status(answers, id) == "warn"} == {
         "V9",

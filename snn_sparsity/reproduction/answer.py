@@ -189,14 +189,14 @@ def _own_rows(groups: Sequence[SeedGroup]) -> str:
         return ""
     pair = [longest[pool] for pool in ("max", "avg")]
     maximum, average = (group.cell(pgd) for group, pgd in pair)
-    answers = [audited(group.results[0]) for group, _ in pair]
+    worst = [[Proportion(**found["accuracy"]["worst"]) for each in group.results if (found := audited(each))] for group, _ in pair]
     audits = ""
-    if all(answers):
-        worst = [Proportion(**each["accuracy"]["worst"]) for each in answers]
-        left = " and ".join(each.percent for each in worst)
-        audits = f", and {left} % once pixels are attacked by an audit ({_range(each.samples for each in worst)} images)"
+    if all(worst):
+        # Each seed has an audit of its own: a network is robust or not, a mean of networks is neither.
+        left = " and ".join(", ".join(each.percent for each in seeds) for seeds in worst)
+        audits = f", and {left} % once pixels are attacked by an audit ({_range(each.samples for seeds in worst for each in seeds)} images)"
     epochs, images = _range(group.first.epochs for group, _ in pair), _range(group.first.images("train") or 0 for group, _ in pair)
-    judged = _range(group.results[0].attacked_images or 0 for group, _ in pair)
+    judged = _range(each.attacked_images or 0 for group, _ in pair for each in group.sound)
     return (
         f"; the paper's two {network_name(NETWORK, DEPTH)} (Tables 2 and 3: max and average pooling), trained here for {epochs} epochs on "
         f"{images} images, keep {maximum} and {average} % under PGD-7 ({judged} images){audits}"

@@ -108,8 +108,11 @@ def series_of(results: Sequence[Result], attacks: Sequence[AttackSettings]) -> l
 
 
 def claim_table(protocol: Protocol, series: Sequence[Series]) -> Table:
-    """Return the correlations with their 95 % intervals, and whether they are as the paper claims: above 0."""
-    header = ["dataset", "attack", "zeros at", "points", "runs", "r over runs and epochs", "as claimed?", "r given clean accuracy",
+    """Return the correlations with their 95 % intervals, and whether that over runs is as the paper claims: above 0.
+
+    Epochs of a run are no independent points: their interval is too narrow for a word.
+    """
+    header = ["dataset", "attack", "zeros at", "points", "runs", "r over runs and epochs", "r given clean accuracy",
               "r over runs, best epochs", "as claimed?"]  # fmt: skip
     lines = []
     for each in series:
@@ -117,10 +120,9 @@ def claim_table(protocol: Protocol, series: Sequence[Series]) -> Table:
         source = f"{logged}: every epoch of {' '.join(dict.fromkeys(point.result.mark for point in each.points))}"
         sourced = [Cell(_shown(value), (source,)) for value in (each.over_epochs, each.given_clean, each.over_runs)]
         confounded = f"confounded with depth ({100 * each.depth_share:.0f} % of the zeros' variance)"
-        judged = (each.over_epochs, each.over_runs)
-        reads = words(confounded if each.depth_share > CONFOUNDED and not math.isnan(value.low) else _reads(value) for value in judged)
+        is_confounded = each.depth_share > CONFOUNDED and not math.isnan(each.over_runs.low)
         about = words([DATASETS.get(each.dataset, each.dataset), each.attack.label, each.kind, len(each.points), each.runs])
-        lines.append([*about, sourced[0], reads[0], sourced[1], sourced[2], reads[1]])
+        lines.append([*about, *sourced, *words([confounded if is_confounded else _reads(each.over_runs)])])
     return Table(f"claim, {protocol.title}", header, lines, numbers=("points", "runs"))
 
 

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from statistics import fmean
 from typing import Any
 
 from snn_sparsity.reproduction.paper import DATASETS, paper
@@ -11,7 +12,7 @@ from snn_sparsity.reproduction.results import Result, SeedGroup
 
 def conditions(group: SeedGroup) -> str:
     """Return in what these runs are not the paper's; empty if in nothing."""
-    result, asked, wanted = group.results[0], group.first.max_epochs, paper()["epochs"]
+    asked, wanted = group.first.max_epochs, paper()["epochs"]
     said = [f"seed {each.record.seed} FAILED: {each.failure}" for each in group.results if each.failure]
     said += [
         f"UNFINISHED: seed {each.record.seed} after {each.record.epochs} of {each.record.max_epochs} epochs"
@@ -20,19 +21,19 @@ def conditions(group: SeedGroup) -> str:
     ]
     if asked != wanted:
         said.append(f"{'SHORT' if asked < wanted else 'LONG'}: {asked} epochs, the paper {wanted}")
-    if result.record.dataset in DATASETS:
-        said += _images(result)
-        if others := list(_other_settings(result)):
+    if group.first.dataset in DATASETS:
+        said += _images(group)
+        if others := list(_other_settings(group.results[0])):
             said.append(f"OTHER SETTINGS: {'; '.join(others)}")
     return "; ".join(said)
 
 
-def _images(result: Result) -> Iterator[str]:
-    wanted, attacked = paper()["images"], result.attacked_images
+def _images(group: SeedGroup) -> Iterator[str]:
+    wanted, attacked = paper()["images"], _fewest(each.attacked_images for each in group.results)
     counts = (
-        (result.record.images("train"), wanted["train"], "trained on"),
-        (result.clean_images, wanted["test"], "judged"),
-        *([(attacked, wanted["test"], "attacked")] if result.attacks else []),
+        (_fewest(each.record.images("train") for each in group.results), wanted["train"], "trained on"),
+        (_fewest(each.clean_images for each in group.results), wanted["test"], "judged"),
+        *([(attacked, wanted["test"], "attacked")] if group.attacks else []),
     )
     fewer = [
         f"{'an unknown number' if count is None else f'{count:,}'} of {whole:,} {what}"
@@ -43,15 +44,29 @@ def _images(result: Result) -> Iterator[str]:
         # Half of the widest 95 % interval of a share, 1.96 / (2 sqrt(n)).
         uncertain = f" (up to ± {98 / math.sqrt(attacked):.0f} points)" if attacked and attacked <= 2500 else ""
         yield f"FEWER IMAGES: {', '.join(fewer)}{uncertain}"
-    if not result.record.original_pixels:
+    if not all(each.record.original_pixels for each in group.results):
         yield "OTHER PIXELS: a folder of images (JPEG)"
-    found = result.record.recognised
+    found = group.first.recognised
     for what, words in (("jpeg", "JPEG versions"), ("unknown", "not known")):
         if found.get(what):
             yield f"SOME IMAGES: {found[what]:,} of {found['images']:,} are {words}"
-    if found.get("test") and result.clean is not None and result.clean_images:
-        low, high = on_originals(round(result.clean.value * result.clean_images), result.clean_images, int(found["test"]))
-        yield f"clean on original pixels alone: {100 * low:.2f} to {100 * high:.2f} %, as up to {found['test']} test images are others"
+    if found.get("test") and (ranges := list(_on_originals(group))):
+        low, high = (100 * fmean(ends) for ends in zip(*ranges, strict=True))
+        mean = f", the mean of {len(ranges)} seeds" if len(ranges) > 1 else ""
+        yield f"clean on original pixels alone: {low:.2f} to {high:.2f} %{mean}, as up to {found['test']} test images are others"
+
+
+def _fewest(counts: Iterable[int | None]) -> int | None:
+    """Return the smallest count; None where one of them is not known."""
+    every = list(counts)
+    return None if None in every else min(count for count in every if count is not None)
+
+
+def _on_originals(group: SeedGroup) -> Iterator[tuple[float, float]]:
+    for each in group.sound:
+        if each.clean is not None and each.clean_images:
+            others = int(each.record.recognised.get("test", 0))
+            yield on_originals(round(each.clean.value * each.clean_images), each.clean_images, others)
 
 
 def on_originals(right: int, images: int, others: int) -> tuple[float, float]:

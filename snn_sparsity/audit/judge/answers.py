@@ -173,15 +173,17 @@ def _about_batch_statistics(case: Case) -> str:
 def _not_accused(case: Case) -> tuple[Belief, str]:
     if case.native is None:
         return "TOO FEW IMAGES", "no attack with the network's own gradient ran"
-    if case.samples >= case.thresholds.few:
-        clearest = min((one.adjusted for one in case.comparisons), default=1.0)
+    settled, few = int(case.settled.sum()), case.thresholds.few
+    if settled >= few and case.comparisons:
+        clearest = min(one.adjusted for one in case.comparisons)
         return "NO SIGN OF MASKING", f"{len(case.comparisons)} comparisons at equal cost, the clearest has p = {clearest:.2g} after Holm"
     if case.share(case.native).high <= case.thresholds.broken:
         return (
             "NO SIGN OF MASKING",
             f"the network's own gradient already breaks it: {counted(case.share(case.native))} by Wilson's interval",
         )
-    return "TOO FEW IMAGES", f"{case.samples} images cannot tell: {case.thresholds.few} can"
+    attacked = "" if settled == case.samples else f", of which {case.samples - settled} no attack was compared on"
+    return "TOO FEW IMAGES", f"{case.samples} images{attacked} cannot tell: {few} can"
 
 
 def _what_to_do(case: Case, belief: Belief, because: str) -> str:

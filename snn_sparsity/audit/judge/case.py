@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from snn_sparsity.audit.evidence import AttackEvidence, Diagnostics, Evidence, Harness, ProtocolEvidence, Role
-from snn_sparsity.audit.judge.comparisons import SLACK, Comparison, compared_arms, paired
+from snn_sparsity.audit.judge.comparisons import SLACK, Comparison, compared_arms, compared_inside, paired
 from snn_sparsity.audit.judge.masks import Mask, fooled, seen
 from snn_sparsity.audit.judge.statistics import Proportion, wilson
 from snn_sparsity.audit.judge.thresholds import CALIBRATED, Thresholds
@@ -97,6 +97,12 @@ class Case:
     def comparisons(self) -> list[Comparison]:
         """Every arm, and every family of several together, against the native attack at equal cost; p-values adjusted for their number."""
         return compared_arms(self.protocol.attacks, self.clean, self.eps)
+
+    @cached_property
+    def settled(self) -> Mask:
+        """Who tells something of masking, [n]: is broken by the network's own gradient, or was left to another attack at equal cost."""
+        broken = np.zeros_like(self.clean) if self.native is None else ~self.native
+        return broken | compared_inside(self.protocol.attacks, self.clean, self.eps)
 
     @cached_property
     def weakness(self) -> Comparison | None:

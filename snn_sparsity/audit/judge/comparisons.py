@@ -1,9 +1,10 @@
 """Each rule and each black box against the native attack, on the same images, at equal cost."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,7 +26,7 @@ class Comparison:
         tried: Images that both tried.
         gained: Images that the first alone breaks.
         lost: Images that the second alone breaks.
-        samples: Images of the audit.
+        samples: Images that the gain is a share of: all of the audit inside the ball; outside it, where a few are tried, those.
         p: Of the exact one-sided McNemar test.
         adjusted: The same after Holm, over all comparisons of the protocol.
         inside: Whether both kept to the audited ball.
@@ -43,7 +44,7 @@ class Comparison:
 
     @property
     def gain(self) -> float:
-        """What the first breaks more, as a share of all images."""
+        """What the first breaks more, as a share of ``samples``."""
         return (self.gained - self.lost) / self.samples if self.samples else 0.0
 
     @property
@@ -64,10 +65,19 @@ def paired(name: str, family: Family, both: Mask, ours: Mask, theirs: Mask, insi
         inside: Whether both kept to the audited ball.
     """
     gained, lost = int((both & ours & ~theirs).sum()), int((both & theirs & ~ours).sum())
-    p = mcnemar(gained, lost)
-    return Comparison(
-        name=name, family=family, tried=int(both.sum()), gained=gained, lost=lost, samples=len(both), p=p, adjusted=p, inside=inside
-    )
+    p, tried = mcnemar(gained, lost), int(both.sum())
+    samples = len(both) if inside else tried
+    return Comparison(name=name, family=family, tried=tried, gained=gained, lost=lost, samples=samples, p=p, adjusted=p, inside=inside)
+
+
+class _Meeting(NamedTuple):
+    """An arm, or all of a family, and the restarts of the native attack that cost as much."""
+
+    name: str
+    arms: list[AttackEvidence]
+    restarts: list[AttackEvidence]
+    both: Mask
+    inside: bool
 
 
 def compared_arms(attacks: Sequence[AttackEvidence], clean: Mask, eps: float) -> list[Comparison]:
@@ -78,26 +88,45 @@ def compared_arms(attacks: Sequence[AttackEvidence], clean: Mask, eps: float) ->
         clean: [n], who is right without an attack.
         eps: Radius of the audited ball.
     """
+    found = [
+        paired(one.name, one.arms[0].family, one.both, fooled(one.arms, len(clean)), fooled(one.restarts, len(clean)), one.inside)
+        for one in _meetings(attacks, clean, eps)
+    ]
+    adjusted = holm([one.p for one in found])
+    return [replace(one, adjusted=p) for one, p in zip(found, adjusted, strict=True)]
+
+
+def compared_inside(attacks: Sequence[AttackEvidence], clean: Mask, eps: float) -> Mask:
+    """Return which images both an arm and as many restarts of the native attack tried inside the ball, [n]."""
+    return np.any([np.zeros_like(clean), *(one.both for one in _meetings(attacks, clean, eps) if one.inside)], axis=0)
+
+
+def _meetings(attacks: Sequence[AttackEvidence], clean: Mask, eps: float) -> Iterator[_Meeting]:
     ran = [one for one in attacks if one.role == "arm" and any(answer is not None for answer in one.fooled)]
-    found = []
     for _, same in groupby(sorted(ran, key=attrgetter("family")), key=attrgetter("family")):
         arms = list(same)
         groups = [(arm.name, [arm]) for arm in arms] + [(f"all of these together ({arms[0].family})", arms)] * (len(arms) > 1)
         for name, group in groups:
-            reference = _at_equal_cost(group, attacks)
-            if not reference:
-                continue
-            both = tried(group, len(clean)) & tried(reference, len(clean)) & clean
-            inside = all(one.eps <= eps + SLACK for one in [*group, *reference])
-            found.append(paired(name, group[0].family, both, fooled(group, len(clean)), fooled(reference, len(clean)), inside))
-    adjusted = holm([one.p for one in found])
-    return [replace(one, adjusted=p) for one, p in zip(found, adjusted, strict=True)]
+            restarts = _at_equal_cost(group, attacks)
+            both = tried(group, len(clean)) & _tried_by_all(restarts, len(clean)) & clean
+            if both.any():
+                inside = all(one.eps <= eps + SLACK for one in [*group, *restarts])
+                yield _Meeting(name, group, restarts, both, inside)
+
+
+def _tried_by_all(restarts: list[AttackEvidence], samples: int) -> Mask:
+    """Return who was attacked by each restart until one broke it, [n]; nobody without restarts."""
+    held, broken = np.full(samples, bool(restarts)), np.zeros(samples, dtype=bool)
+    for one in restarts:
+        held &= tried([one], samples) | broken
+        broken |= fooled([one], samples)
+    return held
 
 
 def _at_equal_cost(arms: list[AttackEvidence], attacks: Sequence[AttackEvidence]) -> list[AttackEvidence]:
     """Return as many restarts of the native attack as cost at least what the arms do; none if there are not so many."""
     # A restart that found nobody left to attack counts: what it would have attacked is broken already.
-    stream = [one for one in attacks if (one.role, one.stream, one.status) == ("reference", arms[0].stream, "done")]
+    stream = [one for one in attacks if (one.role, one.stream) == ("reference", arms[0].stream)]
     spent = np.cumsum([one.units for one in stream])
     needed = sum(arm.units for arm in arms)
     enough = int(np.searchsorted(spent, needed - 1e-9)) + 1

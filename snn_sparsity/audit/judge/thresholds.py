@@ -13,7 +13,8 @@ class Thresholds:
         few: Fewer images need a result beyond doubt: of 256, one image is 0.4 points, and a 95 % interval at most 12 points wide.
         level: Chance of any false accusation by an audit's comparisons together (Holm).
         beyond_doubt: The same, where there are fewer than ``few`` images.
-        gain: What an arm must break more than the native attack, as a share of all images; less changes no conclusion.
+        gain: What an arm must break more than the native attack, as a share of all images, outside the ball of those tried; less changes
+            no conclusion.
         weakness: What the native attacks must break more than the quoted one, as a share of all images.
     """
 

@@ -27,7 +27,7 @@ MEANING = {
 }
 OPEN = ("fail", "warn")
 """What a reader must see of the checks."""
-SAME = ("samples", "eps_levels", "claim", "budget")
+SAME = ("samples", "eps_levels", "claim", "budget", "flips")
 """Settings that must be equal for two audits to be compared."""
 
 
@@ -151,8 +151,12 @@ def cautions(audits: Sequence[Evidence]) -> list[str]:
     found = ["INCOMPLETE: an audit was stopped before its end" for evidence in audits if not evidence.complete][:1]
     first = audits[0]
     differ = [name for name in SAME if any(other.settings.get(name) != first.settings.get(name) for other in audits)]
-    differ += ["the images' labels"] if any(other.labels != first.labels for other in audits) else []
+    differ += ["the images"] if any(_images(other) != _images(first) for other in audits) else []
     return found + ([f"NOT LIKE FOR LIKE: the audits differ in {', '.join(differ)}"] if differ else [])
+
+
+def _images(evidence: Evidence) -> tuple[list[int], str | None]:
+    return evidence.labels, (evidence.settings.get("data") or {}).get("test_sha256")
 
 
 def audit_html(audits: Sequence[Evidence]) -> str:

@@ -11,6 +11,8 @@ from snn_sparsity.reproduction.causal.trained import DENSE, SPARSE, WORST, Train
 from snn_sparsity.reproduction.paired import Difference, difference, signed, smallest_effect
 
 LEVEL = 0.05
+IDENTITY = ("pooling", "training", "weight_decay", "seed", "network", "dataset", "epochs", "train_images")
+"""What tells networks of the experiment apart."""
 
 
 class Contrast(NamedTuple):
@@ -116,10 +118,10 @@ def contrast_table(name: str, contrasts: Sequence[Contrast]) -> Table:
 def _pairs(
     networks: Sequence[Trained], attribute: str, values: tuple[object, object], free: Sequence[str] = ()
 ) -> Iterator[tuple[Trained, Trained]]:
-    """Yield networks that differ in one attribute, and in those that follow from it."""
+    """Yield networks that differ in one attribute, and in those that follow from it, after training of the same length."""
     for one in networks:
         for other in networks:
-            equal = [name for name in ("pooling", "training", "weight_decay", "seed") if name not in (attribute, *free)]
+            equal = [name for name in IDENTITY if name not in (attribute, *free)]
             if (getattr(one, attribute), getattr(other, attribute)) == values and all(getattr(one, n) == getattr(other, n) for n in equal):
                 yield one, other
 

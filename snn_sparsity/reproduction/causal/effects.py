@@ -11,6 +11,7 @@ from snn_sparsity.documents.blocks import Table, words
 from snn_sparsity.reproduction.attackers import ATTACKERS, MODES, PURE, TITLES, Mode, attacks_in
 from snn_sparsity.reproduction.causal.trained import DENSE, SPARSE, WORST, Trained
 from snn_sparsity.reproduction.paired import Pooled, Slope, pooled, signed, slope
+from snn_sparsity.validation import InputError
 
 EFFECTS = "Max pooling's advantage, taken apart"
 ABOUT_EFFECTS = (
@@ -47,10 +48,17 @@ class Effects(NamedTuple):
 
 
 def complete_sets(networks: Sequence[Trained]) -> list[dict[tuple[str, str], Trained]]:
-    """Return the sets of four networks, max and average pooling trained sparse and dense, that share seed and weight decay."""
-    found: dict[tuple[float, int], dict[tuple[str, str], Trained]] = {}
+    """Return the sets of four networks, max and average pooling trained sparse and dense, that share all else (:attr:`Trained.setting`).
+
+    Raises:
+        InputError: If two networks are the same but for their names: which of them is meant cannot be told.
+    """
+    found: dict[object, dict[tuple[str, str], Trained]] = {}
     for each in networks:
-        found.setdefault((each.weight_decay, each.seed), {})[each.pooling, each.training] = each
+        cells, cell = found.setdefault(each.setting, {}), (each.pooling, each.training)
+        if cell in cells:
+            raise InputError(f"{cells[cell].name} and {each.name} are both {each.label}: give one of them")
+        cells[cell] = each
     return [cells for cells in found.values() if len(cells) == 4]
 
 

@@ -68,6 +68,11 @@ class Trained:
         return SPARSE if same_as(self.backward, self.pooling) in ("first", "random") else DENSE
 
     @property
+    def setting(self) -> tuple[str, str, int, int, float, int]:
+        """What networks of one set share: network, dataset, epochs, images, weight decay and seed."""
+        return self.network, self.dataset, self.epochs, self.train_images, self.weight_decay, self.seed
+
+    @property
     def seen(self) -> int:
         """Images seen in training: epochs times images."""
         return self.epochs * self.train_images

@@ -85,12 +85,11 @@ def compared(case: Case, *families: str) -> Finding:
         return Finding("does not apply", arms[0].why if arms else "nothing here to change")
     made = [one for one in case.comparisons if one.family in families]
     if not made:
-        ran = [one for one in arms if one.status == "done"]
-        return (
-            Finding("pass", "no image was left for them")
-            if ran
-            else Finding("not run", next(iter({one.why for one in arms if one.why}), ""))
-        )
+        if any(one in case.attacks("arm") for one in arms):
+            return Finding("not run", "the native attack did not run at the same cost")
+        if any(one.status == "done" for one in arms):
+            return Finding("pass", "no image was left for them")
+        return Finding("not run", next((one.why for one in arms if one.why), ""))
     clear = won(case, *families)
     best = clear[0] if clear else min(made, key=lambda one: one.adjusted)
     low, high = best.interval
