@@ -4,20 +4,36 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
+from lightning import Trainer
 
 import snn_sparsity
 from snn_sparsity import EXPORTS, attacks, gradient_rules
-from snn_sparsity.attacks import Attack
+from snn_sparsity.attacks import FGSM, Attack
 from snn_sparsity.attacks.targets import SpikeTarget
+from snn_sparsity.audit.judge.answers import Belief
+from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.commands.tree import Tree
 from snn_sparsity.measure import names
-from snn_sparsity.probes import Probe
+from snn_sparsity.probes import (
+    AdversarialAccuracy,
+    GradientSparsity,
+    GradientTrail,
+    Probe,
+    SparsityOrigin,
+    SurrogateSaturation,
+    VulnerabilityRatio,
+)
+from snn_sparsity.reproduction.answer import Verdict
+from snn_sparsity.training.metrics_logger import MetricsCSV
+from tests.tiny import TinyDataModule, TinyNetwork
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -97,8 +113,28 @@ def test_every_grid_and_every_code_is_in_its_table():
 
 
 def test_every_file_that_the_design_page_names_is_there():
-    for name in re.findall(r"`(snn_sparsity/[\w./]+|docs/[\w.]+)`", (ROOT / "docs/design.md").read_text()):
+    page = (ROOT / "docs/design.md").read_text()
+    for name in re.findall(r"`(snn_sparsity/[\w./]+|docs/[\w.]+)`", page):
         assert (ROOT / name).exists(), name
+    for section in page.split("\n## "):
+        # A name alone is that of a file in the room that the section is about.
+        home = ROOT / "snn_sparsity" / ("audit" if section.startswith("The audit\n") else "")
+        for name in re.findall(r"`([\w/]+\.py)`", section):
+            places = (home, ROOT / "snn_sparsity", ROOT) if "/" in name else (home,)
+            assert any((place / name).is_file() for place in places), name
+
+
+def test_the_glossary_has_every_word_of_both_verdicts():
+    (row,) = re.findall(r"^\| verdict \| (.+) \|$", (ROOT / "docs/glossary.md").read_text(), re.M)
+    for word in (*get_args(Belief), *get_args(Verdict)):
+        assert word in row, word
+
+
+def test_what_the_release_runs_is_declared():
+    tools = re.findall(r"`python -m (\w+)`", (ROOT / "docs/release.md").read_text())
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["dev"]
+    assert tools
+    assert set(tools) <= set(declared)
 
 
 def test_the_page_on_curves_has_every_name_that_a_default_run_logs():
@@ -110,11 +146,28 @@ def test_the_page_on_curves_has_every_name_that_a_default_run_logs():
     assert [cause for cause in re.findall(r"\(`(\w+)`\)", text) if cause in names.CAUSES] == list(names.CAUSES)
 
 
-def test_attacks_and_rules_listed_come_from_where_the_page_says():
-    listed = (ROOT / "docs/attack.md").read_text().partition("## What there is")[2]
-    rows = [re.findall(r"`(\w+)`", first) for first in re.findall(r"^\| (`.*?) \|", listed, re.M)]
-    for name in {name for row in rows for name in row}:
-        assert hasattr(attacks, name) or hasattr(gradient_rules, name), name
+def test_a_run_logs_every_name_of_the_page_on_curves(trainer_options, tmp_path):
+    probes = [
+        AdversarialAccuracy(attack=FGSM(), space="spikes", name="fgsm"), GradientSparsity(), SparsityOrigin(), SurrogateSaturation(),
+        GradientTrail(), VulnerabilityRatio(draws=1),
+    ]  # fmt: skip
+    options = trainer_options | {"logger": MetricsCSV(str(tmp_path)), "max_epochs": 1, "log_every_n_steps": 1}
+    data = TinyDataModule(train_images=8, test_images=8, validation="test")
+    trainer, classifier = Trainer(callbacks=probes, **options), SpikingClassifier(TinyNetwork())
+    trainer.fit(classifier, datamodule=data)
+    trainer.test(classifier, datamodule=data, verbose=False)
+    logged = {line.split(",")[2] for line in (tmp_path / "metrics.csv").read_text().splitlines()[1:]}
+    shown = re.findall(r"`([\w<>,]*/[\w<>,./]+|trail_\.\.\.)`", (ROOT / "docs/curves.md").read_text().partition("## Zeros and norms")[0])
+    assert len(shown) > 25
+    for name in shown:
+        pattern = re.sub("<.+?>", r"[\\w.]+", name).replace("...", ".+")
+        assert any(re.fullmatch(pattern, each) for each in logged), name
+
+
+def test_attacks_and_rules_listed_are_those_that_there_are():
+    listed = (ROOT / "docs/attack.md").read_text().partition("## What there is")[2].split("| rule |")
+    shown = [{name for row in re.findall(r"^\| (`.*?) \|", table, re.M) for name in re.findall(r"`(\w+)`", row)} for table in listed]
+    assert shown == [set(attacks.__all__) - {"Attack", "Target"}, set(gradient_rules.__all__) - {"GradientRule"}]
 
 
 def test_audits_that_are_shown_are_of_the_best_epoch():
