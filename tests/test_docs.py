@@ -226,6 +226,25 @@ def test_the_probe_shown_works(classifier, data):
     assert all(rate.shape == batch.labels.shape and torch.all((rate >= 0) & (rate <= 1)) for rate in rates.values())
 
 
+def test_another_library_gets_a_model_that_it_can_attack(classifier, data, monkeypatch):
+    class OneStep:
+        """In place of AutoAttack, which takes minutes: the same calls, and one step along the gradient."""
+
+        def __init__(self, model, norm, eps):
+            self.model, self.eps = model, eps
+
+        def run_standard_evaluation(self, images, labels):
+            x = images.clone().requires_grad_()
+            gradient = torch.autograd.grad(torch.nn.functional.cross_entropy(self.model(x), labels), x)[0]
+            return (images + self.eps * gradient.sign()).clamp(0, 1), labels
+
+    monkeypatch.setattr("pyautoattack.AutoAttack", OneStep)
+    batch = next(iter(data.val_dataloader()))
+    seen = {"classifier": classifier, "encoder": data.spike_encoder, "images": batch.images / 255, "labels": batch.labels}
+    exec(blocks("any_module.md", "python")[1], seen)
+    assert (seen["attacked"] - seen["images"]).abs().max().item() == pytest.approx(8 / 255, abs=1e-6)
+
+
 def test_every_test_behind_a_promise_exists():
     page = (ROOT / "docs" / "guarantees.md").read_text()
     behind = re.findall(r"`(test_\w+\.py)?(?:::)?(test_\w+)?`", page)
