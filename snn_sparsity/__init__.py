@@ -18,6 +18,7 @@ EXPORTS = {
     "snn_sparsity.attacks": ("APGD", "BPDA", "EOT", "FGSM", "PGD", "SAPGD", "AnnealedPGD", "Attack", "CodeBookAscent", "HopSkipJump",
                              "SpikeFlips", "Square"),
     "snn_sparsity.attacks.targets": ("ImageTarget", "PlainTarget", "SpikeTarget"),
+    "snn_sparsity.audit": ("audit",),
     "snn_sparsity.classifier": ("SpikingClassifier",),
     "snn_sparsity.data": ("ArrayDataModule", "CIFARDataModule", "DigitsDataModule", "ImageFolderDataModule", "SpikeBatch",
                           "SpikeDataModule"),
@@ -36,6 +37,8 @@ EXPORTS = {
 }  # fmt: skip
 """Where each public name comes from."""
 _HOME = {name: home for home, names in EXPORTS.items() for name in names}
+
+audit: Any  # Nothing but its type, which is that of every name here: a type checker would see a package, and packages cannot be called.
 
 __all__ = [*_HOME, "__version__"]  # noqa: PLE0604  # each is a str
 

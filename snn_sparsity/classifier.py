@@ -41,7 +41,7 @@ class SpikingClassifier(LightningModule):
     A checkpoint goes on with the numbers of its optimiser and the state of its schedule. What is given otherwise than the checkpoint
     was made with is applied to it: see ``Optimisation.apply_changes``.
 
-    Logged: ``train/loss`` (nats, per step and epoch), what the objective says, and for ``val`` and ``test`` each: ``val/loss``,
+    Logged: ``train/loss_step`` and ``train/loss_epoch`` (nats), what the objective says, and for ``val`` and ``test`` each: ``val/loss``,
     ``val/accuracy`` (share in [0,1]), ``val/accuracy_low`` and ``val/accuracy_high`` (its 95 % interval), ``val/images`` (how many).
 
     Making one settles how numbers below 1.2e-38 and products on a GPU are computed, as the command line does: ``settle_numerics``.

@@ -4,24 +4,40 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
+from lightning import Trainer
 
 import snn_sparsity
 from snn_sparsity import EXPORTS, attacks, gradient_rules
-from snn_sparsity.attacks import Attack
+from snn_sparsity.attacks import FGSM, Attack
 from snn_sparsity.attacks.targets import SpikeTarget
+from snn_sparsity.audit.judge.answers import Belief
+from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.commands.tree import Tree
 from snn_sparsity.measure import names
-from snn_sparsity.probes import Probe
+from snn_sparsity.probes import (
+    AdversarialAccuracy,
+    GradientSparsity,
+    GradientTrail,
+    Probe,
+    SparsityOrigin,
+    SurrogateSaturation,
+    VulnerabilityRatio,
+)
+from snn_sparsity.reproduction.answer import Verdict
+from snn_sparsity.training.metrics_logger import MetricsCSV
+from tests.tiny import TinyDataModule, TinyNetwork
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-OFFERED = [*(name for home in EXPORTS.values() for name in home), "audit"]
+OFFERED = [name for home in EXPORTS.values() for name in home]
 PAGES_WITH_THE_DEMO = ("README.md", "docs/tutorial.md")
 
 
@@ -71,7 +87,7 @@ def test_the_reference_has_every_public_class_that_it_names(site):
 def test_the_reference_names_what_the_package_offers_and_no_more():
     offered, _, _ = (ROOT / "docs/api.md").read_text().partition("## Imported from their own files")
     named = [name for members in re.findall(r"members: \[(.+?)\]", offered) for name in members.split(", ")]
-    assert sorted(named) == sorted(OFFERED)
+    assert sorted(named) == sorted(OFFERED) == sorted(set(snn_sparsity.__all__) - {"__version__"})
 
 
 def test_files_beside_the_pages_are_named_on_the_site_and_linked_elsewhere(site):
@@ -97,8 +113,28 @@ def test_every_grid_and_every_code_is_in_its_table():
 
 
 def test_every_file_that_the_design_page_names_is_there():
-    for name in re.findall(r"`(snn_sparsity/[\w./]+|docs/[\w.]+)`", (ROOT / "docs/design.md").read_text()):
+    page = (ROOT / "docs/design.md").read_text()
+    for name in re.findall(r"`(snn_sparsity/[\w./]+|docs/[\w.]+)`", page):
         assert (ROOT / name).exists(), name
+    for section in page.split("\n## "):
+        # A name alone is that of a file in the room that the section is about.
+        home = ROOT / "snn_sparsity" / ("audit" if section.startswith("The audit\n") else "")
+        for name in re.findall(r"`([\w/]+\.py)`", section):
+            places = (home, ROOT / "snn_sparsity", ROOT) if "/" in name else (home,)
+            assert any((place / name).is_file() for place in places), name
+
+
+def test_the_glossary_has_every_word_of_both_verdicts():
+    (row,) = re.findall(r"^\| verdict \| (.+) \|$", (ROOT / "docs/glossary.md").read_text(), re.M)
+    for word in (*get_args(Belief), *get_args(Verdict)):
+        assert word in row, word
+
+
+def test_what_the_release_runs_is_declared():
+    tools = re.findall(r"`python -m (\w+)`", (ROOT / "docs/release.md").read_text())
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["dev"]
+    assert tools
+    assert set(tools) <= set(declared)
 
 
 def test_the_page_on_curves_has_every_name_that_a_default_run_logs():
@@ -110,11 +146,28 @@ def test_the_page_on_curves_has_every_name_that_a_default_run_logs():
     assert [cause for cause in re.findall(r"\(`(\w+)`\)", text) if cause in names.CAUSES] == list(names.CAUSES)
 
 
-def test_attacks_and_rules_listed_come_from_where_the_page_says():
-    listed = (ROOT / "docs/attack.md").read_text().partition("## What there is")[2]
-    rows = [re.findall(r"`(\w+)`", first) for first in re.findall(r"^\| (`.*?) \|", listed, re.M)]
-    for name in {name for row in rows for name in row}:
-        assert hasattr(attacks, name) or hasattr(gradient_rules, name), name
+def test_a_run_logs_every_name_of_the_page_on_curves(trainer_options, tmp_path):
+    probes = [
+        AdversarialAccuracy(attack=FGSM(), space="spikes", name="fgsm"), GradientSparsity(), SparsityOrigin(), SurrogateSaturation(),
+        GradientTrail(), VulnerabilityRatio(draws=1),
+    ]  # fmt: skip
+    options = trainer_options | {"logger": MetricsCSV(str(tmp_path)), "max_epochs": 1, "log_every_n_steps": 1}
+    data = TinyDataModule(train_images=8, test_images=8, validation="test")
+    trainer, classifier = Trainer(callbacks=probes, **options), SpikingClassifier(TinyNetwork())
+    trainer.fit(classifier, datamodule=data)
+    trainer.test(classifier, datamodule=data, verbose=False)
+    logged = {line.split(",")[2] for line in (tmp_path / "metrics.csv").read_text().splitlines()[1:]}
+    shown = re.findall(r"`([\w<>,]*/[\w<>,./]+|trail_\.\.\.)`", (ROOT / "docs/curves.md").read_text().partition("## Zeros and norms")[0])
+    assert len(shown) > 25
+    for name in shown:
+        pattern = re.sub("<.+?>", r"[\\w.]+", name).replace("...", ".+")
+        assert any(re.fullmatch(pattern, each) for each in logged), name
+
+
+def test_attacks_and_rules_listed_are_those_that_there_are():
+    listed = (ROOT / "docs/attack.md").read_text().partition("## What there is")[2].split("| rule |")
+    shown = [{name for row in re.findall(r"^\| (`.*?) \|", table, re.M) for name in re.findall(r"`(\w+)`", row)} for table in listed]
+    assert shown == [set(attacks.__all__) - {"Attack", "Target"}, set(gradient_rules.__all__) - {"GradientRule"}]
 
 
 def test_audits_that_are_shown_are_of_the_best_epoch():
@@ -171,6 +224,25 @@ def test_the_probe_shown_works(classifier, data):
     rates = shown_class("probe.md", Probe)().measure(SimpleNamespace(classifier=classifier), SpikeBatch(spikes, batch.labels, batch.images))
     assert rates.keys() == {"sn1", "sn2"}
     assert all(rate.shape == batch.labels.shape and torch.all((rate >= 0) & (rate <= 1)) for rate in rates.values())
+
+
+def test_another_library_gets_a_model_that_it_can_attack(classifier, data, monkeypatch):
+    class OneStep:
+        """In place of AutoAttack, which takes minutes: the same calls, and one step along the gradient."""
+
+        def __init__(self, model, norm, eps):
+            self.model, self.eps = model, eps
+
+        def run_standard_evaluation(self, images, labels):
+            x = images.clone().requires_grad_()
+            gradient = torch.autograd.grad(torch.nn.functional.cross_entropy(self.model(x), labels), x)[0]
+            return (images + self.eps * gradient.sign()).clamp(0, 1), labels
+
+    monkeypatch.setattr("pyautoattack.AutoAttack", OneStep)
+    batch = next(iter(data.val_dataloader()))
+    seen = {"classifier": classifier, "encoder": data.spike_encoder, "images": batch.images / 255, "labels": batch.labels}
+    exec(blocks("any_module.md", "python")[1], seen)
+    assert (seen["attacked"] - seen["images"]).abs().max().item() == pytest.approx(8 / 255, abs=1e-6)
 
 
 def test_every_test_behind_a_promise_exists():

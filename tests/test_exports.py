@@ -1,5 +1,6 @@
 """What a library user imports, and that importing it costs nothing until it is used."""
 
+import importlib
 import subprocess
 import sys
 
@@ -22,6 +23,18 @@ def test_importing_the_package_imports_nothing_heavy():
 def test_every_public_name_is_there(name):
     assert getattr(snn_sparsity, name) is not None
     assert name in dir(snn_sparsity)
+
+
+def test_the_audit_is_there_and_can_be_called_when_nothing_else_was_imported():
+    # Its name is a package's too: once anything has imported that, it is there by itself.
+    code = "import snn_sparsity, sys; print(callable(snn_sparsity.audit), 'audit' in dir(snn_sparsity), 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "True True False\n"
+
+
+def test_the_audit_is_one_thing_however_it_is_imported():
+    from snn_sparsity.audit import audit
+
+    assert audit is snn_sparsity.audit is importlib.import_module("snn_sparsity.audit")
 
 
 def test_a_public_name_is_the_thing_itself():

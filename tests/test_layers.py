@@ -2,6 +2,8 @@
 
 import ast
 import re
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,9 @@ FLOORS = [
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 WITH_LIGHTNING = {"hyperparameters", "distributed", "optimisation", "classifier", "data", "probes", "training", "commands"}
 """Everything else is used, and tested, without a Trainer."""
+
+INSTALLED_AS = {"PIL": "pillow", "lightning_utilities": "lightning-utilities", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+"""What is imported under another name than it is installed under."""
 
 
 def room(path):
@@ -76,6 +81,13 @@ def test_an_arrow_back_up_is_seen():
 @pytest.mark.parametrize("path", [path for path in FILES if room(path) not in WITH_LIGHTNING], ids=lambda path: str(path.relative_to(ROOT)))
 def test_leaves_know_no_lightning(path):
     assert not {name for name in imports(path) if name.split(".")[0] in ("lightning", "torchmetrics", "pytorch_lightning")}
+
+
+def test_what_is_imported_is_declared():
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
+    declared = {re.match(r"[\w-]+", each)[0] for each in project["dependencies"]}
+    imported = {name.split(".")[0] for path in FILES for name in imports(path)} - {"snn_sparsity"} - sys.stdlib_module_names
+    assert {INSTALLED_AS.get(name, name) for name in imported} <= declared
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -2,9 +2,11 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from lightning import Trainer
+from lightning import LightningModule, Trainer
+from torch.utils.data import DataLoader, TensorDataset
 
-from snn_sparsity.attacks import FGSM, PGD, CodeBookAscent
+from snn_sparsity.attacks import FGSM, PGD, Attack, CodeBookAscent
+from snn_sparsity.attacks.base import Passes
 from snn_sparsity.attacks.targets import SpikeTarget
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.probes import AdversarialAccuracy, GradientSparsity, Probe
@@ -66,6 +68,41 @@ def test_accuracy_against_an_offline_loop(trained, trainer_options):
     assert metrics["fgsm/accuracy"] == pytest.approx(right / 20)
     assert metrics["fgsm/clean_accuracy"] == pytest.approx(clean / 20) == metrics["test/accuracy"]
     assert metrics["fgsm/largest_perturbation"] == pytest.approx(largest) == pytest.approx(0.3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lighten(Attack):
+    """Moves every pixel up by eps."""
+
+    def __call__(self, target, x, labels, generator=None):
+        return x + self.eps
+
+    @property
+    def passes(self):
+        return Passes(0, 0)
+
+
+class LightOrDark(LightningModule):
+    """Class 1 for a pixel above 0.5."""
+
+    def forward(self, images):
+        return torch.cat([0.5 - images, images - 0.5], 1).flatten(1)
+
+    def test_step(self, batch, batch_idx):
+        pass
+
+
+def test_an_image_that_the_attack_turns_right_is_right(trainer_options):
+    # As the paper counts: 0.7 of class 0 is wrong and stays so, 0.3 of class 1 is wrong and becomes right, 0.3 of class 0 is right and
+    # becomes wrong, 0.7 of class 1 stays right.
+    images, labels = torch.tensor([0.7, 0.3, 0.3, 0.7]).view(4, 1, 1, 1), torch.tensor([0, 1, 0, 1])
+    probe = AdversarialAccuracy(attack=Lighten(eps=0.25), name="lighter")
+    loader = DataLoader(TensorDataset(images, labels), 4)
+    metrics = Trainer(callbacks=[probe], **trainer_options).test(LightOrDark(), loader, verbose=False)[0]
+    assert (metrics["lighter/clean_accuracy"], metrics["lighter/accuracy"]) == (0.5, 0.5)
+    only_wrong = DataLoader(TensorDataset(images[1:2], labels[1:2]), 1)
+    metrics = Trainer(callbacks=[probe], **trainer_options).test(LightOrDark(), only_wrong, verbose=False)[0]
+    assert (metrics["lighter/clean_accuracy"], metrics["lighter/accuracy"]) == (0, 1)
 
 
 def test_drift_of_the_paper_s_protocol_runs_through_the_whole_evaluation(trained, trainer_options):
