@@ -5,8 +5,10 @@ import importlib
 import inspect
 import itertools
 import pkgutil
+import random
 import typing
 
+import numpy as np
 import pytest
 import torch
 from lightning import Callback, Trainer
@@ -83,6 +85,8 @@ class State:
         self.hooks = {name: (len(child._forward_pre_hooks), len(child._forward_hooks), len(child._backward_hooks))
                       for name, child in module.named_modules()}  # fmt: skip
         self.random = torch.get_rng_state()
+        _, keys, *place = np.random.get_state()
+        self.other_random = random.getstate(), keys.tolist(), place
 
     def assert_equal(self, module):
         now = State(module)
@@ -94,6 +98,7 @@ class State:
             assert (value is None and before is None) or torch.equal(value, before), name
         assert (now.required, now.training, now.hooks) == (self.required, self.training, self.hooks)
         assert torch.equal(now.random, self.random)
+        assert now.other_random == self.other_random
 
 
 def used_classifier():
@@ -291,6 +296,8 @@ class Bystander:
     def measure(self, context, batch):
         values = super().measure(context, batch)
         torch.rand(3)
+        random.random()
+        np.random.rand(3)
         context.classifier.train()
         context.classifier(batch.spikes).sum().backward()
         context.classifier.requires_grad_(False)

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from snn_sparsity.measure.windows import Window, selected, spikes_per_window, tie_shared_gradient
+from snn_sparsity.measure.windows import Window, positions_read, selected, spikes_per_window, tie_shared_gradient
 from snn_sparsity.validation import InputError
 
 WINDOW = Window(3, 2, 1)
@@ -47,14 +47,14 @@ def maps():
 def test_selected_is_where_autograd_sends_gradients(maps):
     x, gradient = maps
     leaf = x.clone().requires_grad_()
-    F.max_pool2d(leaf.flatten(0, 1), *WINDOW).backward(gradient.abs().flatten(0, 1) + 1)
+    F.max_pool2d(leaf.flatten(0, 1), *WINDOW[:3]).backward(gradient.abs().flatten(0, 1) + 1)
     assert torch.equal(selected(x, WINDOW), leaf.grad != 0)
 
 
 def test_ties_apart_the_two_derivatives_agree(maps):
     _, gradient = maps
     x = torch.rand(2, 3, 4, 9, 8, generator=torch.Generator().manual_seed(1)).requires_grad_()
-    (theirs,) = torch.autograd.grad(F.max_pool2d(x.flatten(0, 1), *WINDOW), x, gradient.flatten(0, 1))
+    (theirs,) = torch.autograd.grad(F.max_pool2d(x.flatten(0, 1), *WINDOW[:3]), x, gradient.flatten(0, 1))
     torch.testing.assert_close(tie_shared_gradient(x.detach(), gradient, WINDOW), theirs)
 
 
@@ -80,9 +80,41 @@ def test_nothing_is_lost_by_sharing(maps):
     torch.testing.assert_close(tie_shared_gradient(x, gradient, WINDOW).sum((-2, -1)), gradient.sum((-2, -1)))
 
 
+@pytest.mark.parametrize("size", [(9, 8), (8, 9), (5, 5), (6, 6), (7, 3)])
+@pytest.mark.parametrize("window", [(2, 2, 0), (3, 2, 0), (3, 2, 1), (3, 5, 1), (2, 3, 1)])
+def test_windows_that_begin_inside_the_map_and_end_behind_it(window, size):
+    """Against autograd: which outputs there are, whom each reads, and who wins."""
+    kernel, stride, padding = window
+    pool = nn.MaxPool2d(kernel, stride, padding, ceil_mode=True)
+    average = nn.AvgPool2d(kernel, stride, padding, ceil_mode=True, divisor_override=1)
+    x = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    outputs, window = pool(x), Window.of(pool)
+    gradient = torch.rand(outputs.shape, generator=torch.Generator().manual_seed(1)) + 1
+    (theirs,) = torch.autograd.grad(outputs, x, gradient)
+    assert torch.equal(selected(x, window), theirs != 0)
+    torch.testing.assert_close(tie_shared_gradient(x, gradient, window), theirs)
+    counts = average(x)
+    (read,) = torch.autograd.grad(counts.sum(), x)
+    for module in (pool, average):
+        assert torch.equal(positions_read(module, size).expand_as(x), read != 0)
+    spikes = (x > 0.5).float()
+    torch.testing.assert_close(spikes_per_window(spikes, window), average(spikes))
+
+
+def test_the_last_window_of_an_odd_map_by_hand():
+    """Three columns in windows of two: the third column makes windows of its own, of which the last is a corner."""
+    x, window = single([0, 1, 1, 0, 0, 1, 1, 1, 0]), Window(2, 2, 0, ceil_mode=True)
+    assert spikes_per_window(x, window).flatten().tolist() == [1, 2, 2, 0]
+    assert selected(x, window).flatten().int().tolist() == [0, 1, 1, 0, 0, 0, 1, 0, 1]
+    shared = tie_shared_gradient(x, torch.full((1, 2, 2), 2.0), window)
+    assert shared.flatten().tolist() == [0, 2, 1, 0, 0, 1, 1, 1, 2]
+    assert positions_read(nn.MaxPool2d(2, ceil_mode=True), (3, 3)).all()
+    assert positions_read(nn.MaxPool2d(2), (3, 3)).int().tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 0]]
+
+
 def test_windows_of_modules():
-    assert Window.of(nn.MaxPool2d(3, 2, 1)) == (3, 2, 1)
-    assert Window.of(nn.MaxPool2d((2, 2))) == (2, 2, 0)
-    for module in (nn.MaxPool2d((2, 3)), nn.MaxPool2d(2, dilation=2)):
+    assert Window.of(nn.MaxPool2d(3, 2, 1)) == Window(3, 2, 1, ceil_mode=False)
+    assert Window.of(nn.MaxPool2d((2, 2), ceil_mode=True)) == Window(2, 2, 0, ceil_mode=True)
+    for module in (nn.MaxPool2d((2, 3)), nn.MaxPool2d(2, dilation=2), nn.MaxPool1d(2), nn.MaxPool3d(2)):
         with pytest.raises(InputError, match="is not square"):
             Window.of(module)

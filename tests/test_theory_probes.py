@@ -15,7 +15,7 @@ from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.distributed import Meeting
 from snn_sparsity.encoders import PhaseEncoder
 from snn_sparsity.measure.names import CAUSES
-from snn_sparsity.measure.saturation import membrane_distance
+from snn_sparsity.measure.saturation import membrane_distance, vanishing_degree
 from snn_sparsity.measure.windows import positions_read
 from snn_sparsity.networks import VGG, LeakyNeuron, SEWResNet
 from snn_sparsity.networks.layers import use_spike_layers
@@ -264,6 +264,67 @@ def test_saturation_by_hand():
     assert (value["firing_rate"], value["silent"], value["always"], value["unseen"]) == (0.5, 0.5, 0.5, 0.0)
 
 
+class OneStep(nn.Module):
+    """A neuron that sees the one step there is, as [1,N,...] or as [N,...]."""
+
+    num_classes = 2
+
+    def __init__(self, step_mode):
+        super().__init__()
+        self.node = neuron.IFNode(step_mode=step_mode)
+
+    def forward(self, x):
+        x = x.flatten(2)
+        return self.node(x) if self.node.step_mode == "m" else self.node(x[0]).unsqueeze(0)
+
+
+@pytest.mark.parametrize("count", [2, 3], ids=["as many images as neurons", "other numbers"])
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+def test_a_neuron_in_single_step_mode_sees_images_and_no_time(step_mode, count):
+    spikes = torch.tensor([[0.25, 1.0], [0.5, 0.5], [2.0, 1.0]])[None, :count, :, None, None]
+    images = SpikeBatch(spikes, torch.zeros(count, dtype=torch.long), torch.zeros(count))
+    values = measure(SurrogateSaturation(), SpikingClassifier(OneStep(step_mode)), images)
+    by_hand = {"distance": [0.375, 0.5, 0.5], "firing_rate": [0.5, 0.0, 1.0], "silent": [0.5, 1.0, 0.0], "always": [0.5, 0.0, 1.0]}
+    for what, expected in by_hand.items():
+        assert values[f"surrogate_{what}/01_node"].tolist() == expected[:count], what
+
+
+def every_surrogate():
+    """SpikingJelly's, found by walking its module, with their defaults; two are of area 1 with other numbers too."""
+    kinds = [kind for kind in vars(surrogate).values() if isinstance(kind, type) and issubclass(kind, surrogate.SurrogateFunctionBase)]
+    made = [kind(2) if kind is surrogate.MultiLevelSpikeCount else kind() for kind in kinds if kind is not surrogate.SurrogateFunctionBase]
+    return [*made, surrogate.MultiLevelSpikeCount(1), surrogate.PiecewiseLeakyReLU(c=0.0)]
+
+
+AREA_UNKNOWN = (
+    surrogate.SuperSpike,
+    surrogate.NonzeroSignLogAbs,
+    surrogate.SquarewaveFourierSeries,
+    surrogate.S2NN,
+    surrogate.LeakyKReLU,
+    surrogate.FakeNumericalGradient,
+    surrogate.LogTailedReLU,
+    surrogate.DeterministicPass,
+    surrogate.PoissonPass,
+)
+
+
+@pytest.mark.parametrize("function", every_surrogate(), ids=repr)
+def test_the_vanishing_degree_of_every_surrogate_is_its_integral_or_refused(function):
+    distances = (0.3, 1.0, 3.0)
+    wide = isinstance(function, surrogate.MultiLevelSpikeCount) and function.max_spike_count > 1
+    leaks = isinstance(function, surrogate.PiecewiseLeakyReLU) and function.c != 0
+    if isinstance(function, AREA_UNKNOWN) or wide or leaks:
+        with pytest.raises(InputError, match=rf"the area of {type(function).__name__}'s slope is not known to be 1"):
+            vanishing_degree(function, torch.tensor(distances))
+        return
+    degrees = vanishing_degree(function, torch.tensor(distances)).tolist()
+    for distance, degree in zip(distances, degrees, strict=True):
+        near = torch.linspace(-distance, distance, 20_001, dtype=torch.float64).requires_grad_()
+        (slope,) = torch.autograd.grad(function(near).sum(), near)
+        assert degree == pytest.approx(torch.trapezoid(slope, near.detach()).item(), abs=1e-3), distance
+
+
 def test_a_surrogate_of_unknown_area_is_refused(trainer_options):
     network = TinyNetwork()
     network.sn1 = neuron.LIFNode(surrogate_function=surrogate.LeakyKReLU(), step_mode="m")
@@ -445,6 +506,26 @@ def test_synaptic_operations_do_not_depend_on_kernels_and_count_what_is_no_spike
     assert ones[True]["synops"].tolist() == [5 * (4 + 9 + 6)]
     assert ones[True]["energy"].item() == pytest.approx(4.6 * ones[True]["flops"].item() / 2), "a quarter is no spike"
     assert ones[True]["flops"].tolist() == [2 * 2 * 2 * 5 * (4 * 4 + 4 * 6 + 9)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "windows"),
+    [
+        ("zeros", [4, 6, 6, 4, 6, 9, 9, 6, 6, 9, 9, 6, 4, 6, 6, 4]),
+        # Along an axis, padded positions are in 1, 2, 3, 3, 2, 1 windows. These hold inputs 3, 0, 1, 2, 3, 0: three windows each.
+        ("circular", [9] * 16),
+        # Inputs 0, 0, 1, 2, 3, 3: three each.
+        ("replicate", [9] * 16),
+        # Inputs 1, 0, 1, 2, 3, 2: two, four, four, two.
+        ("reflect", [4, 8, 8, 4, 8, 16, 16, 8, 8, 16, 16, 8, 4, 8, 8, 4]),
+    ],
+)
+def test_padding_made_of_inputs_connects(mode, windows):
+    convolution = nn.Conv2d(1, 2, 3, padding=1, padding_mode=mode)
+    assert fan_out(convolution, torch.ones(1, 1, 4, 4)) == 2 * sum(windows)
+    for position in range(16):
+        single = F.one_hot(torch.tensor(position), 16).float().view(1, 1, 4, 4)
+        assert fan_out(convolution, single) == 2 * windows[position]
 
 
 def test_the_firing_rate_is_of_all_neurons_and_steps():

@@ -106,7 +106,7 @@ class PoolGradient(LayerRule):
 
 
 VIEWS: dict[Share, Callable[[Tensor, Window], Tensor]] = {
-    "first": lambda maps, window: F.max_pool2d(maps, *window),
+    "first": lambda maps, window: F.max_pool2d(maps, *window[:3], ceil_mode=window.ceil_mode),
     "uniform": lambda maps, window: F.avg_pool2d(maps, *window),
 }
 """Poolings whose own derivative is a share."""

@@ -1,6 +1,7 @@
 """How far membranes are from the threshold, and what a surrogate gradient still sees there."""
 
 from copy import copy
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 
 from snn_sparsity.validation import InputError
 
+FAR = 1e100
+"""Where a primitive is as good as at infinity; its square, which some take, is a number too."""
 UNSEEN_SLOPE = 1e-3
 """A neuron counts as unseen where the surrogate's slope is below this share of its maximum."""
 
@@ -66,14 +69,14 @@ class _Watched(nn.Module):
 
 
 def vanishing_degree(function: nn.Module, distance: Tensor) -> Tensor:
-    """Return the share of the surrogate's area within the distance, ``G(d) = (P(|d|) - P(-|d|)) / (P(inf) - P(-inf))``, P its primitive.
+    """Return the share of the surrogate's area within the distance, ``G(d) = P(|d|) - P(-|d|)``, P its primitive, from 0 to 1.
 
     Args:
-        function: A surrogate of SpikingJelly's, or one that says its ``area_within`` a distance itself.
+        function: A surrogate of SpikingJelly's with an area of 1, or one that says its ``area_within`` a distance itself.
         distance: Of any shape.
 
     Raises:
-        InputError: For another one.
+        InputError: For another one, such as ``NonzeroSignLogAbs``, whose area is infinite.
 
     Example:
         >>> vanishing_degree(surrogate.ATan(alpha=2.0), torch.tensor([0.0, 1 / torch.pi])).tolist()
@@ -83,10 +86,17 @@ def vanishing_degree(function: nn.Module, distance: Tensor) -> Tensor:
     if hasattr(function, "area_within"):
         known: Tensor = function.area_within(near)  # type: ignore[operator]  # ours and SpikingJelly's alike
         return known
-    if not isinstance(function, surrogate.SurrogateFunctionBase) or not hasattr(function, "alpha"):
-        raise InputError(f"the area of {type(function).__name__}'s slope is not known")
-    degree: Tensor = function.primitive_function(near, alpha=function.alpha) - function.primitive_function(-near, alpha=function.alpha)
-    return degree
+    unknown = InputError(f"the area of {type(function).__name__}'s slope is not known to be 1")
+    if not isinstance(function, surrogate.SurrogateFunctionBase):
+        raise unknown
+    primitive = partial(function.primitive_function, **function._sg_params)
+    try:
+        ends = primitive(near.new_tensor([-FAR, FAR], dtype=torch.float64))
+    except NotImplementedError:
+        raise unknown from None
+    if not torch.allclose(ends, ends.new_tensor([0.0, 1.0])):
+        raise unknown
+    return primitive(near) - primitive(-near)
 
 
 def unseen(function: nn.Module, distance: Tensor) -> Tensor:

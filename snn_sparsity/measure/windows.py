@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.nn.modules.pooling import _AvgPoolNd, _MaxPoolNd
 
 from snn_sparsity.validation import InputError
 
 
-def positions(size: int, kernel: int, stride: int, padding: int | str, dilation: int) -> Tensor:
+def positions(size: int, kernel: int, stride: int, padding: int | str, dilation: int, ceil_mode: bool = False) -> Tensor:
     """Return the position that each tap reads for each output along one axis, [outputs, taps]; outside the map is padding.
+
+    With ``ceil_mode``, as poolings have it, what is left behind the last whole window makes one more, if that begins before the map's end.
 
     Raises:
         InputError: If the kernel does not fit into the padded input.
@@ -26,7 +26,9 @@ def positions(size: int, kernel: int, stride: int, padding: int | str, dilation:
     # Where "same" cannot split evenly, torch puts the larger half behind.
     before = {"valid": 0, "same": reach // 2}[padding] if isinstance(padding, str) else padding
     after = reach - before if padding == "same" else before
-    outputs = (size + before + after - reach - 1) // stride + 1
+    outputs = (size + before + after - reach - 1 + (stride - 1 if ceil_mode else 0)) // stride + 1
+    if ceil_mode and (outputs - 1) * stride >= size + before:
+        outputs -= 1
     if outputs < 1:
         raise InputError(f"size={size} is too small for a kernel of {kernel}, dilation {dilation}, padding {padding}: give a larger image")
     return torch.arange(outputs)[:, None] * stride - before + torch.arange(kernel) * dilation
@@ -115,18 +117,22 @@ def positions_read(module: nn.Module, size: Sequence[int]) -> Tensor | None:
         >>> positions_read(nn.Conv2d(1, 1, 1, stride=2), (2, 3)).int().tolist()
         [[1, 0, 1], [0, 0, 0]]
     """
-    if not isinstance(module, (_ConvNd, _MaxPoolNd, _AvgPoolNd)) or isinstance(module, _ConvTransposeNd):
+    if not isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
         return None
-    settings = [getattr(module, name, 1) for name in ("kernel_size", "stride", "padding", "dilation")]
-    if any(isinstance(setting, tuple) and len(setting) != len(size) for setting in settings):
-        return None
-    per_axis = [setting if isinstance(setting, tuple) else (setting,) * len(size) for setting in settings]
+    settings = [_per_axis(getattr(module, name, 1)) for name in ("kernel_size", "stride", "padding", "dilation")]
+    ceil_mode = getattr(module, "ceil_mode", False)
     masks = []
-    for length, *axis in zip(size, *per_axis, strict=True):
-        reads = positions(length, *axis)
+    for length, *axis in zip(size, *settings, strict=True):
+        reads = positions(length, *axis, ceil_mode=ceil_mode)
         masks.append(torch.isin(torch.arange(length), reads))
     rows, columns = masks
     return rows[:, None] & columns
+
+
+def _per_axis(setting: int | str | Sequence[int]) -> tuple[Any, Any]:
+    """Return a setting of a module on maps for rows and for columns."""
+    first, *others = (setting,) if isinstance(setting, (int, str)) else setting
+    return first, others[0] if others else first
 
 
 class Window(NamedTuple):
@@ -136,25 +142,27 @@ class Window(NamedTuple):
         kernel: Width.
         stride: Step.
         padding: Width of the border, which never wins.
+        ceil_mode: Whether a part of a window behind the last whole one is a window too.
     """
 
     kernel: int
     stride: int
     padding: int
+    ceil_mode: bool = False
 
     @classmethod
     def of(cls, module: nn.Module) -> "Window":
         """Return the window of a max or average pooling.
 
         Raises:
-            InputError: If it is not square, or dilated.
+            InputError: If it is not square, or dilated, or not of maps.
         """
-        assert isinstance(module, (_MaxPoolNd, _AvgPoolNd))
-        settings: tuple[Any, ...] = (module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1))
-        sizes = [setting if isinstance(setting, int) else setting[0] for setting in settings]
-        if any(not isinstance(setting, int) and len(set(setting)) > 1 for setting in settings) or sizes[3] != 1:
-            raise InputError(f"{module} is not square: its windows cannot be told apart")
-        return cls(*sizes[:3])
+        if isinstance(module, (nn.MaxPool2d, nn.AvgPool2d)):
+            sizes = [_per_axis(size) for size in (module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1))]
+            kernel, stride, padding, dilation = (rows for rows, _ in sizes)
+            if dilation == 1 and all(rows == columns for rows, columns in sizes):
+                return cls(kernel, stride, padding, module.ceil_mode)
+        raise InputError(f"{module} is not square on maps, without dilation: its windows cannot be told apart")
 
 
 def selected(x: Tensor, window: Window) -> Tensor:
@@ -172,7 +180,7 @@ def selected(x: Tensor, window: Window) -> Tensor:
         [[[1, 0], [0, 0]]]
     """
     maps = x.flatten(0, -4) if x.ndim > 4 else x
-    _, winners = F.max_pool2d(maps, *window, return_indices=True)
+    _, winners = F.max_pool2d(maps, *window[:3], ceil_mode=window.ceil_mode, return_indices=True)
     won = torch.zeros_like(maps, dtype=torch.bool).flatten(-2)
     return won.scatter_(-1, winners.flatten(-2), value=True).view_as(x)
 
@@ -224,5 +232,12 @@ def unfolded(maps: Tensor, window: Window) -> Tensor:
         >>> unfolded(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), Window(2, 2, 0)).flatten().tolist()
         [1.0, 2.0, 3.0, 4.0]
     """
-    padded = F.pad(maps, [window.padding] * 4, value=float("-inf"))
+    height, width = (_behind(length, window) for length in maps.shape[-2:])
+    padded = F.pad(maps, [window.padding, width, window.padding, height], value=float("-inf"))
     return F.unfold(padded, window.kernel, stride=window.stride).unflatten(1, (maps.shape[1], -1))
+
+
+def _behind(length: int, window: Window) -> int:
+    """Return how far the last window reaches behind the map."""
+    last = int(positions(length, window.kernel, window.stride, window.padding, 1, window.ceil_mode)[-1, -1])
+    return max(0, last + 1 - length)

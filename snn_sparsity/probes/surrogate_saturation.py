@@ -36,7 +36,7 @@ class SurrogateSaturation(PassProbe):
     See :class:`PassProbe` for the arguments.
 
     Raises:
-        InputError: In a run, for a neuron whose distance, or a surrogate whose area, is not known.
+        InputError: In a run, for a neuron whose distance, or a surrogate whose area, is not known; an infinite area is none.
     """
 
     @contextmanager
@@ -45,12 +45,13 @@ class SurrogateSaturation(PassProbe):
         values: Values = {}
 
         def note(operation: Operation, module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            layout.time_first(operation, inputs[0])
             if f"{names.SURROGATE_SILENT}/{operation.place}" in values:
                 raise InputError(f"neuron {operation.path!r} ran more than once in one forward pass: it must run all time steps together")
             with torch.no_grad():
-                distance = membrane_distance(module, inputs[0].detach())
-                spikes = output.detach()
+                # In single-step mode all it sees is one step, also where a SeqToANNContainer hands it several.
+                steps = inputs[0] if module.step_mode == "m" else inputs[0].unsqueeze(0)
+                distance = layout.time_first(operation, membrane_distance(module, steps).view_as(inputs[0]))
+                spikes = layout.time_first(operation, output.detach())
                 statistics = {
                     names.SURROGATE_DISTANCE: distance.abs(),
                     names.SURROGATE_UNSEEN: unseen(module.surrogate_function, distance).float(),

@@ -30,7 +30,8 @@ class SynapticOperations(Probe):
     | ``<name>/energy`` | 0.9 pJ per synaptic operation of a spike, 4.6 pJ per connection of layers that get other numbers | pJ per image |
     | ``<name>/firing_rate`` | spikes of all neurons, per neuron and time step; left out without neurons | [0,1] |
 
-    What falls on padding is no connection. The counts are the network's, whichever kernels run it.
+    What falls on zeros around a map is no connection; reflected, repeated and wrapped padding is made of inputs, and each copy connects.
+    The counts are the network's, whichever kernels run it.
 
     Args:
         max_samples: A few images say enough: the counts hardly differ.
@@ -84,7 +85,9 @@ def fan_out(layer: nn.Module, mask: Tensor) -> float:
     if not isinstance(layer, nn.Conv2d):
         raise InputError(f"the connections of {type(layer).__name__} cannot be counted: only those of Linear and Conv2d")
     # Each input is in as many windows as this convolution with ones counts, and in each for all output channels of its group.
-    maps = mask.flatten(0, -4).sum(1, keepdim=True, dtype=torch.float64)
+    maps, padding = mask.flatten(0, -4).sum(1, keepdim=True, dtype=torch.float64), layer.padding
+    if layer.padding_mode != "zeros":
+        maps, padding = F.pad(maps, layer._reversed_padding_repeated_twice, mode=layer.padding_mode), 0
     ones = maps.new_ones(1, 1, *layer.kernel_size)
-    windows = F.conv2d(maps, ones, None, layer.stride, layer.padding, layer.dilation)
+    windows = F.conv2d(maps, ones, None, layer.stride, padding, layer.dilation)
     return float(windows.sum()) * layer.out_channels / layer.groups

@@ -1,8 +1,10 @@
 """What measuring leaves as it was: weights, gradients, statistics, modes and random numbers."""
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging
@@ -15,11 +17,13 @@ from snn_sparsity.networks.sync_batch_norm import each_by_itself
 def undisturbed(classifier: LightningModule) -> Iterator[None]:
     """Turn gradients on, modules to eval mode and autocast off; afterwards put back every flag, buffer, ``.grad`` and random state.
 
-    Float32 matters: in half precision small gradients underflow and would be counted as sparsity.
+    The random states are PyTorch's, NumPy's and Python's. Float32 matters: in half precision small gradients underflow and would be
+    counted as sparsity.
     """
     device = classifier.device
     buffers = [(buffer, buffer.clone()) for buffer in classifier.buffers()]
     gradients = [(parameter, parameter.grad, parameter.requires_grad) for parameter in classifier.parameters()]
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     try:
         for parameter, _, _ in gradients:
             parameter.grad = None
@@ -33,6 +37,8 @@ def undisturbed(classifier: LightningModule) -> Iterator[None]:
         ):
             yield
     finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
         with torch.no_grad():
             for buffer, before in buffers:
                 buffer.copy_(before)
