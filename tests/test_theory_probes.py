@@ -1,5 +1,6 @@
 """The probes of the paper's sections 4.3 and 5, against slow twins."""
 
+import gc
 import math
 
 import pytest
@@ -152,6 +153,115 @@ def test_the_pool_explains_the_zeros_of_neuron_and_batch_norm_before_it():
     assert values["pool_tie_shared_zero/04_maxpool"].mean() < 0.2
     windows = sum(values[f"pool_windows/{count}/04_maxpool"] for count in ("none", "one", "several"))
     torch.testing.assert_close(windows, torch.ones(4))
+
+
+CHECKERBOARD = (torch.arange(4)[:, None] + torch.arange(4)).remainder(2).float().view(1, 1, 1, 4, 4)
+
+
+def origins_of(network, spikes):
+    values = measure(SparsityOrigin(), SpikingClassifier(network), SpikeBatch(spikes, torch.tensor([0]), torch.zeros(1)))
+    return {name.removeprefix("zero_origin/"): value.item() for name, value in values.items()}
+
+
+class Branches(nn.Module):
+    """A neuron before a pooling beside a BatchNorm before a ReLU, of equal shapes."""
+
+    num_classes = 2
+
+    def __init__(self, batch_norm_first):
+        super().__init__()
+        self.batch_norm_first = batch_norm_first
+        self.neuron, self.pool = neuron.IFNode(v_threshold=0.5, step_mode="m"), layer.MaxPool2d(2, step_mode="m")
+        self.norm, self.relu = layer.BatchNorm2d(1, step_mode="m"), nn.ReLU()
+
+    def forward(self, x):
+        if self.batch_norm_first:
+            beside = self.relu(self.norm(x - 0.5))
+            spikes = self.neuron(x)
+        else:
+            spikes = self.neuron(x)
+            beside = self.relu(self.norm(x - 0.5))
+        value = self.pool(spikes).flatten(2).sum(-1) + beside.flatten(2).sum(-1)
+        return torch.stack([value, torch.zeros_like(value)], -1)
+
+
+@pytest.mark.parametrize("batch_norm_first", [False, True])
+def test_what_a_pool_selects_is_put_down_to_what_it_reads(batch_norm_first):
+    shares = origins_of(Branches(batch_norm_first), CHECKERBOARD)
+    # Of each window of the pool one input of four wins; half of what the ReLU gets is negative.
+    assert (shares["unselected/neuron/01_neuron"], shares["rest/neuron/01_neuron"]) == (0.75, 0.0)
+    assert (shares["unselected/bn/03_norm"], shares["rest/bn/03_norm"]) == (0.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [nn.ReLU(), nn.ReLU(inplace=True), nn.Sequential(nn.GELU(), nn.Flatten(0, 1), nn.Unflatten(0, (1, 1))), nn.Dropout(0.5)],
+    ids=repr,
+)
+def test_elementwise_functions_hand_on_what_a_pool_selects(between):
+    network = nn.Sequential(layer.BatchNorm2d(1, step_mode="m"), between, layer.MaxPool2d(2, step_mode="m"), nn.Flatten(2))
+    network.num_classes = 4
+    shares = origins_of(network, CHECKERBOARD + 1)
+    assert (shares["unselected/bn/01_0"], shares["rest/bn/01_0"]) == (0.75, 0.0)
+
+
+def test_a_position_that_something_else_reads_is_not_put_down_to_the_pool():
+    class Two(nn.Module):
+        num_classes = 4
+
+        def __init__(self, other):
+            super().__init__()
+            self.neuron, self.pool, self.other = neuron.IFNode(step_mode="m"), layer.MaxPool2d(2, step_mode="m"), other
+
+        def forward(self, x):
+            spikes = self.neuron(x)
+            return self.pool(spikes).flatten(2) + self.other(spikes).flatten(2)
+
+    silent = layer.Conv2d(1, 1, 2, stride=2, bias=False, step_mode="m")
+    nn.init.zeros_(silent.weight)
+    for other, expected in ((silent, (0.0, 0.75)), (layer.MaxPool2d(2, step_mode="m"), (0.75, 0.0))):
+        shares = origins_of(Two(other), CHECKERBOARD)
+        assert (shares["unselected/neuron/01_neuron"], shares["rest/neuron/01_neuron"]) == expected
+
+
+def test_the_graph_of_a_pass_is_let_go():
+    classifier, alive = SpikingClassifier(TinyNetwork()), []
+    for _ in range(3):
+        measure(SparsityOrigin(), classifier)
+        gc.collect()
+        alive.append(sum(type(found) is torch.Tensor for found in gc.get_objects()))
+    assert alive[0] == alive[1] == alive[2]
+
+
+@pytest.mark.parametrize(("size", "unselected"), [(4, 12 / 16), (5, 16 / 25)])
+def test_a_pool_in_ceil_mode(size, unselected):
+    pool = layer.MaxPool2d(2, ceil_mode=True, step_mode="m")
+    images = SpikeBatch(torch.rand(2, 1, 2, size, size), torch.tensor([0]), torch.zeros(1))
+    values = measure(SparsityOrigin(), SpikingClassifier(Gate(pool=pool)), images)
+    # No ties, all positive: each window has one winner, and several inputs but for the corner of an odd map.
+    for name in ("zero_origin/unselected/pool/02_pool", "pool_tie_shared_zero/02_pool"):
+        assert values[name].item() == pytest.approx(unselected), name
+    assert values["zero_origin/unread/pool/02_pool"].item() == 0
+    assert values["pool_windows/several/02_pool"].item() == pytest.approx(1 if size == 4 else 8 / 9)
+
+
+def test_windows_of_unknown_shape_are_left_out():
+    network = nn.Sequential(nn.Flatten(3), layer.SeqToANNContainer(nn.MaxPool1d(3)), nn.Flatten(2))
+    network.num_classes = 10
+    values = measure(SparsityOrigin(), SpikingClassifier(network), SpikeBatch(torch.rand(1, 1, 2, 4, 4), torch.tensor([0]), torch.zeros(1)))
+    assert not [name for name in values if name.startswith("pool_")]
+    # Five windows of three on sixteen positions; which are read is known of maps alone.
+    assert values["zero_origin/rest/pool/01_1.0"].item() == pytest.approx(11 / 16)
+
+
+def test_windows_of_unknown_shape_are_told(trainer_options, caplog):
+    network, probe = TinyNetwork(), SparsityOrigin()
+    network.maxpool = layer.MaxPool2d((3, 2), (2, 2), (1, 0), step_mode="m")
+    trainer = Trainer(max_epochs=1, callbacks=[probe], **trainer_options)
+    trainer.fit(SpikingClassifier(network), datamodule=TinyDataModule())
+    assert "no window statistics of it are logged" in caplog.text
+    assert "MaxPool2d(kernel_size=(3, 2)" in caplog.text
+    assert trainer.callback_metrics["zero_origin/unselected/pool/04_maxpool"] == 0
 
 
 def test_a_network_without_max_pooling_says_so(trainer_options, caplog):
