@@ -2,8 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Literal, NamedTuple, Protocol
+from dataclasses import dataclass, fields, replace
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -270,6 +270,33 @@ class BestSoFar:
         self.margin = torch.where(better, new, self.margin)
 
 
+AnyAttack = TypeVar("AnyAttack", bound=Attack)
+
+
+def on_lattice(attack: AnyAttack) -> AnyAttack:
+    """Return the attack with the whole number of grey levels that its eps means, so that rounding leaves no ball.
+
+    Raises:
+        InputError: If eps is no whole number of grey levels.
+
+    Example:
+        >>> from snn_sparsity.attacks import PGD
+        >>> on_lattice(PGD(eps=0.0314)).eps
+        8/255
+    """
+    eps = lattice_radius(attack.eps)
+    return attack if eps == attack.eps else replace(attack, eps=eps)
+
+
+def lattice_radius(eps: float) -> Levels:
+    """Return eps as exactly the whole number of grey levels that it means: 0.0314 is as good a way to write 8/255 as any.
+
+    Raises:
+        InputError: If it is no whole number of grey levels.
+    """
+    return Levels(whole_levels(eps) / 255)
+
+
 def whole_levels(eps: float) -> int:
     """Return eps in grey levels, ``255 eps``.
 
@@ -281,7 +308,7 @@ def whole_levels(eps: float) -> int:
         8
     """
     levels = round(255 * eps)
-    if abs(255 * eps - levels) > 0.01:  # 0.0314 is as good a way to write 8/255 as any
+    if abs(255 * eps - levels) > 0.01:
         raise InputError(
             f"eps={eps} is {255 * eps:.2f} grey levels: in image space give a whole number, such as {levels}/255 = {levels / 255:.6f}"
         )

@@ -14,6 +14,7 @@ from snn_sparsity.attacks.base import (
     Passes,
     Target,
     input_gradient,
+    lattice_radius,
     project,
     random_levels,
     whole_levels,
@@ -74,7 +75,7 @@ class CodeBookAscent(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole_levels(self.eps)
+        object.__setattr__(self, "eps", lattice_radius(self.eps))
         require_number("steps", self.steps, at_least=1, whole=True)
         require_number("smallest_fraction", self.smallest_fraction, above=0, at_most=1)
         require_number("momentum", self.momentum, at_least=0, at_most=1)

@@ -7,7 +7,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from snn_sparsity.attacks.base import Attack, Passes, Target, at_least_single, beside, project, random_corners, whole_levels
+from snn_sparsity.attacks.base import Attack, Passes, Target, at_least_single, beside, on_lattice, project, random_corners
 from snn_sparsity.attacks.sapgd import over_its_mean
 from snn_sparsity.validation import require_number
 
@@ -57,10 +57,9 @@ class HopSkipJump(Attack):
 
     def __call__(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Attack. See :meth:`Attack.__call__`."""
-        if target.space == "image":
-            whole_levels(self.eps)
+        attack = on_lattice(self) if target.space == "image" else self
         with torch.no_grad():
-            walk = _Walk(self, target, x, labels, generator or torch.Generator().manual_seed(0))
+            walk = _Walk(attack, target, x, labels, generator or torch.Generator().manual_seed(0))
             walk.start()
             for number in count(1):
                 left = walk.left()
