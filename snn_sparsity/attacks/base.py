@@ -166,7 +166,7 @@ def input_gradient(function: Callable[[Tensor], Tensor], x: Tensor, labels: Tens
 
     Works inside any evaluation loop (``no_grad`` and ``inference_mode``) and never touches a parameter's ``.grad``. The loss
     is summed, so that a sample's gradient does not depend on its batch. Of a function that returns M draws, [M,N,K], it is the
-    mean gradient (expectation over transformation, Athalye et al., arXiv 1802.00420).
+    mean gradient (expectation over transformation, Athalye et al., arXiv 1802.00420). An entry that is no number counts as 0.
 
     Args:
         function: Inputs [N,...] to logits [N,K] or [M,N,K].
@@ -190,7 +190,8 @@ def input_gradient(function: Callable[[Tensor], Tensor], x: Tensor, labels: Tens
         measure = loss if callable(loss) else LOSSES[loss]
         value = measure(draws.flatten(0, 1), labels.repeat(len(draws))).sum() / len(draws)
         (gradient,) = torch.autograd.grad(value, x)
-    return gradient, draws.detach().mean(0)
+    # Nobody can follow NaN: whoever did would leave the ball.
+    return torch.where(gradient.isnan(), 0, gradient), draws.detach().mean(0)
 
 
 def project(x_adv: Tensor, x: Tensor, eps: float, bounds: tuple[float, float]) -> Tensor:
@@ -228,6 +229,16 @@ def correct(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.isfinite().all(1) & (logits.argmax(1) == labels)
 
 
+def infinite_where_broken(losses: Tensor, logits: Tensor) -> Tensor:
+    """Return the losses [N], infinite where the logits are not all finite: there no label is right.
+
+    Example:
+        >>> infinite_where_broken(torch.tensor([-1.0, float("nan")]), torch.tensor([[2.0, 1.0], [float("nan"), 1.0]])).tolist()
+        [-1.0, inf]
+    """
+    return torch.where(logits.isfinite().all(1), losses, torch.inf)
+
+
 def random_corners(x: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
     """Draw -eps or eps for each element, of the shape of x, as :func:`uniform_noise` draws."""
     return torch.where(uniform_noise(x, 1.0, generator) < 0, -eps, eps).to(x.dtype)
@@ -249,6 +260,8 @@ def random_levels(x: Tensor, eps: float, generator: torch.Generator | None) -> T
 class BestSoFar:
     """The input of each sample with the largest margin seen so far (fooled inputs have margin above 0).
 
+    Where logits are not all finite, the margin counts as infinite.
+
     Attributes:
         x: [N,...].
         margin: [N].
@@ -264,7 +277,7 @@ class BestSoFar:
 
     def update(self, x: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Keep x where its margin is larger than that of what is kept."""
-        new = margin(logits, labels).to(self.margin)
+        new = infinite_where_broken(margin(logits, labels), logits).to(self.margin)
         better = new > self.margin
         self.x[better] = x[better]
         self.margin = torch.where(better, new, self.margin)

@@ -7,7 +7,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from snn_sparsity.attacks.base import Attack, Passes, Target, at_least_single, beside, on_lattice, project, random_corners
+from snn_sparsity.attacks.base import Attack, Passes, Target, at_least_single, beside, correct, on_lattice, project, random_corners
 from snn_sparsity.attacks.sapgd import over_its_mean
 from snn_sparsity.validation import require_number
 
@@ -183,7 +183,7 @@ class _Walk:
         asking = (self.queries[places] < self.attack.queries).nonzero().squeeze(1)
         if len(asking):
             self.queries[places[asking]] += 1
-            wrong[asking] = self.target.logits(x[asking].to(self.x)).argmax(1) != self.labels[places[asking]]
+            wrong[asking] = ~correct(self.target.logits(x[asking].to(self.x)), self.labels[places[asking]])
         return wrong
 
     def result(self) -> Tensor:

@@ -6,7 +6,7 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from snn_sparsity.attacks.base import Attack, Passes, Target, beside, on_lattice
+from snn_sparsity.attacks.base import Attack, Passes, Target, beside, correct, on_lattice
 from snn_sparsity.validation import require_number
 
 TOLERANCE = 1e-3
@@ -106,7 +106,7 @@ class _Search:
     def is_wrong(self, places: Tensor, directions: Tensor, radii: Tensor) -> Tensor:
         """Look up whether another class wins."""
         self.queries[places] += 1
-        return self.target.logits(self.along(self.x[places], directions, radii)).argmax(1) != self.labels[places]
+        return ~correct(self.target.logits(self.along(self.x[places], directions, radii)), self.labels[places])
 
     def along(self, x: Tensor, directions: Tensor, radii: Tensor) -> Tensor:
         """Return x moved by a radius each; images by whole grey levels."""
