@@ -204,6 +204,18 @@ def beside(values: Tensor, x: Tensor) -> Tensor:
     return values.view(-1, *[1] * (x.ndim - 1))
 
 
+def largest(values: Tensor, count: int) -> Tensor:
+    """Return where the ``count`` largest values of each sample are, among those above 0.
+
+    Example:
+        >>> largest(torch.tensor([[2.0, 2.0, 1.0], [1.0, -1.0, -2.0]]), 2).tolist()
+        [[True, True, False], [True, False, False]]
+    """
+    flat = values.flatten(1)
+    top = flat.topk(count, dim=1)
+    return torch.zeros_like(flat, dtype=torch.bool).scatter(1, top.indices, top.values > 0).view(values.shape)
+
+
 def uniform_noise(x: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
     """Draw noise uniform in [-eps, eps], of the shape of x, without touching the global random state.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from snn_sparsity.attacks.base import LOSSES, Attack, BestSoFar, LossName, Passes, Target, beside, input_gradient
+from snn_sparsity.attacks.base import LOSSES, Attack, BestSoFar, LossName, Passes, Target, beside, input_gradient, largest
 from snn_sparsity.attacks.sapgd import over_its_mean
 from snn_sparsity.units import Levels
 from snn_sparsity.validation import InputError, require_choice, require_number
@@ -93,7 +93,7 @@ class SpikeFlips(FlipAttack):
             gradient, logits = input_gradient(target.logits, spikes, labels, self.loss)
             best.update(spikes, logits, labels)
             worth = self.momentum * worth + over_its_mean(gradient * (1 - 2 * x))
-            spikes = flipped(x, _largest(worth, -(-allowed * step // self.steps)))
+            spikes = flipped(x, largest(worth, -(-allowed * step // self.steps)))
         with torch.no_grad():
             best.update(spikes, target.logits(spikes), labels)
         return best.x
@@ -172,7 +172,7 @@ def random_places(x: Tensor, count: int, generator: torch.Generator | None) -> T
     """Draw ``count`` places of each sample, of the shape of x, bool."""
     generator = generator or torch.Generator().manual_seed(0)
     draws = torch.rand(x.shape, generator=generator, device=generator.device).to(x.device)
-    return _largest(draws + 1, count)
+    return largest(draws + 1, count)
 
 
 def exchanged(places: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -186,11 +186,4 @@ def exchanged(places: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """
     draws = torch.rand(places.shape, generator=generator, device=generator.device).to(places.device) + 1
     count = min(count, int((~places).flatten(1).sum(1).min())) if len(places) else 0
-    return (places & ~_largest(draws * places, count)) | _largest(draws * ~places, count)
-
-
-def _largest(values: Tensor, count: int) -> Tensor:
-    """Return where the ``count`` largest values of each sample are, among those above 0."""
-    flat = values.flatten(1)
-    top = flat.topk(count, dim=1)
-    return torch.zeros_like(flat, dtype=torch.bool).scatter(1, top.indices, top.values > 0).view(values.shape)
+    return (places & ~largest(draws * places, count)) | largest(draws * ~places, count)
