@@ -144,7 +144,9 @@ class RandomFlips(FlipAttack):
                 if not len(left):
                     break
                 anew = -(-allowed * self.share // (1 + 7 * query / self.queries)) if query else 0
-                tried = exchanged(places[left], min(int(anew), allowed), generator)
+                # Drawn for those too that have left: what an image gets must not depend on how its neighbours fare.
+                draws = torch.rand(x.shape, generator=generator, device=generator.device).to(x.device)
+                tried = exchanged(places[left], min(int(anew), allowed), draws[left])
                 mine = BestSoFar(best.x[left], best.margin[left])
                 before = mine.margin
                 mine.update(flipped(x[left], tried), target.logits(flipped(x[left], tried)), labels[left])
@@ -175,15 +177,18 @@ def random_places(x: Tensor, count: int, generator: torch.Generator | None) -> T
     return largest(draws + 1, count)
 
 
-def exchanged(places: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Return places of which ``count`` of each sample are exchanged for others, at random; fewer where there are not so many others.
+def exchanged(places: Tensor, count: int, draws: Tensor) -> Tensor:
+    """Return places of which ``count`` of each sample are exchanged for others; fewer where there are not so many others.
+
+    Args:
+        places: [N,...] bool, as many of each sample.
+        count: How many.
+        draws: Of the same shape, in [0,1); where they are largest, places are given up and taken.
 
     Example:
-        >>> places = torch.tensor([[True, True, False, False, False]])
-        >>> moved = exchanged(places, 1, torch.Generator().manual_seed(0))
-        >>> moved.sum().item(), (moved & places).sum().item()
-        (2, 1)
+        >>> places, draws = torch.tensor([[True, True, False, False]]), torch.tensor([[0.1, 0.7, 0.9, 0.3]])
+        >>> exchanged(places, 1, draws).tolist()
+        [[True, False, True, False]]
     """
-    draws = torch.rand(places.shape, generator=generator, device=generator.device).to(places.device) + 1
     count = min(count, int((~places).flatten(1).sum(1).min())) if len(places) else 0
-    return (places & ~largest(draws * places, count)) | largest(draws * ~places, count)
+    return (places & ~largest((draws + 1) * places, count)) | largest((draws + 1) * ~places, count)
