@@ -457,6 +457,9 @@ def pulled_back(node, x, weights):
         # A quarter of each input arrives, going up and coming back.
         (neuron.LIFNode(tau=4.0), [6.0, 6.0, 6.0], 19 / 140),
         (neuron.ParametricLIFNode(init_tau=4.0), [6.0, 6.0, 6.0], 19 / 140),
+        # V_th 20 and a half leaks away: from 0 to 10 by 0.2 / 20, so by a tenth, and the other nine from there to 40.
+        (neuron.LIFNode(tau=2.0, decay_input=False, v_threshold=20.0), [5.0, 5.0, 5.0], 0.01),
+        (neuron.LIFNode(tau=2.0, decay_input=False, v_threshold=20.0), [30.0, 30.0, 30.0], 0.03),
     ],
     ids=str,
 )
