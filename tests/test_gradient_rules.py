@@ -38,7 +38,7 @@ from snn_sparsity.gradient_rules.rates import rate_slope
 from snn_sparsity.gradient_rules.surrogates import SHAPES
 from snn_sparsity.measure.gradients import record_gradients
 from snn_sparsity.measure.saturation import membrane_distance
-from snn_sparsity.networks import IFNeuron, SEWResNet, SpikingResNet
+from snn_sparsity.networks import IFNeuron, LeakyNeuron, SEWResNet, SpikingResNet
 from snn_sparsity.validation import InputError
 from tests.tiny import TinyNetwork
 
@@ -421,6 +421,32 @@ def test_potential_dependent_against_a_slow_loop():
             sigma = statistics.pstdev(distance[: step + 1, :, channel].flatten().tolist()) or 1.0
             for u, slope in zip(distance[step, :, channel].flatten().tolist(), found[step, :, channel].flatten().tolist(), strict=True):
                 assert slope == pytest.approx(statistics.NormalDist(sigma / 2, sigma).pdf(u), rel=1e-9)
+
+
+@pytest.mark.parametrize("delayed", [False, True])
+def test_potential_dependent_forgets_the_pass_before(delayed):
+    node = LeakyNeuron(reset="subtract", delayed=delayed, strict=True).build()
+    node.step_mode = "m"
+    x, weights = noise(3, 4, 2), noise(3, 4, 2, seed=1)
+    with PDSG().applied(node):
+        first = pulled_back(node, x, weights)
+        pulled_back(node, 9 * noise(3, 4, 2, seed=2), weights)
+        again, smaller = pulled_back(node, x, weights), pulled_back(node, x[:, :1], weights[:, :1])
+    with PDSG().applied(node):
+        alone = pulled_back(node, x[:, :1], weights[:, :1])
+    assert torch.equal(first, again)
+    assert torch.equal(smaller, alone)
+    assert first.any()
+
+
+def test_potential_dependent_of_a_delayed_neuron_by_hand():
+    # Potentials less the threshold: -1 and -1 at the first step, -0.5 and 0.5 at the second: sigma is that of all four.
+    node = LeakyNeuron(reset="subtract", delayed=True).build()
+    node.step_mode, sigma = "m", statistics.pstdev([-1, -1, -0.5, 0.5])
+    with PDSG().applied(node):
+        gradient = pulled_back(node, torch.tensor([[[0.5], [1.5]], [[0.0], [0.0]]]), torch.tensor([[[0.0]], [[1.0]]]))
+    expected = [statistics.NormalDist(sigma / 2, sigma).pdf(u) for u in (-0.5, 0.5)]
+    torch.testing.assert_close(gradient, torch.tensor([expected, [0.0, 0.0]]).unsqueeze(2))
 
 
 def test_potential_dependent_where_nothing_spreads():

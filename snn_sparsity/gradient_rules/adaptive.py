@@ -121,8 +121,17 @@ class _PotentialDependent(Surrogate):
         super().__init__(spike)
         self.potentials: list[Tensor] = []
 
+    def restart(self, *_: object) -> None:
+        super().restart()
+        self.potentials = []
+
+    def forward(self, u: Tensor) -> Tensor:
+        # A delayed neuron's first potential needs no gradient, and counts.
+        if torch.is_grad_enabled():
+            self.potentials.append(u.detach())
+        return super().forward(u)
+
     def slope(self, u: Tensor) -> Tensor:
-        self.potentials = [*self.potentials[: self.step], u]
         others = [dim for dim in range(u.ndim + 1) if dim != 2]
         sigma = torch.stack(self.potentials).std(dim=others, keepdim=True, correction=0).squeeze(0)
         sigma = torch.where(sigma > 0, sigma, 1)
