@@ -267,7 +267,7 @@ def test_weights_follow_what_agreed_and_sum_to_one(spike_target):
     rules = (SurrogateShape("atan", 1.0), SurrogateShape("rect", 0.5))
     x = torch.randint(0, 2, (2, 4, 3, 16, 16), generator=generator(1)).float()
     labels, weights = torch.tensor([0, 1]), Weights(rate=2.0)
-    mixed = Mixed(spike_target, rules, weights)
+    mixed = Mixed(spike_target, tuple(rule.applied for rule in rules), weights)
     points = [x, (x + 0.05).clamp(0, 1), (x - 0.05).clamp(0, 1)]
     seen = [input_gradient(mixed.logits, point, labels)[0] for point in points]
     each = [gradients(spike_target, point, labels, rules) for point in points]

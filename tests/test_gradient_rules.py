@@ -14,9 +14,11 @@ from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import nn
 
 from snn_sparsity import gradient_rules
-from snn_sparsity.attacks import FGSM, PGD
+from snn_sparsity.attacks import EOT, FGSM, MDSE, PGD
 from snn_sparsity.attacks.base import input_gradient
 from snn_sparsity.attacks.bpda import BPDA
+from snn_sparsity.attacks.eot import Drawn
+from snn_sparsity.attacks.mdse import Mixed, Weights
 from snn_sparsity.attacks.targets import SpikeTarget
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.classifier import SpikingClassifier
@@ -742,6 +744,38 @@ def test_an_attack_under_a_rule_follows_its_gradient(tiny_target):
     attacked = BPDA(FGSM(), rule, eps=0.05)(tiny_target, x, labels)
     assert torch.equal(attacked, (x + 0.05 * gradient.sign()).clamp(0, 1))
     assert not torch.equal(attacked, FGSM(eps=0.05)(tiny_target, x, labels))
+
+
+UNDER = {
+    "one": BPDA,
+    "draws outside": lambda host, rule: EOT(BPDA(host, rule), draws=4),
+    "draws inside": lambda host, rule: BPDA(EOT(host, draws=4), rule),
+    "mixture": lambda host, rule: MDSE(host, (rule,)),
+    "mixture, draws outside": lambda host, rule: EOT(MDSE(host, (rule,)), draws=4),
+    "mixture, draws inside": lambda host, rule: MDSE(EOT(host, draws=4), (rule,)),
+}
+
+
+@each_rule
+def test_draws_of_a_network_without_randomness_and_mixtures_of_one_rule_change_nothing(tiny_target, rule):
+    x, labels, host = spikes(4), torch.tensor([0, 1, 2, 3]), PGD(steps=4, random_start=False, keep="last")
+    found = {name: under(host, rule)(tiny_target, x, labels) for name, under in UNDER.items()}
+    assert not torch.equal(found["one"], host(tiny_target, x, labels))
+    assert [name for name in UNDER if not torch.equal(found[name], found["one"])] == []
+
+
+def test_draws_do_not_hold_the_weights_of_a_mixture(tiny_target):
+    x, labels = spikes(4), torch.tensor([0, 1, 2, 3])
+    seen = []
+    for draws in (1, 4):
+        weights = Weights(rate=2.0)
+        drawn = Drawn(Mixed(tiny_target, tuple(rule.lasting() for rule in (SurrogateShape("rect", 0.5), ASSG())), weights), draws)
+        for moved in (0, 0.05, -0.05):
+            input_gradient(drawn.logits, (x + moved).clamp(0, 1), labels)
+        drawn.logits(x.requires_grad_())
+        seen.append(torch.stack(weights.now))
+    torch.testing.assert_close(*seen)
+    assert not torch.allclose(seen[0][0], seen[0][1])
 
 
 def test_the_ball_of_the_wrapper_is_that_of_the_attack():
