@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import foolbox
 import pytest
 import torch
@@ -243,6 +245,22 @@ def test_a_single_step_moves_the_whole_image_and_a_last_one_few_pixels():
     once = CodeBookAscent(eps=EPS, steps=1)(target, x, labels)
     assert torch.equal(once, CodeBookAscent(eps=EPS, steps=4)(target, x, labels))
     assert (once != x).float().mean() > 0.8
+
+
+def test_of_pixels_that_gain_alike_no_more_move_than_may():
+    # All 64 pixels gain the same, and what they gain by turns its sign each step.
+    target, shown = LinearCode(PhaseEncoder(8), torch.ones(8, 1, 8, 8)), []
+
+    def turning(spikes):
+        shown.append(spikes.detach().clone())
+        return torch.stack([torch.zeros(len(spikes)), (-1) ** len(shown) * spikes.flatten(1).sum(1)], 1)
+
+    target.spikes = Plain(turning)
+    CodeBookAscent(steps=4, smallest_fraction=1 / 64, momentum=0, loss="margin")(
+        target, torch.full((2, 1, 8, 8), 100 / 255), torch.tensor([0, 0])
+    )
+    moved = [(after != before).any(1).flatten(1).sum(1).tolist() for before, after in pairwise(shown)]
+    assert moved == [[64, 64], [16, 16], [4, 4], [1, 1]]
 
 
 def test_code_book_ascent_leaves_a_dead_network_alone():

@@ -267,6 +267,17 @@ def test_what_does_not_fit_is_told_in_one_line(model, images, labels, more, told
 
 
 @pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize("eps", [0.0314, 0.03134])
+def test_eps_near_a_whole_grey_level_is_that_level(eps):
+    model = Linear()
+    result = audit(model, IMAGES, audit_labels(model, IMAGES), eps=eps, claim=PGD(eps=eps, steps=2))
+    attacks = result.evidence.protocols["image"].attacks
+    assert result.evidence.eps == 8 / 255
+    assert 0 < max(one.largest_perturbation for one in attacks if one.eps == 8 / 255) <= 8 / 255 + 1e-6
+    assert {one.eps for one in attacks if one.role == "claim"} == {8 / 255}
+
+
+@pytest.mark.usefixtures("_small")
 def test_images_and_labels_may_be_arrays_or_bytes():
     model, levels = Linear(), (255 * IMAGES).to(torch.uint8)
     expected = audit(model, levels, LABELS).evidence

@@ -16,6 +16,8 @@ from torch import nn
 
 import snn_sparsity
 from snn_sparsity.attacks import PGD, Attack, HopSkipJump, RandomFlips, RayS, Square, Swap, Transfer
+from snn_sparsity.attacks.base import correct
+from snn_sparsity.attacks.flips import FlipAttack
 from snn_sparsity.attacks.metering import Meter, Metered
 from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
 from snn_sparsity.batch import SpikeBatch
@@ -215,6 +217,54 @@ def test_attack_after_an_exception(kind):
     with pytest.raises(ZeroDivisionError):
         attack(target, x, torch.zeros(6, dtype=torch.int64), torch.Generator())
     before.assert_equal(classifier)
+
+
+class Breaking:
+    """A classifier whose logits are no numbers once the mean input is above a half."""
+
+    bounds, network, code_book = (0.0, 1.0), nn.Sequential(IFNeuron().build()), DirectEncoder(1).code_book
+
+    def __init__(self, space):
+        self.space = space
+
+    def logits(self, x):
+        mean = x.flatten(1).mean(1, keepdim=True)
+        return torch.cat([1 - mean, mean], 1) * torch.where(mean > 0.5, torch.nan, 1.0)
+
+    def smoothed(self, half_width):
+        return self
+
+    @property
+    def spikes(self):
+        return Breaking("spikes")
+
+
+def patient(kind):
+    given = {"steps": 50, "queries": 50, "draws": 50, "attack": PGD(steps=9)}
+    return make(kind, **{name: value for name, value in given.items() if name in inspect.signature(kind).parameters})
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [*map(patient, ATTACKS), Swap(torch.full((1, 1, 2, 2), 0.6)), Transfer(Breaking("image"), PGD())],
+    ids=lambda one: type(one).__name__,
+)
+def test_attack_keeps_what_breaks_the_network(attack):
+    # Label 0 wins up to a mean of 0.5; beyond it, 2.5 grey levels away, no label is right.
+    flips = isinstance(attack, FlipAttack)
+    target = Breaking("spikes" if flips else "image")
+    x = (torch.arange(100) < 49).float().expand(2, -1).view(2, 1, 1, 10, 10) if flips else torch.full((2, 1, 2, 2), 125 / 255)
+    labels = torch.zeros(2, dtype=torch.int64)
+    attacked = attack(target, x, labels, torch.Generator().manual_seed(3))
+    assert correct(target.logits(x), labels).all()
+    assert not correct(target.logits(attacked), labels).any()
+    assert (attacked - x).abs().max() <= attack.eps + 1e-6
+
+
+def test_an_iterate_that_broke_the_network_fooled_it():
+    meter = Meter(torch.tensor([0, 0]))
+    Metered(Breaking("image"), meter).logits(torch.tensor([[0.4], [0.6]]))
+    assert meter.fooled.tolist() == [False, True]
 
 
 # Objectives ----------------------------------------------------------------------------------------------------------------

@@ -125,6 +125,22 @@ def test_a_network_that_says_one_thing_only_is_left_alone(logits):
     assert torch.equal(HopSkipJump(queries=40)(target, x, torch.zeros(4, dtype=torch.long)), x)
 
 
+def second_of_two(attack, target, x):
+    """What becomes of the first image behind each of the others, which are right, or wrong from the start."""
+    labels = target.function(x).argmax(1)
+    pairs = [(x[[place, 0]], labels[[place, 0]]) for place in range(1, len(x))]
+    pairs += [(both, (names + torch.tensor([1, 0])) % 5) for both, names in pairs]
+    return [attack(target, both, names, generator())[1] for both, names in pairs]
+
+
+def test_a_hopskipjump_does_not_depend_on_its_neighbours():
+    x = grey(9).double()
+    weights = torch.randn(192, 5, generator=generator(6), dtype=torch.float64)
+    found = second_of_two(HopSkipJump(eps=4 / 255, queries=200), Recorded(lambda x: (x.flatten(1) - 0.5) @ weights), x)
+    assert all(torch.equal(found[0], other) for other in found)
+    assert not torch.equal(found[0], x[0])
+
+
 # Flips -----------------------------------------------------------------------------------------------------------------------
 
 
@@ -155,6 +171,14 @@ def test_what_is_tried_are_spike_trains_within_the_budget(attack, flips):
         assert set(asked.unique().tolist()) <= {0.0, 1.0}
         assert (asked != x).flatten(1).sum(1).max() <= flips
     assert (attacked != x).any()
+
+
+def test_random_flips_do_not_depend_on_their_neighbours():
+    x = trains(9).double()
+    weights = torch.randn(192, 5, generator=generator(6), dtype=torch.float64)
+    found = second_of_two(RandomFlips(flips=6, queries=60), spiking(lambda x: (x.flatten(1) - 0.5) @ weights), x)
+    assert all(torch.equal(found[0], other) for other in found)
+    assert not torch.equal(found[0], x[0])
 
 
 def subsets(size, most):
@@ -243,7 +267,7 @@ def test_weights_follow_what_agreed_and_sum_to_one(spike_target):
     rules = (SurrogateShape("atan", 1.0), SurrogateShape("rect", 0.5))
     x = torch.randint(0, 2, (2, 4, 3, 16, 16), generator=generator(1)).float()
     labels, weights = torch.tensor([0, 1]), Weights(rate=2.0)
-    mixed = Mixed(spike_target, rules, weights)
+    mixed = Mixed(spike_target, tuple(rule.applied for rule in rules), weights)
     points = [x, (x + 0.05).clamp(0, 1), (x - 0.05).clamp(0, 1)]
     seen = [input_gradient(mixed.logits, point, labels)[0] for point in points]
     each = [gradients(spike_target, point, labels, rules) for point in points]

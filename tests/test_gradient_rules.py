@@ -14,9 +14,11 @@ from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import nn
 
 from snn_sparsity import gradient_rules
-from snn_sparsity.attacks import FGSM, PGD
+from snn_sparsity.attacks import EOT, FGSM, MDSE, PGD
 from snn_sparsity.attacks.base import input_gradient
 from snn_sparsity.attacks.bpda import BPDA
+from snn_sparsity.attacks.eot import Drawn
+from snn_sparsity.attacks.mdse import Mixed, Weights
 from snn_sparsity.attacks.targets import SpikeTarget
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.classifier import SpikingClassifier
@@ -38,7 +40,7 @@ from snn_sparsity.gradient_rules.rates import rate_slope
 from snn_sparsity.gradient_rules.surrogates import SHAPES
 from snn_sparsity.measure.gradients import record_gradients
 from snn_sparsity.measure.saturation import membrane_distance
-from snn_sparsity.networks import IFNeuron, SEWResNet, SpikingResNet
+from snn_sparsity.networks import IFNeuron, LeakyNeuron, SEWResNet, SpikingResNet
 from snn_sparsity.validation import InputError
 from tests.tiny import TinyNetwork
 
@@ -423,6 +425,32 @@ def test_potential_dependent_against_a_slow_loop():
                 assert slope == pytest.approx(statistics.NormalDist(sigma / 2, sigma).pdf(u), rel=1e-9)
 
 
+@pytest.mark.parametrize("delayed", [False, True])
+def test_potential_dependent_forgets_the_pass_before(delayed):
+    node = LeakyNeuron(reset="subtract", delayed=delayed, strict=True).build()
+    node.step_mode = "m"
+    x, weights = noise(3, 4, 2), noise(3, 4, 2, seed=1)
+    with PDSG().applied(node):
+        first = pulled_back(node, x, weights)
+        pulled_back(node, 9 * noise(3, 4, 2, seed=2), weights)
+        again, smaller = pulled_back(node, x, weights), pulled_back(node, x[:, :1], weights[:, :1])
+    with PDSG().applied(node):
+        alone = pulled_back(node, x[:, :1], weights[:, :1])
+    assert torch.equal(first, again)
+    assert torch.equal(smaller, alone)
+    assert first.any()
+
+
+def test_potential_dependent_of_a_delayed_neuron_by_hand():
+    # Potentials less the threshold: -1 and -1 at the first step, -0.5 and 0.5 at the second: sigma is that of all four.
+    node = LeakyNeuron(reset="subtract", delayed=True).build()
+    node.step_mode, sigma = "m", statistics.pstdev([-1, -1, -0.5, 0.5])
+    with PDSG().applied(node):
+        gradient = pulled_back(node, torch.tensor([[[0.5], [1.5]], [[0.0], [0.0]]]), torch.tensor([[[0.0]], [[1.0]]]))
+    expected = [statistics.NormalDist(sigma / 2, sigma).pdf(u) for u in (-0.5, 0.5)]
+    torch.testing.assert_close(gradient, torch.tensor([expected, [0.0, 0.0]]).unsqueeze(2))
+
+
 def test_potential_dependent_where_nothing_spreads():
     x = torch.zeros(1, 1, 1, 1, 1)
     node = neuron.IFNode(step_mode="m")
@@ -457,6 +485,9 @@ def pulled_back(node, x, weights):
         # A quarter of each input arrives, going up and coming back.
         (neuron.LIFNode(tau=4.0), [6.0, 6.0, 6.0], 19 / 140),
         (neuron.ParametricLIFNode(init_tau=4.0), [6.0, 6.0, 6.0], 19 / 140),
+        # V_th 20 and a half leaks away: from 0 to 10 by 0.2 / 20, so by a tenth, and the other nine from there to 40.
+        (neuron.LIFNode(tau=2.0, decay_input=False, v_threshold=20.0), [5.0, 5.0, 5.0], 0.01),
+        (neuron.LIFNode(tau=2.0, decay_input=False, v_threshold=20.0), [30.0, 30.0, 30.0], 0.03),
     ],
     ids=str,
 )
@@ -713,6 +744,38 @@ def test_an_attack_under_a_rule_follows_its_gradient(tiny_target):
     attacked = BPDA(FGSM(), rule, eps=0.05)(tiny_target, x, labels)
     assert torch.equal(attacked, (x + 0.05 * gradient.sign()).clamp(0, 1))
     assert not torch.equal(attacked, FGSM(eps=0.05)(tiny_target, x, labels))
+
+
+UNDER = {
+    "one": BPDA,
+    "draws outside": lambda host, rule: EOT(BPDA(host, rule), draws=4),
+    "draws inside": lambda host, rule: BPDA(EOT(host, draws=4), rule),
+    "mixture": lambda host, rule: MDSE(host, (rule,)),
+    "mixture, draws outside": lambda host, rule: EOT(MDSE(host, (rule,)), draws=4),
+    "mixture, draws inside": lambda host, rule: MDSE(EOT(host, draws=4), (rule,)),
+}
+
+
+@each_rule
+def test_draws_of_a_network_without_randomness_and_mixtures_of_one_rule_change_nothing(tiny_target, rule):
+    x, labels, host = spikes(4), torch.tensor([0, 1, 2, 3]), PGD(steps=4, random_start=False, keep="last")
+    found = {name: under(host, rule)(tiny_target, x, labels) for name, under in UNDER.items()}
+    assert not torch.equal(found["one"], host(tiny_target, x, labels))
+    assert [name for name in UNDER if not torch.equal(found[name], found["one"])] == []
+
+
+def test_draws_do_not_hold_the_weights_of_a_mixture(tiny_target):
+    x, labels = spikes(4), torch.tensor([0, 1, 2, 3])
+    seen = []
+    for draws in (1, 4):
+        weights = Weights(rate=2.0)
+        drawn = Drawn(Mixed(tiny_target, tuple(rule.lasting() for rule in (SurrogateShape("rect", 0.5), ASSG())), weights), draws)
+        for moved in (0, 0.05, -0.05):
+            input_gradient(drawn.logits, (x + moved).clamp(0, 1), labels)
+        drawn.logits(x.requires_grad_())
+        seen.append(torch.stack(weights.now))
+    torch.testing.assert_close(*seen)
+    assert not torch.allclose(seen[0][0], seen[0][1])
 
 
 def test_the_ball_of_the_wrapper_is_that_of_the_attack():

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 from spikingjelly.activation_based import functional, layer
 from torch import nn
 
-from snn_sparsity.attacks import EOT, FGSM, PGD, AnnealedPGD, CodeBookAscent, Noise, Transfer
+from snn_sparsity.attacks import EOT, FGSM, PGD, AnnealedPGD, CodeBookAscent, HopSkipJump, Noise, RayS, Square, Transfer
 from snn_sparsity.attacks.base import Passes, margin
 from snn_sparsity.attacks.eot import Drawn
 from snn_sparsity.attacks.metering import Meter, Metered
@@ -334,6 +335,27 @@ def test_transfer_needs_one_space(two_layers):
 
 
 # All -----------------------------------------------------------------------------------------------------------------------
+
+
+LATTICE = [
+    AnnealedPGD(steps=4),
+    CodeBookAscent(steps=3, random_start=True),
+    HopSkipJump(queries=60),
+    Noise(draws=3, kind="levels"),
+    RayS(queries=60),
+    Square(queries=60, lattice=True),
+]
+
+
+@pytest.mark.parametrize("eps", [8 / 255, 0.0314, 0.03134])
+@pytest.mark.parametrize("attack", LATTICE, ids=str)
+def test_eps_near_a_whole_grey_level_is_that_level(two_layers, attack, eps):
+    target, x, labels = (part if part is two_layers[0] else part[:8] for part in two_layers)
+    attacked = replace(attack, eps=eps)(target, x, labels, generator(13))
+    levels = 255 * (attacked.double() - x)
+    assert 0 < levels.round().abs().max() <= 8
+    torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)
+    assert torch.equal(attacked, attack(target, x, labels, generator(13)))
 
 
 @pytest.mark.parametrize("wrapped", [lambda inner: EOT(inner, eps=2 / 255), lambda inner: Transfer(Plain(None), inner, eps=2 / 255)])

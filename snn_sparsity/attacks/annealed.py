@@ -14,9 +14,9 @@ from snn_sparsity.attacks.base import (
     Passes,
     Target,
     input_gradient,
+    lattice_radius,
     project,
     uniform_noise,
-    whole_levels,
 )
 from snn_sparsity.encoders.base import LEVELS
 from snn_sparsity.units import Levels
@@ -62,7 +62,7 @@ class AnnealedPGD(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole_levels(self.eps)
+        object.__setattr__(self, "eps", lattice_radius(self.eps))
         require_number("alpha", self.alpha, above=0, at_most=1)
         require_number("widths", len(self.widths), at_least=1)
         for width in self.widths:

@@ -2,8 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Literal, NamedTuple, Protocol
+from dataclasses import dataclass, fields, replace
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -166,7 +166,7 @@ def input_gradient(function: Callable[[Tensor], Tensor], x: Tensor, labels: Tens
 
     Works inside any evaluation loop (``no_grad`` and ``inference_mode``) and never touches a parameter's ``.grad``. The loss
     is summed, so that a sample's gradient does not depend on its batch. Of a function that returns M draws, [M,N,K], it is the
-    mean gradient (expectation over transformation, Athalye et al., arXiv 1802.00420).
+    mean gradient (expectation over transformation, Athalye et al., arXiv 1802.00420). An entry that is no number counts as 0.
 
     Args:
         function: Inputs [N,...] to logits [N,K] or [M,N,K].
@@ -190,7 +190,8 @@ def input_gradient(function: Callable[[Tensor], Tensor], x: Tensor, labels: Tens
         measure = loss if callable(loss) else LOSSES[loss]
         value = measure(draws.flatten(0, 1), labels.repeat(len(draws))).sum() / len(draws)
         (gradient,) = torch.autograd.grad(value, x)
-    return gradient, draws.detach().mean(0)
+    # Nobody can follow NaN: whoever did would leave the ball.
+    return torch.where(gradient.isnan(), 0, gradient), draws.detach().mean(0)
 
 
 def project(x_adv: Tensor, x: Tensor, eps: float, bounds: tuple[float, float]) -> Tensor:
@@ -201,6 +202,18 @@ def project(x_adv: Tensor, x: Tensor, eps: float, bounds: tuple[float, float]) -
 def beside(values: Tensor, x: Tensor) -> Tensor:
     """Return values [N] as [N,1,...], to go with x [N,...]."""
     return values.view(-1, *[1] * (x.ndim - 1))
+
+
+def largest(values: Tensor, count: int) -> Tensor:
+    """Return where the ``count`` largest values of each sample are, among those above 0.
+
+    Example:
+        >>> largest(torch.tensor([[2.0, 2.0, 1.0], [1.0, -1.0, -2.0]]), 2).tolist()
+        [[True, True, False], [True, False, False]]
+    """
+    flat = values.flatten(1)
+    top = flat.topk(count, dim=1)
+    return torch.zeros_like(flat, dtype=torch.bool).scatter(1, top.indices, top.values > 0).view(values.shape)
 
 
 def uniform_noise(x: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
@@ -228,6 +241,16 @@ def correct(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.isfinite().all(1) & (logits.argmax(1) == labels)
 
 
+def infinite_where_broken(losses: Tensor, logits: Tensor) -> Tensor:
+    """Return the losses [N], infinite where the logits are not all finite: there no label is right.
+
+    Example:
+        >>> infinite_where_broken(torch.tensor([-1.0, float("nan")]), torch.tensor([[2.0, 1.0], [float("nan"), 1.0]])).tolist()
+        [-1.0, inf]
+    """
+    return torch.where(logits.isfinite().all(1), losses, torch.inf)
+
+
 def random_corners(x: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
     """Draw -eps or eps for each element, of the shape of x, as :func:`uniform_noise` draws."""
     return torch.where(uniform_noise(x, 1.0, generator) < 0, -eps, eps).to(x.dtype)
@@ -249,6 +272,8 @@ def random_levels(x: Tensor, eps: float, generator: torch.Generator | None) -> T
 class BestSoFar:
     """The input of each sample with the largest margin seen so far (fooled inputs have margin above 0).
 
+    Where logits are not all finite, the margin counts as infinite.
+
     Attributes:
         x: [N,...].
         margin: [N].
@@ -264,10 +289,37 @@ class BestSoFar:
 
     def update(self, x: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Keep x where its margin is larger than that of what is kept."""
-        new = margin(logits, labels).to(self.margin)
+        new = infinite_where_broken(margin(logits, labels), logits).to(self.margin)
         better = new > self.margin
         self.x[better] = x[better]
         self.margin = torch.where(better, new, self.margin)
+
+
+AnyAttack = TypeVar("AnyAttack", bound=Attack)
+
+
+def on_lattice(attack: AnyAttack) -> AnyAttack:
+    """Return the attack with the whole number of grey levels that its eps means, so that rounding leaves no ball.
+
+    Raises:
+        InputError: If eps is no whole number of grey levels.
+
+    Example:
+        >>> from snn_sparsity.attacks import PGD
+        >>> on_lattice(PGD(eps=0.0314)).eps
+        8/255
+    """
+    eps = lattice_radius(attack.eps)
+    return attack if eps == attack.eps else replace(attack, eps=eps)
+
+
+def lattice_radius(eps: float) -> Levels:
+    """Return eps as exactly the whole number of grey levels that it means: 0.0314 is as good a way to write 8/255 as any.
+
+    Raises:
+        InputError: If it is no whole number of grey levels.
+    """
+    return Levels(whole_levels(eps) / 255)
 
 
 def whole_levels(eps: float) -> int:
@@ -281,7 +333,7 @@ def whole_levels(eps: float) -> int:
         8
     """
     levels = round(255 * eps)
-    if abs(255 * eps - levels) > 0.01:  # 0.0314 is as good a way to write 8/255 as any
+    if abs(255 * eps - levels) > 0.01:
         raise InputError(
             f"eps={eps} is {255 * eps:.2f} grey levels: in image space give a whole number, such as {levels}/255 = {levels / 255:.6f}"
         )

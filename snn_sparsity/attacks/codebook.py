@@ -14,6 +14,8 @@ from snn_sparsity.attacks.base import (
     Passes,
     Target,
     input_gradient,
+    largest,
+    lattice_radius,
     project,
     random_levels,
     whole_levels,
@@ -74,7 +76,7 @@ class CodeBookAscent(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole_levels(self.eps)
+        object.__setattr__(self, "eps", lattice_radius(self.eps))
         require_number("steps", self.steps, at_least=1, whole=True)
         require_number("smallest_fraction", self.smallest_fraction, above=0, at_most=1)
         require_number("momentum", self.momentum, at_least=0, at_most=1)
@@ -100,8 +102,7 @@ class CodeBookAscent(Attack):
                 direction = self.momentum * direction + over_its_mean(gradient)
                 gain, wanted = best_levels(direction, coded.code_book, levels, clean, whole_levels(self.eps))
                 fraction = self.smallest_fraction ** (step / max(self.steps - 1, 1))
-                threshold = gain.topk(max(1, round(fraction * gain.shape[1])), dim=1).values[:, -1:]
-                moved = (gain > 0) & (gain >= threshold)
+                moved = largest(gain, max(1, round(fraction * gain.shape[1])))
                 levels = torch.where(moved, wanted, levels.flatten(1)).view_as(levels)
                 spikes = spikes_of(coded.code_book, levels)
             with torch.no_grad():

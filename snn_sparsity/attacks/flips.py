@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from snn_sparsity.attacks.base import LOSSES, Attack, BestSoFar, LossName, Passes, Target, beside, input_gradient
+from snn_sparsity.attacks.base import LOSSES, Attack, BestSoFar, LossName, Passes, Target, beside, input_gradient, largest
 from snn_sparsity.attacks.sapgd import over_its_mean
 from snn_sparsity.units import Levels
 from snn_sparsity.validation import InputError, require_choice, require_number
@@ -93,7 +93,7 @@ class SpikeFlips(FlipAttack):
             gradient, logits = input_gradient(target.logits, spikes, labels, self.loss)
             best.update(spikes, logits, labels)
             worth = self.momentum * worth + over_its_mean(gradient * (1 - 2 * x))
-            spikes = flipped(x, _largest(worth, -(-allowed * step // self.steps)))
+            spikes = flipped(x, largest(worth, -(-allowed * step // self.steps)))
         with torch.no_grad():
             best.update(spikes, target.logits(spikes), labels)
         return best.x
@@ -144,7 +144,9 @@ class RandomFlips(FlipAttack):
                 if not len(left):
                     break
                 anew = -(-allowed * self.share // (1 + 7 * query / self.queries)) if query else 0
-                tried = exchanged(places[left], min(int(anew), allowed), generator)
+                # Drawn for those too that have left: what an image gets must not depend on how its neighbours fare.
+                draws = torch.rand(x.shape, generator=generator, device=generator.device).to(x.device)
+                tried = exchanged(places[left], min(int(anew), allowed), draws[left])
                 mine = BestSoFar(best.x[left], best.margin[left])
                 before = mine.margin
                 mine.update(flipped(x[left], tried), target.logits(flipped(x[left], tried)), labels[left])
@@ -172,25 +174,21 @@ def random_places(x: Tensor, count: int, generator: torch.Generator | None) -> T
     """Draw ``count`` places of each sample, of the shape of x, bool."""
     generator = generator or torch.Generator().manual_seed(0)
     draws = torch.rand(x.shape, generator=generator, device=generator.device).to(x.device)
-    return _largest(draws + 1, count)
+    return largest(draws + 1, count)
 
 
-def exchanged(places: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Return places of which ``count`` of each sample are exchanged for others, at random; fewer where there are not so many others.
+def exchanged(places: Tensor, count: int, draws: Tensor) -> Tensor:
+    """Return places of which ``count`` of each sample are exchanged for others; fewer where there are not so many others.
+
+    Args:
+        places: [N,...] bool, as many of each sample.
+        count: How many.
+        draws: Of the same shape, in [0,1); where they are largest, places are given up and taken.
 
     Example:
-        >>> places = torch.tensor([[True, True, False, False, False]])
-        >>> moved = exchanged(places, 1, torch.Generator().manual_seed(0))
-        >>> moved.sum().item(), (moved & places).sum().item()
-        (2, 1)
+        >>> places, draws = torch.tensor([[True, True, False, False]]), torch.tensor([[0.1, 0.7, 0.9, 0.3]])
+        >>> exchanged(places, 1, draws).tolist()
+        [[True, False, True, False]]
     """
-    draws = torch.rand(places.shape, generator=generator, device=generator.device).to(places.device) + 1
     count = min(count, int((~places).flatten(1).sum(1).min())) if len(places) else 0
-    return (places & ~_largest(draws * places, count)) | _largest(draws * ~places, count)
-
-
-def _largest(values: Tensor, count: int) -> Tensor:
-    """Return where the ``count`` largest values of each sample are, among those above 0."""
-    flat = values.flatten(1)
-    top = flat.topk(count, dim=1)
-    return torch.zeros_like(flat, dtype=torch.bool).scatter(1, top.indices, top.values > 0).view(values.shape)
+    return (places & ~largest((draws + 1) * places, count)) | largest((draws + 1) * ~places, count)

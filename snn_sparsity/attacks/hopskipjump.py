@@ -7,8 +7,9 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from snn_sparsity.attacks.base import Attack, Passes, Target, at_least_single, beside, project, random_corners, whole_levels
+from snn_sparsity.attacks.base import Attack, Passes, Target, at_least_single, beside, correct, on_lattice, project, random_corners
 from snn_sparsity.attacks.sapgd import over_its_mean
+from snn_sparsity.randomness import mix
 from snn_sparsity.validation import require_number
 
 STARTS = 20
@@ -57,10 +58,9 @@ class HopSkipJump(Attack):
 
     def __call__(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Attack. See :meth:`Attack.__call__`."""
-        if target.space == "image":
-            whole_levels(self.eps)
+        attack = on_lattice(self) if target.space == "image" else self
         with torch.no_grad():
-            walk = _Walk(self, target, x, labels, generator or torch.Generator().manual_seed(0))
+            walk = _Walk(attack, target, x, labels, generator or torch.Generator().manual_seed(0))
             walk.start()
             for number in count(1):
                 left = walk.left()
@@ -80,6 +80,7 @@ class _Walk:
 
     def __init__(self, attack: HopSkipJump, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator) -> None:
         self.attack, self.target, self.x, self.labels, self.generator = attack, target, x, labels, generator
+        self.seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
         self.share: Tensor | None = None
         if target.space == "image":
             self.share = torch.rand(x[:1].shape, generator=generator, device=generator.device).to(x)
@@ -90,6 +91,7 @@ class _Walk:
 
     def start(self) -> None:
         """Give each sample a random input of another class, coarse ones first; some may find none."""
+        self.begin(0)
         for number in range(STARTS):
             left = self.radius.isinf().nonzero().squeeze(1)
             if not len(left):
@@ -116,8 +118,13 @@ class _Walk:
         far = (self.radius > self.attack.eps + 1e-6) & self.radius.isfinite()
         return (far & (self.queries < self.attack.queries)).nonzero().squeeze(1)
 
+    def begin(self, number: int) -> None:
+        """Draw what the round alone says: how many draws its neighbours took before must not matter to a sample."""
+        self.generator = torch.Generator(self.generator.device).manual_seed(mix(self.seed, number))
+
     def hop(self, places: Tensor, number: int) -> None:
         """Go one round."""
+        self.begin(number)
         here, radius = self.nearest[places], self.radius[places]
         felt = self.feel(places, here, self.whole(radius / 4), int(self.attack.probes * sqrt(number)))
         self.direction[places] = MEMORY * self.direction[places] + over_its_mean(felt.to(self.direction))
@@ -184,7 +191,7 @@ class _Walk:
         asking = (self.queries[places] < self.attack.queries).nonzero().squeeze(1)
         if len(asking):
             self.queries[places[asking]] += 1
-            wrong[asking] = self.target.logits(x[asking].to(self.x)).argmax(1) != self.labels[places[asking]]
+            wrong[asking] = ~correct(self.target.logits(x[asking].to(self.x)), self.labels[places[asking]])
         return wrong
 
     def result(self) -> Tensor:

@@ -11,6 +11,7 @@ from snn_sparsity.attacks.base import Attack, Passes, Target, beside
 from snn_sparsity.attacks.sapgd import over_its_mean
 from snn_sparsity.attacks.wrapped import WrappedTarget
 from snn_sparsity.gradient_rules import GradientRule, SurrogateShape
+from snn_sparsity.gradient_rules.base import Application
 from snn_sparsity.validation import InputError, require_number
 
 
@@ -61,7 +62,7 @@ class MDSE(Attack):
 
     def __call__(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Attack; see :meth:`Attack.__call__`."""
-        return self.attack(Mixed(target, self.rules, Weights(self.rate)), x, labels, generator)
+        return self.attack(Mixed(target, tuple(rule.lasting() for rule in self.rules), Weights(self.rate)), x, labels, generator)
 
     @property
     def passes(self) -> Passes:
@@ -87,7 +88,10 @@ class Weights:
         """Return the weights [N] of each rule for a pass that begins: what the last pass found judges the directions before it."""
         if not self.now or self.now[0].shape[0] != len(x):
             self.now, self.before, self.found = [torch.full((len(x),), 1 / count, device=x.device)] * count, {}, {}
-        if len(self.found) == len(self.before) == count:
+        if len(self.found) < count:
+            # Another draw of the same look: no gradient was taken since the last.
+            return self.now
+        if self.before:
             mixture = sum(beside(self.now[rule], x) * self.found[rule] for rule in range(count))
             agreed = [torch.cosine_similarity(self.before[rule].flatten(1), mixture.flatten(1)) for rule in range(count)]  # type: ignore[union-attr]  # set by then
             grown = [weight * torch.exp(self.rate * cosine) for weight, cosine in zip(self.now, agreed, strict=True)]
@@ -101,11 +105,11 @@ class Mixed(WrappedTarget):
 
     Args:
         target: Any target.
-        rules: What is mixed.
+        rules: What is mixed, each as it is applied for one pass.
         weights: How much each counts.
     """
 
-    def __init__(self, target: Any, rules: tuple[GradientRule, ...], weights: Weights) -> None:
+    def __init__(self, target: Any, rules: tuple[Application, ...], weights: Weights) -> None:
         super().__init__(target)
         self.rules, self.weights = rules, weights
 
@@ -122,7 +126,7 @@ class Mixed(WrappedTarget):
         for number, (rule, weight) in enumerate(zip(self.rules, self.weights.of_pass(x, len(self.rules)), strict=True)):
             own = x.view_as(x)
             own.register_hook(partial(self._weighed, number, weight))
-            with rule.applied(self.network):
+            with rule(self.network):
                 looks.append(self.target.logits(own))
         return torch.stack(looks).flatten(0, -3)
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snn_sparsity.attacks.base import LOSSES, margin
+from snn_sparsity.attacks.base import LOSSES, correct
 from snn_sparsity.attacks.wrapped import WrappedTarget
 
 
@@ -53,7 +53,7 @@ class Meter:
             x.register_hook(self._saw_gradient)
         mean = logits.detach() if logits.ndim == 2 else logits.detach().mean(0)
         if len(mean) == len(self.labels):
-            fooled = margin(mean, self.labels) > 0
+            fooled = ~correct(mean, self.labels)
             if self.x is not None and x.shape == self.x.shape:
                 fooled &= (x.detach() - self.x).abs().flatten(1).amax(1) <= self.eps + 1e-6
             self.fooled |= fooled

@@ -7,7 +7,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from snn_sparsity.attacks.base import Attack, BestSoFar, Passes, Target, project, random_corners, random_levels, uniform_noise, whole_levels
+from snn_sparsity.attacks.base import (
+    Attack,
+    BestSoFar,
+    Passes,
+    Target,
+    lattice_radius,
+    project,
+    random_corners,
+    random_levels,
+    uniform_noise,
+)
 from snn_sparsity.validation import InputError, require_choice, require_number
 
 NoiseKind = Literal["uniform", "corners", "levels"]
@@ -50,7 +60,7 @@ class Noise(Attack):
         require_number("draws", self.draws, at_least=1, whole=True)
         require_choice("kind", self.kind, DRAW)
         if self.kind == "levels":
-            whole_levels(self.eps)
+            object.__setattr__(self, "eps", lattice_radius(self.eps))
 
     def __call__(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Attack; see :meth:`Attack.__call__`."""

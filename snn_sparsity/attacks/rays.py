@@ -6,7 +6,7 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from snn_sparsity.attacks.base import Attack, Passes, Target, beside, whole_levels
+from snn_sparsity.attacks.base import Attack, Passes, Target, beside, correct, on_lattice
 from snn_sparsity.validation import require_number
 
 TOLERANCE = 1e-3
@@ -45,13 +45,13 @@ class RayS(Attack):
 
     def __call__(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Attack. See :meth:`Attack.__call__`."""
-        share: Tensor | None = None
+        attack, share = self, None
         if target.space == "image":
-            whole_levels(self.eps)
+            attack = on_lattice(self)
             generator = generator or torch.Generator().manual_seed(0)
             share = torch.rand(x[:1].shape, generator=generator, device=generator.device).to(x)
         with torch.no_grad():
-            search = _Search(self, target, x, labels, share)
+            search = _Search(attack, target, x, labels, share)
             for flips in count():
                 left = search.left()
                 if not len(left):
@@ -106,7 +106,7 @@ class _Search:
     def is_wrong(self, places: Tensor, directions: Tensor, radii: Tensor) -> Tensor:
         """Look up whether another class wins."""
         self.queries[places] += 1
-        return self.target.logits(self.along(self.x[places], directions, radii)).argmax(1) != self.labels[places]
+        return ~correct(self.target.logits(self.along(self.x[places], directions, radii)), self.labels[places])
 
     def along(self, x: Tensor, directions: Tensor, radii: Tensor) -> Tensor:
         """Return x moved by a radius each; images by whole grey levels."""

@@ -5,7 +5,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from snn_sparsity.attacks.base import LOSSES, Attack, BestSoFar, LossName, Passes, Target, beside, project, random_corners
+from snn_sparsity.attacks.base import (
+    LOSSES,
+    Attack,
+    BestSoFar,
+    LossName,
+    Passes,
+    Target,
+    beside,
+    infinite_where_broken,
+    project,
+    random_corners,
+)
 from snn_sparsity.validation import require_choice, require_number
 
 
@@ -53,15 +64,15 @@ class SPSA(Attack):
     def __call__(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Attack; see :meth:`Attack.__call__`."""
         generator = generator or torch.Generator().manual_seed(0)
-        best, x_adv, measure = BestSoFar.nothing(x), x, LOSSES[self.loss]
+        best, x_adv, most = BestSoFar.nothing(x), x, torch.finfo(x.dtype).max / self.directions
         with torch.no_grad():
             for _ in range(self.steps):
                 slope = torch.zeros_like(x)
                 for _ in range(self.directions):
                     signs = random_corners(x, 1.0, generator)
                     ends = [(x_adv + side * self.width * signs).clamp(*target.bounds) for side in (1, -1)]
-                    up, down = (measure(target.logits(end), labels) for end in ends)
-                    slope += beside(up - down, x) * signs
+                    up, down = (self._loss(target.logits(end), labels) for end in ends)
+                    slope += beside((up - down).nan_to_num(0, most, -most), x) * signs
                 x_adv = project(x_adv + self.alpha * slope.sign(), x, self.eps, target.bounds)
                 best.update(x_adv, target.logits(x_adv), labels)
         return best.x
@@ -70,3 +81,6 @@ class SPSA(Attack):
     def passes(self) -> Passes:
         """Two looks a direction, and one at each iterate."""
         return Passes(self.steps * (2 * self.directions + 1), 0)
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return infinite_where_broken(LOSSES[self.loss](logits, labels), logits)

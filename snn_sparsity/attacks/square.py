@@ -6,7 +6,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from snn_sparsity.attacks.base import Attack, BestSoFar, Passes, Target, project, random_corners, random_levels, whole_levels
+from snn_sparsity.attacks.base import Attack, BestSoFar, Passes, Target, lattice_radius, project, random_corners, random_levels
 from snn_sparsity.validation import InputError, require_number
 
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -48,7 +48,7 @@ class Square(Attack):
         require_number("queries", self.queries, at_least=1, whole=True)
         require_number("share", self.share, above=0, at_most=1)
         if self.lattice:
-            whole_levels(self.eps)
+            object.__setattr__(self, "eps", lattice_radius(self.eps))
 
     def __call__(self, target: Target, x: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Attack images [N,C,H,W], or spikes [N,T,C,H,W] as images of T x C channels. See :meth:`Attack.__call__`."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from snn_sparsity.attacks.base import Attack, whole_levels
+from snn_sparsity.attacks.base import Attack, lattice_radius, on_lattice, whole_levels
 from snn_sparsity.audit.collect.adapter import Adapted, classes_of, images_and_labels
 from snn_sparsity.audit.collect.battery import BUDGETS, BudgetName, quoted
 from snn_sparsity.audit.collect.conduct import Audit
@@ -78,7 +78,7 @@ class AuditSettings:
         require_choice("budget", self.budget, BUDGETS)
         require_choice("space", self.space, SPACES)
         require_number("eps", self.eps, above=0, at_most=1)
-        whole_levels(self.eps)
+        object.__setattr__(self, "eps", lattice_radius(self.eps))
         require_number("batch_size", self.batch_size, at_least=1, whole=True)
         require_number("seed", self.seed, at_least=0, whole=True)
         if self.flips is not None:
@@ -89,7 +89,7 @@ class AuditSettings:
             raise InputError(f"claim={self.claim!r} is no attack: give one such as PGD(steps=20)")
         if self.claim is not None:
             require_number("claim.eps", self.claim.eps, above=0, at_most=1)
-            whole_levels(self.claim.eps)
+            object.__setattr__(self, "claim", on_lattice(self.claim))
 
     @property
     def images(self) -> int:

@@ -25,7 +25,7 @@ SHARPNESS: dict[ShapeName, Callable[[float], float]] = {
 class ASSG(SurrogateRule):
     """ASSG: a surrogate whose sharpness follows each neuron's distance from the threshold, over the iterations of an attack.
 
-    For each element and time step, at every forward pass that takes a gradient, from M = 1 and D = 0:
+    For each element and time step, at every look that takes a gradient (of several draws at the first alone), from M = 1 and D = 0:
     ``M <- b M + (1-b) |u|``, then ``D <- b D + (1-b) ||u| - M|``, ``alpha = w / (M + gamma D + 1e-4)``. An element that stays at the mean
     distance M has lost the share A of the surrogate's area (of 1):
 
@@ -82,14 +82,26 @@ class _Adaptive(Surrogate):
         self.rule = rule
         self.omega = SHARPNESS[rule.shape](rule.vanishing_degree)
         self.seen: dict[int, tuple[Tensor, Tensor]] = {}
+        self.awaited: set[int] = set()
+
+    def forward(self, u: Tensor) -> Tensor:
+        spikes = super().forward(u)
+        if spikes.requires_grad:
+            # All draws of a look come before its gradient.
+            spikes.register_hook(lambda _: self.awaited.clear())
+        return spikes
 
     def slope(self, u: Tensor) -> Tensor:
         before = self.seen.get(self.step)
         if before is None or before[0].shape != u.shape:
             before = torch.ones_like(u), torch.zeros_like(u)
-        mean = before[0].lerp(u.abs(), 1 - self.rule.decay)
-        deviation = before[1].lerp((u.abs() - mean).abs(), 1 - self.rule.decay)
-        self.seen[self.step] = mean, deviation
+            self.awaited.discard(self.step)
+        mean, deviation = before
+        if self.step not in self.awaited:
+            mean = mean.lerp(u.abs(), 1 - self.rule.decay)
+            deviation = deviation.lerp((u.abs() - mean).abs(), 1 - self.rule.decay)
+            self.seen[self.step] = mean, deviation
+            self.awaited.add(self.step)
         return SHAPES[self.rule.shape](u, self.omega / (mean + self.rule.gamma * deviation + 1e-4))
 
 
@@ -121,8 +133,17 @@ class _PotentialDependent(Surrogate):
         super().__init__(spike)
         self.potentials: list[Tensor] = []
 
+    def restart(self, *_: object) -> None:
+        super().restart()
+        self.potentials = []
+
+    def forward(self, u: Tensor) -> Tensor:
+        # A delayed neuron's first potential needs no gradient, and counts.
+        if torch.is_grad_enabled():
+            self.potentials.append(u.detach())
+        return super().forward(u)
+
     def slope(self, u: Tensor) -> Tensor:
-        self.potentials = [*self.potentials[: self.step], u]
         others = [dim for dim in range(u.ndim + 1) if dim != 2]
         sigma = torch.stack(self.potentials).std(dim=others, keepdim=True, correction=0).squeeze(0)
         sigma = torch.where(sigma > 0, sigma, 1)

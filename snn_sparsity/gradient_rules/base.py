@@ -19,6 +19,8 @@ NEURONS = (neuron.IFNode, neuron.LIFNode, neuron.ParametricLIFNode, LeakyNode)
 """SpikingJelly's neurons that rules know: those that fire where their potential reaches the threshold."""
 Backward = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From a layer's input, its output and the gradient at its output to the gradient at its input."""
+Application = Callable[[nn.Module], AbstractContextManager[None]]
+"""What changes a network's backward pass while a block runs."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,10 @@ class GradientRule(ABC):
         Raises:
             InputError: For a network that the rule cannot handle.
         """
+
+    def lasting(self) -> "Application":
+        """Return ``applied`` with a memory, for whoever enters it at each pass: a block goes on with what those before it gathered."""
+        return self.applied
 
 
 class LayerRule(GradientRule):

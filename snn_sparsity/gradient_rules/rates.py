@@ -13,6 +13,7 @@ from snn_sparsity.networks.leaky import LeakyNode
 from snn_sparsity.validation import InputError
 
 SLOW_RISE = 0.2
+"""Slope below the knee of a neuron with V_th 1."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,9 @@ class RGA(LayerRule):
     """RGA: ``dL/dx[t] = dL/ds[t] h(m)``, with m the mean over time of the neuron's input and h the slope of its firing rate.
 
     The rate is taken to rise from 0 at m = 0 to 1 at m = 2 V_th, the integrate-and-fire neuron's in a line: ``h = 1/(2 V_th)`` for
-    0 <= m <= 2 V_th, else 0. With a leak, ``u[t] = l u[t-1] + x[t]``, it rises by 0.2 per unit up to (1-l) V_th, where a constant
-    input first fires, and in a line from there; exactly there both slopes add, as in the code. From Bu et al., CVPR 2023, and its code
-    (V_th 1), which SR (Liu et al., ICML 2024) shares; the reset is to 0.
+    0 <= m <= 2 V_th, else 0. With a leak, ``u[t] = l u[t-1] + x[t]``, it rises with slope 0.2 / V_th up to (1-l) V_th, where a
+    constant input first fires, and in a line from there; exactly there both slopes add, as in the code. From Bu et al., CVPR 2023, and its
+    code (V_th 1), which SR (Liu et al., ICML 2024) shares; the reset is to 0.
 
     Example:
         >>> node, x = neuron.IFNode(step_mode="m"), torch.tensor([[0.5, 5.0], [0.5, -1.0]], requires_grad=True)
@@ -54,10 +55,10 @@ def rate_slope(drive: Tensor, threshold: float, leak: float) -> Tensor:
         >>> rate_slope(torch.tensor([-0.1, 0.0, 0.25, 0.75, 2.0, 2.1]), threshold=1.0, leak=0.5)
         tensor([0.0000, 0.2000, 0.2000, 0.6000, 0.6000, 0.0000])
     """
-    knee = (1 - leak) * threshold
-    steep = (1 - SLOW_RISE * knee) / (2 * threshold - knee)
+    knee, rise = (1 - leak) * threshold, SLOW_RISE / threshold
+    steep = (1 - rise * knee) / (2 * threshold - knee)
     slow, fast = (drive >= 0) & (drive <= knee), (drive >= knee) & (drive <= 2 * threshold)
-    return SLOW_RISE * slow.to(drive) + steep * fast.to(drive)
+    return rise * slow.to(drive) + steep * fast.to(drive)
 
 
 def _dynamics(node: Any) -> tuple[float, float]:

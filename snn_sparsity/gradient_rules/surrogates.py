@@ -3,14 +3,15 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from snn_sparsity.gradient_rules.base import GradientRule, is_snntorch, replaced, spiking_neurons, takes_all_steps
+from snn_sparsity.gradient_rules.base import Application, GradientRule, is_snntorch, replaced, spiking_neurons, takes_all_steps
 from snn_sparsity.validation import require_choice, require_number
 
 ShapeName = Literal["atan", "sigmoid", "rect", "triangle", "gaussian"]
@@ -67,12 +68,21 @@ class _Spikes(torch.autograd.Function):
 class SurrogateRule(GradientRule):
     """A rule that gives every neuron a surrogate of its own: SpikingJelly's, in either step mode, and snnTorch's."""
 
-    @contextmanager
-    def applied(self, network: nn.Module) -> Iterator[None]:
+    def applied(self, network: nn.Module) -> AbstractContextManager[None]:
         """Swap each neuron's surrogate while the block runs; see :meth:`GradientRule.applied`."""
+        return self._applied({}, network)
+
+    def lasting(self) -> Application:
+        """Return ``applied`` with the same surrogates in each block; see :meth:`GradientRule.lasting`."""
+        return partial(self._applied, {})
+
+    @contextmanager
+    def _applied(self, surrogates: dict[str, Surrogate], network: nn.Module) -> Iterator[None]:
         with ExitStack() as changes:
-            for layer in spiking_neurons(network).values():
-                surrogate = self.surrogate(layer.spike_grad if is_snntorch(layer) else layer.surrogate_function)  # type: ignore[arg-type]  # layers of both libraries have no types
+            for path, layer in spiking_neurons(network).items():
+                if path not in surrogates:
+                    surrogates[path] = self.surrogate(layer.spike_grad if is_snntorch(layer) else layer.surrogate_function)  # type: ignore[arg-type]  # layers of both libraries have no types
+                surrogate = surrogates[path]
                 changes.enter_context(_swapped(layer, surrogate))
                 # Where a call is one step, it is the network's pass that begins anew.
                 begins = layer if takes_all_steps(layer) else network
