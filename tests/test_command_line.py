@@ -177,6 +177,7 @@ def test_arguments_after_the_dashes_are_those_of_fit():
         (["audit", "--compare", "wrong.yaml"], "audit --compare needs at least two audit.json files"),
         (["audit", "--compare", "wrong.yaml", "none.json"], "--compare none.json is no file"),
         (["audit", "--judge", "none.json"], "--judge none.json is no file"),
+        (["audit", "--judge", "wrong.yaml"], "--judge wrong.yaml is not called audit.json: the audit of that name beside it would be over"),
         (["fit", "demo"], "fit: demo is neither an option nor the value of one (did you mean --config demo?)"),
         (["fit", "--model.lr=.1", "wrong.yaml"], "wrong.yaml is neither an option nor the value of one (did you mean --config wrong.y"),
         (["fit", "--model.lr", ".1", "nonsense"], "nonsense is neither an option nor the value of one"),

@@ -42,6 +42,8 @@ def _check_audits(compare: list[Path] | None, judge: list[Path] | None) -> None:
         for path in paths or ():
             if not os.path.isfile(path):
                 raise InputError(f"--{option} {path} is no file: give an audit.json")
+            if option == "judge" and path.name != "audit.json":
+                raise InputError(f"--judge {path} is not called audit.json: the audit of that name beside it would be overwritten")
 
 
 def check_data(settings: Any) -> None:
