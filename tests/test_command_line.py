@@ -324,6 +324,17 @@ def test_a_command_without_streams_works_and_can_be_stopped(closed):
     assert shell(f'{sys.executable} -c "$STOPPED" {closed}', STOPPED=STOPPED) == (130, "")
 
 
+def test_a_zero_byte_in_a_name_is_told(capsys):
+    for words in (
+        ["keep", str(ROOT), "--out"],
+        ["predict", "--out"],
+        ["audit", "--out"],
+        ["configs", "demo"],
+        ["sweep", "--grid", "cpu", "--root"],
+    ):
+        assert "'a\\x00b' is not allowed: no name can hold a zero byte" in error(capsys, *words, "a\0b")
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("arguments", [["fit", "--config", "demo", "--print_config"], ["fit", "--help-all"]])
 def test_a_reader_that_goes_away_from_lightning_is_no_error(arguments):
