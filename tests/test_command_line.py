@@ -177,6 +177,7 @@ def test_arguments_after_the_dashes_are_those_of_fit():
         (["audit", "--compare", "wrong.yaml"], "audit --compare needs at least two audit.json files"),
         (["audit", "--compare", "wrong.yaml", "none.json"], "--compare none.json is no file"),
         (["audit", "--judge", "none.json"], "--judge none.json is no file"),
+        (["audit", "--judge", "wrong.yaml"], "--judge wrong.yaml is not called audit.json: the audit of that name beside it would be over"),
         (["fit", "demo"], "fit: demo is neither an option nor the value of one (did you mean --config demo?)"),
         (["fit", "--model.lr=.1", "wrong.yaml"], "wrong.yaml is neither an option nor the value of one (did you mean --config wrong.y"),
         (["fit", "--model.lr", ".1", "nonsense"], "nonsense is neither an option nor the value of one"),
@@ -284,6 +285,54 @@ def test_a_reader_that_goes_away_is_no_error(arguments):
     assert "BrokenPipe" not in done.stderr
     # argparse swallows what it cannot write.
     assert done.returncode in ((2,) if arguments == ["nonsense"] else (0, 141))
+
+
+def shell(command, **environment):
+    """Run a shell's command with ``$PROGRAM`` for the program, and return its exit code and what it printed."""
+    known = {**os.environ, "PYTHONPATH": str(ROOT), "PROGRAM": f"{sys.executable} -m snn_sparsity", **environment}
+    done = subprocess.run(["sh", "-c", command], env=known, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-", "2>/dev/full"])
+def test_a_mistake_that_cannot_be_told_has_its_exit_code(closed):
+    assert shell(f"$PROGRAM configs nope {closed}") == (2, "")
+
+
+def test_standard_output_that_is_closed_is_no_error():
+    assert shell("$PROGRAM configs >&-") == (0, "")
+
+
+STOPPED = """
+import os, signal, sys
+from types import SimpleNamespace
+from snn_sparsity.commands import main
+
+def run(given):
+    assert os.open(os.devnull, os.O_RDONLY) > 2, "a file has the number of a stream"
+    print("a progress bar", file=sys.stderr)
+    os.kill(os.getpid(), signal.SIGINT)
+
+main.import_module = lambda name: SimpleNamespace(run=run)
+sys.argv[1:] = ["configs"]
+main.console()
+"""
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_a_command_without_streams_works_and_can_be_stopped(closed):
+    assert shell(f'{sys.executable} -c "$STOPPED" {closed}', STOPPED=STOPPED) == (130, "")
+
+
+def test_a_zero_byte_in_a_name_is_told(capsys):
+    for words in (
+        ["keep", str(ROOT), "--out"],
+        ["predict", "--out"],
+        ["audit", "--out"],
+        ["configs", "demo"],
+        ["sweep", "--grid", "cpu", "--root"],
+    ):
+        assert "'a\\x00b' is not allowed: no name can hold a zero byte" in error(capsys, *words, "a\0b")
 
 
 @pytest.mark.long

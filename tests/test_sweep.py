@@ -224,6 +224,26 @@ def test_progress_counts_the_whole_grid_and_what_was_there_before(monkeypatch):
     assert not progress.update("b", 6)
 
 
+def test_a_grid_of_no_epochs_has_nothing_left():
+    progress = GridProgress({"a": 0}, {"a": 0})
+    assert progress.line() == "grid: 0 of 0 epochs, nothing left"
+    assert not progress.update("a", 0, finished=True)
+
+
+def test_a_run_that_ends_early_was_asked_for_no_more():
+    progress = GridProgress({"a": 10, "b": 10}, {"a": 0, "b": 0})
+    assert progress.update("a", 4, finished=True)
+    assert progress.line().startswith("grid: 4 of 14 epochs (29 %)")
+    assert not progress.update("a", 4, finished=True)
+
+
+def test_a_run_beyond_what_was_counted_for_it_is_told_once():
+    progress = GridProgress({"a": 10}, {"a": 9})
+    assert progress.update("a", 11)
+    assert progress.line().startswith("grid: 10 of 10 epochs (100 %)")
+    assert not progress.update("a", 11)
+
+
 def test_the_pace_is_that_of_this_sweep():
     assert time_left(5, 10, 20) == "about 10 s left"
 
@@ -273,6 +293,13 @@ def test_print_shows_what_is_left_and_runs_nothing(row, capsys):
     assert [path.name for path in run.iterdir()] == ["run.json"]
 
 
+@pytest.mark.parametrize(("more", "told"), [([], "nothing in this part\n"), (["--print"], "")], ids=["run", "print"])
+def test_a_part_beyond_the_last_row_has_nothing_to_do(more, told, capsys):
+    assert main(["sweep", "--grid", "paper", "--jobs", "1", "--part", "16/20", *more]) == 0
+    assert capsys.readouterr().out == told
+    assert not Path("runs").exists()
+
+
 def test_options_become_arguments(capsys):
     options = "--only cifar10/sew18_avgpool --seeds 3,4 --samples 9 --data_root D --devices 0,1 --print -- --model.lr 0.1"
     assert main(["sweep", "--grid", "paper", *options.split()]) == 0
@@ -289,13 +316,23 @@ def test_options_become_arguments(capsys):
         ("--grid list.yaml", "list.yaml is no mapping"),
         ("--grid odd.yaml", "the group 'a' must have a list of 'configs'"),
         ("--grid unknown.yaml", "vgg is no file and no shipped configuration"),
+        ("--grid date.yaml", "date.yaml cannot be read: month must be in 1..12"),
+        ("--grid number.yaml", "the group 1 must have a name that a folder can have"),
+        ("--grid empty.yaml", "the group 'a' must have a list of 'configs'"),
+        ("--grid numbers.yaml", "the group 'a' must have a list of 'configs'"),
+        ("--grid list_of_words.yaml", "the group 'a' must have its 'arguments' in one text, such as '--data.name cifar10"),
+        ("--grid zero_byte.yaml --print", "the group 'a' must have its 'arguments' in one text"),
+        ("--grid unbalanced.yaml --print", "the group 'a' has 'arguments' that are no command line: no closing quotation"),
         ("--grid paper --only vgg*", "--only vgg* matches no row: the grid has cifar10/sew18_maxpool"),
         ("--grid paper --seeds 1,x", "--seeds 1,x is not allowed"),
+        (f"--grid paper --seeds {'1' * 5000}", "is not allowed: give whole numbers with commas between"),
         ("--grid paper --max_epochs 0", "--max_epochs=0 is not allowed"),
         ("--grid paper --samples x", "invalid int value: 'x'"),
         ("--grid paper --jobs 0", "--jobs=0 is not allowed"),
         ("--grid paper --jobs 1 --devices 0", "not allowed with argument"),
+        ("--grid paper --devices 0,,1", "--devices 0,,1 is not allowed: give GPUs with commas between, such as 0,1"),
         ("--grid paper --part 15/15", "--part 15/15 is not allowed"),
+        (f"--grid paper --part 0/{'1' * 5000}", "is not allowed: give i/n with i from 0 to n-1"),
         ("", "the following arguments are required: --grid"),
     ],
 )
@@ -303,6 +340,13 @@ def test_mistakes_get_one_line(arguments, message, capsys):
     Path("list.yaml").write_text("- a\n")
     Path("odd.yaml").write_text("a: {configs: demo}\n")
     Path("unknown.yaml").write_text("a: {configs: [vgg]}\n")
+    Path("date.yaml").write_text("a: {configs: [demo], arguments: 2020-99-01}\n")
+    Path("number.yaml").write_text("1: {configs: [demo]}\n")
+    Path("empty.yaml").write_text("a: {configs: []}\n")
+    Path("numbers.yaml").write_text("a: {configs: [demo, 1]}\n")
+    Path("list_of_words.yaml").write_text("a: {configs: [demo], arguments: [--data.flip, 'false']}\n")
+    Path("zero_byte.yaml").write_text('a: {configs: [demo], arguments: "--data.name a\\0b"}\n')
+    Path("unbalanced.yaml").write_text("""a: {configs: [demo], arguments: "--x 'unbalanced"}\n""")
     assert main(["sweep", *arguments.split()]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
@@ -422,3 +466,27 @@ def test_a_row_that_runs_elsewhere_is_waited_for(row, capsys):
 )
 def test_how_many_epochs_are_asked_for_however_it_is_written(words):
     assert epochs_asked(read_grid("paper", [1], words)[0]) == 3
+
+
+@pytest.mark.parametrize("words", [[f"--trainer.max_epochs={said}"] for said in ("abc", "1e1", "-1", "null", "9" * 5000)])
+def test_what_is_no_number_of_epochs_counts_as_a_hundred(words):
+    assert epochs_asked(read_grid("digits", [1], words)[0]) == 100
+
+
+def test_a_number_of_epochs_that_is_missing_is_left_to_fit():
+    assert epochs_asked(read_grid("digits", [1], ["--trainer.max_epochs"])[0]) == 100
+
+
+@pytest.mark.parametrize(("trainer", "epochs"), [("[1]", 4), ("{max_epochs: many}", 100), ("{max_epochs: 0}", 0), ("{}", 4)])
+def test_the_last_configuration_that_says_a_number_of_epochs_counts(trainer, epochs):
+    Path("last.yaml").write_text(f"trainer: {trainer}\n")
+    Path("grid.yaml").write_text("a: {configs: [demo+last.yaml]}\n")
+    assert epochs_asked(read_grid("grid.yaml", [1])[0]) == epochs
+
+
+def test_a_sweep_of_a_run_that_ended_early_ends_with_all_of_it(row, capsys):
+    (leave(row, 0, "finished") / "metrics.csv").write_text("epoch,step,name,value\n0,3,train/loss_epoch,1.0\n")
+    assert main(["sweep", "--grid", "grid.yaml", "--max_epochs", "3"]) == 0
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first == "grid: 1 of 3 epochs (33 %), time left not known yet"
+    assert last == "grid: 1 of 1 epochs (100 %), nothing left"

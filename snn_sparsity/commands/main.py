@@ -46,6 +46,7 @@ def main(args: Sequence[str] | None = None) -> int:
         (<class 'int'>, 0)
     """
     arguments = list(sys.argv[1:] if args is None else args)
+    _open_closed_streams()
     with interruptible():
         try:
             return _run(arguments)
@@ -63,9 +64,23 @@ def main(args: Sequence[str] | None = None) -> int:
             return _tell(f"stopped by {stop}{GOES_ON.get(arguments[0], '')}", stop.exit_code)
 
 
+def _open_closed_streams() -> None:
+    """Let streams that were closed before this began, as by ``2>&-``, lead nowhere.
+
+    Python has None for them, and the next file that is opened would get their number, and what libraries in C say.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        # In this order: what is opened gets the smallest number that is free.
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(nowhere, "r" if name == "stdin" else "w", errors="backslashreplace"))
+
+
 def _tell(line: str, exit_code: int) -> int:
-    # A progress bar leaves its line unfinished.
-    print(f"{chr(10) if sys.stderr.isatty() else ''}snn-sparsity: {line}", file=sys.stderr)
+    # Where nobody can be told, as on a full disk, the exit code still says it.
+    with suppress(OSError):
+        # A progress bar leaves its line unfinished.
+        print(f"{chr(10) if sys.stderr.isatty() else ''}snn-sparsity: {line}", file=sys.stderr)
     return exit_code
 
 
@@ -101,12 +116,11 @@ def console() -> None:
         try:
             exit_code = main()
         finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()
+            sys.stdout.flush()
     except BrokenPipeError:
         # Python flushes once more when it exits.
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        for stream in filter(None, (sys.stdout, sys.stderr)):
+        for stream in (sys.stdout, sys.stderr):
             os.dup2(nowhere, stream.fileno())
         exit_code = BROKEN_PIPE
     sys.exit(exit_code)

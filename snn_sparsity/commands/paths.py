@@ -14,7 +14,8 @@ NEEDS_A_CHECKPOINT = ("validate", "test", "predict", "audit")
 
 
 def check_paths(given: Namespace) -> None:
-    """Raise InputError for the first that is missing."""
+    """Raise InputError for the first that is missing, or cannot be."""
+    _check_names(given)
     for path in getattr(given, "runs", ()):
         # A folder with it is an experiment that was measured before.
         if given.command != "experiment" or not os.path.isfile(path / MEASURED):
@@ -28,11 +29,19 @@ def check_paths(given: Namespace) -> None:
         raise InputError(f"{given.command} needs --ckpt_path: the checkpoint of a network{_newest(given.config)}")
     for option in ("ckpt_path", "transfer_from"):
         path = getattr(given, option, None)
-        # Unlike a Path, it takes any name: too long, or with a zero in it.
+        # Unlike a Path, it takes any name, however long.
         if path is not None and not os.path.isfile(path):
             raise InputError(f"--{option} {path} is no file{_newest(given.config) if option == 'ckpt_path' else ''}")
     if (images := getattr(given, "images", None)) is not None and not os.path.isdir(images):
         raise InputError(f"--images {images}: no images there, for it is no folder")
+
+
+def _check_names(given: Namespace) -> None:
+    """Refuse a zero byte, which no name of a file can hold: a shell cannot give one, a call of ``main`` can."""
+    for value in vars(given).values():
+        for word in map(str, value if isinstance(value, list) else [value]):
+            if "\0" in word:
+                raise InputError(f"{word!r} is not allowed: no name can hold a zero byte")
 
 
 def _check_audits(compare: list[Path] | None, judge: list[Path] | None) -> None:
@@ -42,6 +51,8 @@ def _check_audits(compare: list[Path] | None, judge: list[Path] | None) -> None:
         for path in paths or ():
             if not os.path.isfile(path):
                 raise InputError(f"--{option} {path} is no file: give an audit.json")
+            if option == "judge" and path.name != "audit.json":
+                raise InputError(f"--judge {path} is not called audit.json: the audit of that name beside it would be overwritten")
 
 
 def check_data(settings: Any) -> None:

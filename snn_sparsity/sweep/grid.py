@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from snn_sparsity.validation import InputError, did_you_mean
 
 DIRECTORY = Path(str(files("snn_sparsity.sweep"))) / "grids"
 GROUP_KEYS = {"configs", "arguments"}
+MAX_EPOCHS = "--trainer.max_epochs"
+EPOCHS = 100
+"""Of a run that says nothing of them, and of the paper's."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def read_grid(grid: str, seeds: Sequence[int], more: Sequence[str] = ()) -> list
         more: Further arguments of every run, which win over the grid's.
 
     Raises:
-        InputError: For an unknown grid, one that cannot be read, or an unknown configuration in it.
+        InputError: For an unknown grid, one that cannot be read or is no such mapping, or an unknown configuration in it.
 
     Example:
         >>> rows = read_grid("paper", [3407])
@@ -73,22 +77,34 @@ def read_grid(grid: str, seeds: Sequence[int], more: Sequence[str] = ()) -> list
     path = Path(grid) if os.path.isfile(grid) else DIRECTORY / f"{grid}.yaml"
     if not os.path.isfile(path):
         raise InputError(f"--grid {grid} is no file and no grid{did_you_mean(grid, grid_names())}: choose one of {', '.join(grid_names())}")
-    groups = _mapping(path)
-    for name, given in groups.items():
-        if not isinstance(given, dict) or not isinstance(given.get("configs"), list) or set(given) - GROUP_KEYS:
-            raise InputError(f"--grid {path}: the group {name!r} must have a list of 'configs', may have 'arguments', and nothing else")
-        for config in given["configs"]:
-            for stem in str(config).split("+"):
-                shipped.resolve(stem)
+    groups = {name: _group(f"--grid {path}: the group {name!r}", name, given) for name, given in _mapping(path).items()}
     rows = []
     for seed in seeds:
-        for group, given in groups.items():
-            for config in given["configs"]:
-                configs = [word for name in config.split("+") for word in ("--config", name)]
-                arguments = shlex.split(str(given.get("arguments", "")))
-                settings = ("fit", *configs, *arguments, *more, "--seed_everything", str(seed))
+        for group, (configs, arguments) in groups.items():
+            for config in configs:
+                named = [word for name in config.split("+") for word in ("--config", name)]
+                settings = ("fit", *named, *arguments, *more, "--seed_everything", str(seed))
                 rows.append(GridRow(path.stem, group, config, seed, settings))
     return rows
+
+
+def _group(what: str, name: Any, given: Any) -> tuple[list[str], list[str]]:
+    """Return the configurations of a group and the words of its arguments."""
+    if not isinstance(name, str) or not name or not name.isprintable():
+        raise InputError(f"{what} must have a name that a folder can have: put it in quotes")
+    configs = given.get("configs") if isinstance(given, dict) and not set(given) - GROUP_KEYS else None
+    if not isinstance(configs, list) or not configs or not all(isinstance(config, str) for config in configs):
+        raise InputError(f"{what} must have a list of 'configs', may have 'arguments', and nothing else")
+    for config in configs:
+        for stem in config.split("+"):
+            shipped.resolve(stem)
+    arguments = given.get("arguments") or ""
+    if not isinstance(arguments, str) or "\0" in arguments:
+        raise InputError(f"{what} must have its 'arguments' in one text, such as '--data.name cifar10 --model.lr 0.1'")
+    try:
+        return configs, shlex.split(arguments)
+    except ValueError as error:
+        raise InputError(f"{what} has 'arguments' that are no command line: {str(error).lower()}") from error
 
 
 def chosen(rows: Sequence[GridRow], pattern: str | None) -> list[GridRow]:
@@ -117,26 +133,29 @@ def part(rows: Sequence[GridRow], share: str) -> list[GridRow]:
         >>> [row.name for row in part(read_grid("paper", [1]), "1/8")]
         ['cifar10/sew34_maxpool', 'cifar100/sew18_avgpool']
     """
-    match = re.fullmatch(r"(\d+)/(\d+)", share)
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", share)
     if match is None or int(match[1]) >= int(match[2]):
         raise InputError(f"--part {share} is not allowed: give i/n with i from 0 to n-1, such as 0/15")
     return list(rows[int(match[1]) :: int(match[2])])
 
 
 def epochs_asked(row: GridRow) -> int:
-    """Return how many epochs a row trains, as its configurations and arguments say; 100 where they do not."""
+    """Return how many epochs a row trains, as its configurations and arguments say; 100 where they say no number, or no limit (-1).
+
+    What is no number is for ``fit`` to refuse.
+    """
+    trainers = [_mapping(Path(shipped.resolve(config))).get("trainer") for config in row.configs]
+    said = [trainer["max_epochs"] for trainer in trainers if isinstance(trainer, dict) and "max_epochs" in trainer]
     words = [part for word in row.settings for part in word.split("=", 1)]
-    if "--trainer.max_epochs" in words:
-        last = len(words) - 1 - words[::-1].index("--trainer.max_epochs")
-        return int(words[last + 1])
-    said = [(_mapping(Path(shipped.resolve(config))).get("trainer") or {}).get("max_epochs") for config in row.configs]
-    return int(next((number for number in reversed(said) if number), 100))
+    said += [value for name, value in pairwise(words) if name == MAX_EPOCHS]
+    last = str(said[-1]) if said else ""
+    return int(last) if re.fullmatch(r"\d{1,9}", last) else EPOCHS
 
 
 def _mapping(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict) or not content:
         raise InputError(f"{path} is no mapping of names")

@@ -15,24 +15,25 @@ class GridProgress:
     """
 
     def __init__(self, asked: Mapping[str, int], done: Mapping[str, int]) -> None:
-        self.asked, self.done = dict(asked), dict(done)
-        self.before = self._total()
+        self.asked = dict(asked)
+        self.done = {run: min(epochs, asked[run]) for run, epochs in done.items()}
+        self.before = sum(self.done.values())
         self.began = time.monotonic()
 
-    def update(self, run: str, epochs: int) -> bool:
-        """Note how many epochs a run has behind it, and return whether that is news."""
-        news = epochs > self.done[run]
+    def update(self, run: str, epochs: int, *, finished: bool = False) -> bool:
+        """Note how many epochs a run has behind it, and return whether that is news; a finished one was asked for no more."""
+        before = self.asked[run], self.done[run]
         self.done[run] = max(self.done[run], min(epochs, self.asked[run]))
-        return news
+        if finished:
+            self.asked[run] = self.done[run]
+        return (self.asked[run], self.done[run]) != before
 
     def line(self) -> str:
         """Return the whole grid in one line."""
-        asked, total = sum(self.asked.values()), self._total()
+        asked, total = sum(self.asked.values()), sum(self.done.values())
+        share = f" ({100 * total / asked:.0f} %)" if asked else ""
         left = time_left(asked - total, total - self.before, time.monotonic() - self.began)
-        return f"grid: {total} of {asked} epochs ({100 * total / asked:.0f} %), {left}"
-
-    def _total(self) -> int:
-        return sum(min(done, self.asked[run]) for run, done in self.done.items())
+        return f"grid: {total} of {asked} epochs{share}, {left}"
 
 
 def time_left(epochs_left: int, epochs_done: int, seconds: float) -> str:

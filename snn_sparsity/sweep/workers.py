@@ -82,7 +82,7 @@ class Sweep:
         command = next_command(row, self.place)
         if command is None:
             print(f"{_label(row)}: finished", flush=True)
-            self._note(row)
+            self._note(row, finished=True)
             return
         if (key := (_label(row), *command)) in self._tried:
             self.failed.append(row)
@@ -112,8 +112,8 @@ class Sweep:
             else:
                 self.waiting.insert(0, job.row)
 
-    def _note(self, row: GridRow) -> None:
-        if self.progress.update(_label(row), self._epochs(row)):
+    def _note(self, row: GridRow, *, finished: bool = False) -> None:
+        if self.progress.update(_label(row), self._epochs(row), finished=finished):
             print(self.progress.line(), flush=True)
 
     def _epochs(self, row: GridRow) -> int:
