@@ -122,8 +122,8 @@ def positions_read(module: nn.Module, size: Sequence[int]) -> Tensor | None:
     settings = [_per_axis(getattr(module, name, 1)) for name in ("kernel_size", "stride", "padding", "dilation")]
     ceil_mode = getattr(module, "ceil_mode", False)
     masks = []
-    for length, *axis in zip(size, *settings, strict=True):
-        reads = positions(length, *axis, ceil_mode=ceil_mode)
+    for length, kernel, stride, padding, dilation in zip(size, *settings, strict=True):
+        reads = positions(length, kernel, stride, padding, dilation, ceil_mode)
         masks.append(torch.isin(torch.arange(length), reads))
     rows, columns = masks
     return rows[:, None] & columns

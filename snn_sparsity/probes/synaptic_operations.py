@@ -85,9 +85,11 @@ def fan_out(layer: nn.Module, mask: Tensor) -> float:
     if not isinstance(layer, nn.Conv2d):
         raise InputError(f"the connections of {type(layer).__name__} cannot be counted: only those of Linear and Conv2d")
     # Each input is in as many windows as this convolution with ones counts, and in each for all output channels of its group.
-    maps, padding = mask.flatten(0, -4).sum(1, keepdim=True, dtype=torch.float64), layer.padding
-    if layer.padding_mode != "zeros":
-        maps, padding = F.pad(maps, layer._reversed_padding_repeated_twice, mode=layer.padding_mode), 0
+    maps = mask.flatten(0, -4).sum(1, keepdim=True, dtype=torch.float64)
     ones = maps.new_ones(1, 1, *layer.kernel_size)
-    windows = F.conv2d(maps, ones, None, layer.stride, padding, layer.dilation)
+    if layer.padding_mode == "zeros":
+        windows = F.conv2d(maps, ones, None, layer.stride, layer.padding, layer.dilation)
+    else:
+        padded = F.pad(maps, layer._reversed_padding_repeated_twice, mode=layer.padding_mode)
+        windows = F.conv2d(padded, ones, None, layer.stride, 0, layer.dilation)
     return float(windows.sum()) * layer.out_channels / layer.groups
