@@ -226,3 +226,14 @@ def test_the_command_measures_goes_on_and_draws_again(capsys, short):
         error = capsys.readouterr().err
         assert said in error
         assert error.count("\n") == 1
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("damage", [{"settings": 3}, {"networks": 3}, {"networks": [3]}, {"networks": [{}]}])
+def test_what_was_measured_by_another_version_is_refused(damage, capsys):
+    Path("part").mkdir()
+    content = json.loads((Path(__file__).parents[1] / "results/causal_rows/causal.json").read_text())
+    Path("part/causal.json").write_text(json.dumps(content | damage))
+    assert main(["experiment", "causal", "part", "--out", "together"]) == 2
+    assert "part/causal.json is of another version" in capsys.readouterr().err
+    assert not Path("together").exists()

@@ -201,7 +201,12 @@ def test_mistakes_get_one_line(capsys):
     (first / "config.yaml").rename(first / "kept.yaml")
     assert f"{first} is no run: there is no {first}/config.yaml" in error(capsys, first)
     assert "no runs found in runs" in error(capsys, "runs")
-    for content, message in (("a: [", "cannot be read"), ("a\n", "is no mapping"), ("seed_everything: 1\n", "has no 'model'")):
+    for content, message in (
+        ("a: [", "cannot be read"),
+        ("a\n", "is no mapping"),
+        ("seed_everything: 1\n", "has no 'model'"),
+        ("model: &model {itself: *model}\n", "config.yaml cannot be read: Circular reference"),
+    ):
         (first / "config.yaml").write_text(content)
         assert message in error(capsys, first)
     (first / "kept.yaml").rename(first / "config.yaml")
@@ -209,8 +214,9 @@ def test_mistakes_get_one_line(capsys):
     assert f"{first} and {second} are the same run" in error(capsys, "runs")
     (second / "metrics.csv").write_text("epoch,step,name,value\n0,1,a\n")
     assert "b/seed_1/0/metrics.csv line 2 is no row" in error(capsys, second)
-    (second / "run.json").write_text("{")
-    assert "run.json cannot be read" in error(capsys, second)
+    for content in ("{", "[" * 100000):
+        (second / "run.json").write_text(content)
+        assert "run.json cannot be read" in error(capsys, second)
     Path("taken").write_text("")
     assert "png cannot be written: Not a directory" in error(capsys, first, "--out", "taken")
 
@@ -911,3 +917,12 @@ def test_zeros_at_the_neurons_are_told_as_training_goes_on():
         [*about, "at the surrogate", "2.00", "6.00", "10.00", "14.00"],
         [*about, "at the neuron", "1.00", "3.00", "5.00", "7.00"],
     ]
+
+
+def test_a_test_that_was_broken_off_is_not_kept():
+    run = write("a/seed_1/0", config(), {0: {"val/accuracy": 0.5}})
+    (run / "test").mkdir()
+    (run / "test/run.json").write_text("{")
+    assert main(["keep", "runs"]) == 0
+    (kept,) = Path("results").rglob("config.yaml")
+    assert not (kept.parent / "test").exists()

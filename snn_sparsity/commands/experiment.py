@@ -54,7 +54,7 @@ def run(given: Namespace) -> int:
 
 def _measured(given: Namespace) -> None:
     """Write what the runs' networks did, and what earlier experiments among the folders say of theirs."""
-    parts = {path: read(path / MEASURED) for path in given.runs if (path / MEASURED).is_file()}
+    parts = {path: _part(path / MEASURED) for path in given.runs if (path / MEASURED).is_file()}
     settings = {
         "samples": given.samples,
         "batch_size": given.batch_size,
@@ -83,6 +83,16 @@ def _measured(given: Namespace) -> None:
         raise InputError("the same network is given twice: in two runs or experiments its weights are equal; give one of them")
     content = {"schema": 1, "settings": settings, "networks": networks}
     write_whole(given.out / MEASURED, json.dumps(content, indent=1) + "\n")
+
+
+def _part(file: Path) -> dict[str, Any]:
+    """Return what an earlier experiment measured, of this version."""
+    networks_of(file)
+    part = read(file)
+    hashed = all({"images_sha256", "weights_sha256"} <= each.keys() for each in part["networks"])
+    if not hashed or not isinstance(part.get("settings"), dict):
+        raise InputError(f"{file} is of another version: measure again")
+    return part
 
 
 def _network(record: Record, given: Namespace, journal: Journal, progress: Callable[[], object]) -> dict[str, Any]:

@@ -44,7 +44,8 @@ def keep(record: Record, folder: Path) -> None:
     """
     for name in KEPT:
         source, target = record.path / name, folder / name
-        if not source.is_file():
+        # A test that was broken off has not been read, and is not kept.
+        if not source.is_file() or (record.test is None and name.startswith("test/")):
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.suffix in WRITERS:

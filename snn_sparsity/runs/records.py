@@ -229,7 +229,9 @@ def _mapping(file: Path) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8")
         content = json.loads(text) if file.suffix == ".json" else yaml.load(text, Loader=_LOADER)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        # YAML can hold itself, which JSON refuses; whoever walks through it would not come to an end.
+        json.dumps(content, skipkeys=True, default=str)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise InputError(f"{file} is no mapping of names")
