@@ -100,7 +100,7 @@ def read(file: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{file} cannot be read ({type(error).__name__}): give runs to measure, or --out with a {file.name} in it"
         ) from error
