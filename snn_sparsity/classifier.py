@@ -111,15 +111,21 @@ class SpikingClassifier(LightningModule):
         """Return the logits [N,K] of spikes [T,N,C,H,W]: a pure function, since neurons are reset before and after.
 
         Raises:
-            InputError: Naming it, if a neuron in single-step mode would take time steps for images.
+            InputError: Naming it, if a neuron in single-step mode would take time steps for images; for outputs that are not [T,N,K].
         """
         settle_kernels(spikes.device)
         functional.reset_net(self.network)
         with each_step_seen(self.network, len(spikes)):
-            logits: Tensor = (self.replayed or self.network)(spikes).mean(0)
+            outputs: Tensor = (self.replayed or self.network)(spikes)
         # The neurons would otherwise keep the whole graph alive until the next forward.
         functional.reset_net(self.network)
-        return logits
+        if not isinstance(outputs, Tensor) or outputs.ndim != 3 or outputs.shape[1] != spikes.shape[1]:
+            told = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise InputError(
+                f"network: {type(self.network).__name__} returned {told} for spikes [T,N,C,H,W] = {list(spikes.shape)}: outputs must be "
+                "[T,N,K], one for each time step, whose mean over T is taken here"
+            )
+        return outputs.mean(0)
 
     def training_step(self, batch: SpikeBatch, batch_idx: int) -> Tensor:
         """Return the objective of a batch, and log what it says.

@@ -110,6 +110,29 @@ def test_an_error_of_the_network_s_own_stays_what_it_is():
         SpikingClassifier(network)(SPIKES)
 
 
+class Summed(Loop):
+    """Takes the mean over time itself."""
+
+    def forward(self, spikes):
+        return super().forward(spikes).mean(0)
+
+
+class Both(Loop):
+    """Returns a state beside its outputs."""
+
+    def forward(self, spikes):
+        return super().forward(spikes), None
+
+
+@pytest.mark.parametrize(("kind", "told"), [(Summed, r"\[8, 4\]"), (Both, "tuple")])
+def test_outputs_without_time_are_refused_in_one_line(kind, told, trainer_options):
+    message = rf"network: {kind.__name__} returned {told} for spikes \[T,N,C,H,W\] = \[10, 8, 3, 32, 32\]: outputs must be \[T,N,K\]"
+    trainer = Trainer(**trainer_options)
+    with pytest.raises(InputError, match=message):
+        trainer.fit(SpikingClassifier(kind(stepwise())), datamodule=TinyDataModule(batch_size=8, eval_batch_size=8, validation="test"))
+    assert trainer.global_step == 0
+
+
 # Time steps and images inside ----------------------------------------------------------------------------------------------
 
 

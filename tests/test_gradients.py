@@ -1,11 +1,11 @@
 import pytest
 import torch
-from spikingjelly.activation_based import functional
+from spikingjelly.activation_based import functional, neuron
 from torch import nn
 
 from snn_sparsity.attacks.base import input_gradient
 from snn_sparsity.measure.gradients import record_gradients
-from snn_sparsity.measure.operations import holds_state, operations
+from snn_sparsity.measure.operations import holds_state, kind_of, operations
 from snn_sparsity.measure.sparsity import l2_norm, tiny_fraction, zero_fraction
 from snn_sparsity.networks import SpikingResNet
 from snn_sparsity.validation import InputError
@@ -40,6 +40,18 @@ def test_scale_leaves_zeros_and_multiplies_the_norm(scale):
 
 def test_the_smallest_number_is_not_zero():
     assert zero_fraction(torch.tensor([[1e-45, 0.0]])).item() == 0.5
+
+
+@pytest.mark.parametrize(
+    ("module", "kind"),
+    [
+        (neuron.PSN(T=2), "neuron"), (neuron.MaskedPSN(k=1, T=2), "neuron"), (neuron.SlidingPSN(k=1), "neuron"),
+        (neuron.GatedLIFNode(T=2), "neuron"), (neuron.NonSpikingIFNode(), None),
+        (nn.AdaptiveMaxPool2d(1), "pool"), (nn.AdaptiveMaxPool1d(1), "pool"), (nn.FractionalMaxPool2d(2, 1), None),
+    ],
+)  # fmt: skip
+def test_neurons_and_poolings_that_share_no_base(module, kind):
+    assert kind_of(module) == kind
 
 
 def test_every_neuron_is_an_operation_and_no_surrogate_is():

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning import Trainer
-from spikingjelly.activation_based import functional, surrogate
+from spikingjelly.activation_based import functional, neuron, surrogate
 
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.gradient_rules import PoolGradient
@@ -104,6 +104,26 @@ def test_the_surrogates_gradient_by_hand(detach):
     zeros, norms = record.values
     assert zeros.tolist() == [pytest.approx(1 / 3 if detach else 0), 1.0]
     assert norms.tolist() == [pytest.approx(norm, rel=1e-5), 0.0]
+
+
+@pytest.mark.parametrize("node", [neuron.PSN(T=2), neuron.SlidingPSN(k=2, step_mode="m")], ids=["PSN", "SlidingPSN"])
+def test_a_surrogate_that_is_asked_once_for_all_steps(node):
+    node.requires_grad_(False)
+    node.bias.fill_(-0.5)
+    # Both are u[t] = x[t] + x[t-1] - 0.5.
+    node.weight.copy_(torch.tensor([[1.0, 0.0], [1.0, 1.0]]) if isinstance(node, neuron.PSN) else torch.tensor([1.0, 1.0]))
+    x = torch.tensor([[0.25, 0.5], [0.5, 0.5]]).unsqueeze(-1).requires_grad_()
+    weights = torch.tensor([[1.0, 0.0], [2.0, 3.0]])
+    with record_surrogates(node) as (record,):
+        (weights.unsqueeze(-1) * node(x)).sum().backward()
+
+    def slope(u):
+        return 1 / (1 + (math.pi * u) ** 2)
+
+    # u is -0.25, 0.25 and 0, 0.5.
+    zeros, norms = record.values
+    assert zeros.tolist() == [0, 0.5]
+    assert norms.tolist() == pytest.approx([math.hypot(slope(-0.25), 2 * slope(0.25)), 3 * slope(0.5)], rel=1e-5)
 
 
 @pytest.mark.parametrize("network", [TinyNetwork, lambda: SpikingResNet(depth=18, num_classes=4)])

@@ -3,6 +3,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 from torch.utils.data import DataLoader, TensorDataset
 
 from snn_sparsity.attacks import FGSM, PGD, Attack, CodeBookAscent
@@ -340,3 +341,55 @@ def test_the_last_epoch_is_measured_whatever_ends_the_fit(options, trainer_optio
     trainer.fit(SpikingClassifier(TinyNetwork()), datamodule=TinyDataModule(train_images=24, batch_size=8))
     assert trainer.current_epoch < 50
     assert any(name.startswith("grad_zero/") for name in trainer.callback_metrics)
+
+
+@pytest.mark.parametrize(
+    ("every", "options", "expected"),
+    [
+        (3, {"max_epochs": 7}, [3, 6, 7]),
+        # Validated are 2, 4, 6, 8: 3 is made up for at 4.
+        (3, {"max_epochs": 8, "check_val_every_n_epoch": 2}, [4, 6, 8]),
+        (50, {"max_epochs": 3, "check_val_every_n_epoch": 2}, [2]),
+        (50, {"max_epochs": 100, "max_steps": 12, "check_val_every_n_epoch": 3}, [3]),
+        # Three steps an epoch: the third is never trained to its end.
+        (50, {"max_epochs": 100, "max_steps": 8}, [2]),
+        (50, {"max_epochs": 100, "max_steps": 4, "accumulate_grad_batches": 2}, [2]),
+        (2, {"max_epochs": 2, "val_check_interval": 0.34}, [2, 2, 2]),
+        (50, {"max_epochs": -1, "max_steps": 6, "limit_train_batches": 2}, [3]),
+    ],
+)
+def test_epochs_that_are_measured(every, options, expected, trainer_options):
+    class When(Probe):
+        def measure(self, context, batch):
+            return {"epoch": torch.tensor(float(trainer.current_epoch + 1))}
+
+        def summarise(self, values):
+            epochs.append(int(values["epoch"][0]))
+            return super().summarise(values)
+
+    epochs = []
+    trainer = Trainer(**trainer_options | {"num_sanity_val_steps": 0} | options, callbacks=[When(every_n_epochs=every)])
+    trainer.fit(SpikingClassifier(TinyNetwork()), datamodule=TinyDataModule(train_images=24, batch_size=8))
+    assert epochs == expected
+
+
+@pytest.mark.parametrize(("patience", "epochs"), [(1, 2), (2, 3)])
+def test_the_epoch_of_an_early_stop_is_measured_if_it_is_due(patience, epochs, trainer_options):
+    probe = Count(every_n_epochs=2)
+    stop = EarlyStopping("val/loss", patience=patience, min_delta=100.0)
+    trainer = Trainer(max_epochs=9, **trainer_options | {"num_sanity_val_steps": 0}, callbacks=[stop, probe])
+    trainer.fit(SpikingClassifier(TinyNetwork()), datamodule=TinyDataModule(train_images=8, test_images=4))
+    assert trainer.current_epoch == epochs
+    # The second alone: nobody knew of the third, when it was validated, that it would be the last.
+    assert len(probe.shown) == 1
+
+
+@pytest.mark.parametrize("order", [("a", "ab"), ("ab", "a")])
+def test_values_that_only_some_batches_have_are_refused_by_name(order, trainer_options):
+    class Some(Probe):
+        def measure(self, context, batch):
+            return {name: torch.tensor(0.0) for name in order[context.first // 4]}
+
+    data = TinyDataModule(validation="test", test_images=8, eval_batch_size=4)
+    with pytest.raises(InputError, match=r"probes.some: measure returned 'b' for some batches only"):
+        Trainer(callbacks=[Some()], **trainer_options).validate(SpikingClassifier(TinyNetwork()), datamodule=data, verbose=False)

@@ -1,15 +1,25 @@
+from dataclasses import dataclass
+
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from spikingjelly.activation_based import functional
+from lightning import Trainer
+from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
+from snn_sparsity.classifier import SpikingClassifier
+from snn_sparsity.data.images import ImageSet, Splits
+from snn_sparsity.encoders import DirectEncoder
 from snn_sparsity.measure.operations import holds_state
 from snn_sparsity.measure.reachability import describe_reachability, reachability, unreachable_parameters
 from snn_sparsity.measure.windows import positions, reach, reachable_taps
 from snn_sparsity.networks import SEWResNet
+from snn_sparsity.probes import GradientTrail
+from snn_sparsity.training import end_table
+from snn_sparsity.training.end_table import Summary
 from snn_sparsity.validation import InputError
+from tests.tiny import TinyDataModule, TinyNetwork
 
 
 class PlainNetwork(nn.Sequential):
@@ -187,3 +197,60 @@ def test_the_network_is_left_as_it_was(network, fails):
     assert torch.equal(torch.get_rng_state(), random)
     assert all(not module._forward_pre_hooks and not holds_state(module) for module in network.modules())
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@dataclass(kw_only=True, eq=False)
+class Shaped(TinyDataModule):
+    """Images of another size."""
+
+    shape: tuple[int, int, int] = (3, 32, 32)
+
+    def load(self):
+        return Splits(
+            *(ImageSet(torch.randint(256, (count, *self.shape), dtype=torch.uint8), torch.arange(count) % 4) for count in (20, 8))
+        )
+
+
+def shaped_network(channels, node):
+    """Its last convolution sees a map of a 16th of the image's size."""
+    network = nn.Sequential(
+        layer.Conv2d(channels, 4, 3, stride=4, padding=1), node,
+        layer.Conv2d(4, 4, 3, stride=4, padding=1), layer.Conv2d(4, 4, 3, padding=1),
+        layer.AdaptiveAvgPool2d(1), layer.Flatten(), layer.Linear(4, 4),
+    )  # fmt: skip
+    functional.set_step_mode(network, "m")
+    return network
+
+
+@pytest.mark.parametrize(
+    ("shape", "node", "line"),
+    [
+        ((3, 32, 32), neuron.PSN(T=4), "every kernel tap can see the image at 32x32"),
+        ((3, 32, 32), neuron.MaskedPSN(k=2, T=4, step_mode="m"), "every kernel tap can see the image at 32x32"),
+        ((3, 32, 32), neuron.GatedLIFNode(T=4), "every kernel tap can see the image at 32x32"),
+        ((1, 32, 32), neuron.IFNode(), "every kernel tap can see the image at 32x32"),
+        ((3, 64, 64), neuron.IFNode(), "every kernel tap can see the image at 64x64"),
+        # The second convolution reads -1, 0 and 1 along an axis (4 of 9 taps left), the third a map of 1x1 (1 of 9): 16 (5 + 8) weights,
+        # of 112 + 148 + 148 + 20 parameters.
+        ((3, 16, 16), neuron.IFNode(), f"{208 / 428:.1%} of the 0.00 M parameters"),
+    ],
+    ids=["PSN", "MaskedPSN", "GatedLIFNode", "grey", "large", "small"],
+)
+def test_a_fit_looks_at_the_network_as_its_data_are(shape, node, line, trainer_options, tmp_path, capsys):
+    data = Shaped(shape=shape, encoder=DirectEncoder(num_steps=4))
+    classifier = SpikingClassifier(shaped_network(shape[0], node))
+    trainer = Trainer(max_epochs=1, callbacks=[Summary(str(tmp_path)), GradientTrail()], **trainer_options)
+    trainer.fit(classifier, datamodule=data)
+    assert f"Reachability: {line}" in capsys.readouterr().out
+    assert "trail_weight_gradient_zero_reachable/04_3" in trainer.callback_metrics
+
+
+def test_a_look_that_fails_stops_no_fit(trainer_options, tmp_path, capsys, monkeypatch):
+    def fails(*_):
+        raise RuntimeError
+
+    monkeypatch.setattr(end_table, "describe_reachability", fails)
+    trainer = Trainer(max_epochs=1, callbacks=[Summary(str(tmp_path))], **trainer_options)
+    trainer.fit(SpikingClassifier(TinyNetwork()), datamodule=TinyDataModule(train_images=8))
+    assert trainer.current_epoch == 1
+    assert "Reachability" not in capsys.readouterr().out

@@ -1,14 +1,20 @@
 """What TensorBoard shows of a run, asked of a real server."""
 
 import json
+import math
 import re
 import subprocess
 import sys
 import urllib.request
 
 import pytest
+from lightning import Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 
+from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.commands.main import main
+from snn_sparsity.training.figures import Figures
+from tests.tiny import TinyDataModule, TinyNetwork
 
 SHORT = ["--data.train_samples", "16", "--data.test_samples", "8", "--trainer.max_epochs", "2", "--probes.pgd.attack.steps", "1",
          "--probes.codebook.attack.steps", "1", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]  # fmt: skip
@@ -74,6 +80,21 @@ def test_layout(server):
 def test_figures(server):
     tags = server("/data/plugin/images/tags")[RUN].keys()
     assert tags == {"figures/gradients", "figures/zeros_over_epochs"}
+
+
+@pytest.mark.parametrize(
+    ("options", "stop", "expected"),
+    [({"max_epochs": 5}, [], [2, 4, 5]), ({"max_epochs": 4}, [], [2, 4]), ({"max_epochs": 99, "max_steps": 5}, [], [2, 3]),
+     ({"max_epochs": 9}, [EarlyStopping("val/loss", patience=2, min_delta=100.0)], [2, 3])],
+    ids=["epochs", "due", "steps", "early"],
+)  # fmt: skip
+def test_figures_are_drawn_of_the_last_epoch_whatever_ends_the_fit(options, stop, expected, trainer_options, monkeypatch):
+    drawn = []
+    # Which epoch it is shows in the number of steps, two each.
+    monkeypatch.setattr(Figures, "_draw", lambda self, trainer: drawn.append(math.ceil(trainer.global_step / 2)))
+    trainer = Trainer(**trainer_options | options, callbacks=[Figures(every_n_epochs=2), *stop])
+    trainer.fit(SpikingClassifier(TinyNetwork()), datamodule=TinyDataModule(train_images=18, test_images=4, batch_size=8))
+    assert drawn == expected
 
 
 def test_hyperparameters(server):

@@ -7,8 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning import Trainer
-from spikingjelly.activation_based import layer, neuron, surrogate
+from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import nn
+from torch.nn import utils
+from torch.nn.utils import parametrizations, prune
 
 from snn_sparsity.attacks.base import input_gradient
 from snn_sparsity.batch import SpikeBatch
@@ -554,6 +556,7 @@ def test_correlations_over_batches_and_epochs():
     layer_name, later = "01_a", "02_b"
     summaries = []
     for epoch in range(5):
+        probe._epoch = epoch
         values = {"batch": torch.tensor([0.0, 0.0, 2.0, 2.0, 4.0, 6.0])}
         for name in (layer_name, later):
             inputs = torch.tensor([0.1, 0.3, 0.2, 0.4, 0.5, 0.9]) + 0.01 * epoch
@@ -576,9 +579,98 @@ def test_correlations_over_batches_and_epochs():
 
 def test_the_epochs_so_far_go_into_checkpoints():
     probe, resumed = GradientTrail(), GradientTrail()
-    probe._epochs = [{"trail_weight_zero/01_a": 0.5}]
+    probe._epochs = {1: {"trail_weight_zero/01_a": 0.5}}
     resumed.load_state_dict(probe.state_dict())
     assert resumed._epochs == probe._epochs
+
+
+def test_epochs_of_an_older_checkpoint_stand_before_those_of_the_fit():
+    probe = GradientTrail()
+    probe.load_state_dict({"epochs": [{"a": 0.1}, {"a": 0.2}]})
+    assert [means["a"] for _, means in sorted((probe._epochs | {0: {"a": 0.3}}).items())] == [0.1, 0.2, 0.3]
+
+
+@pytest.mark.parametrize("often", [{}, {"val_check_interval": 0.5}], ids=["once", "twice"])
+def test_a_validation_is_not_an_epoch(often, trainer_options, tmp_path):
+    classifier, data = SpikingClassifier(TinyNetwork()), TinyDataModule(train_images=18, batch_size=8)
+
+    def fit(probe, epochs, **more):
+        trainer = Trainer(max_epochs=epochs, callbacks=[probe], **trainer_options | often)
+        trainer.fit(classifier, datamodule=data, **more)
+        return trainer
+
+    probe = GradientTrail()
+    trainer = fit(probe, 2)
+    seen = dict(probe._epochs)
+    assert list(seen) == [0, 1]
+    # The last validation of an epoch is of the weights that it ends with.
+    name = "trail_weight_gradient_zero/05_conv2"
+    assert seen[1][name] == pytest.approx(trainer.callback_metrics[name].item())
+    trainer.save_checkpoint(tmp_path / "two.ckpt")
+    trainer.validate(classifier, datamodule=data, verbose=False)
+    trainer.test(classifier, datamodule=data, verbose=False)
+    assert probe._epochs == seen
+    resumed = GradientTrail()
+    fit(resumed, 3, ckpt_path=tmp_path / "two.ckpt")
+    assert list(resumed._epochs) == [0, 1, 2]
+    assert {epoch: resumed._epochs[epoch] for epoch in seen} == seen
+    fit(probe, 1)
+    assert list(probe._epochs) == [0], "another fit has epochs of its own"
+
+
+class Layers(nn.Module):
+    """A convolution, a neuron and a linear layer, and whatever else it is given; spikes [T,N,3,H,W] to outputs [T,N,4]."""
+
+    num_classes = 4
+
+    def __init__(self, node=None, channels=3, **others):
+        super().__init__()
+        self.conv = layer.Conv2d(channels, 6, 3, 2, 1, bias=False)
+        self.sn = node or neuron.IFNode(v_threshold=0.2)
+        self.fc = layer.Linear(6, 4)
+        self.others = nn.ModuleDict(others)
+        functional.set_step_mode(self, "m")
+
+    def forward(self, spikes):
+        return self.fc(self.sn(self.conv(spikes)).mean((3, 4)))
+
+
+def pruned(module):
+    return prune.l1_unstructured(module, "weight", amount=0.5)
+
+
+@pytest.mark.parametrize("change", [parametrizations.weight_norm, parametrizations.spectral_norm, pruned, utils.weight_norm])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+def test_a_computed_weight_counts_as_it_multiplies(change):
+    torch.manual_seed(0)
+    network = Layers()
+    change(network.conv)
+    values = measure(GradientTrail(), SpikingClassifier(network))
+    computed, plain = network.conv.weight.detach(), Layers()
+    plain.load_state_dict({"conv.weight": computed, **network.fc.state_dict(prefix="fc.")})
+    expected = measure(GradientTrail(), SpikingClassifier(plain))
+    for name in values:
+        torch.testing.assert_close(values[name], expected[name], msg=name)
+    assert values["trail_weight_zero/01_conv"].item() == (0.5 if change is pruned else 0)
+
+
+def test_frozen_layers_have_gradients_and_stay_frozen(trainer_options):
+    torch.manual_seed(0)
+    network = Layers()
+    expected = measure(GradientTrail(), SpikingClassifier(network))
+    network.conv.requires_grad_(False)
+    values = measure(GradientTrail(), SpikingClassifier(network))
+    assert all(torch.equal(values[name], expected[name]) for name in expected)
+    network.conv.requires_grad_(False)
+    trainer = Trainer(callbacks=[GradientTrail()], **trainer_options)
+    trainer.validate(SpikingClassifier(network), datamodule=TinyDataModule(), verbose=False)
+    assert not network.conv.weight.requires_grad
+    assert network.fc.weight.requires_grad
+
+
+def test_a_layer_that_takes_no_part_is_named():
+    with pytest.raises(InputError, match=r"operation 'others.aux' ran 0 times"):
+        measure(GradientTrail(), SpikingClassifier(Layers(aux=nn.Linear(6, 4))))
 
 
 # Costs -----------------------------------------------------------------------------------------------------------------------

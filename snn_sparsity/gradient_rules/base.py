@@ -11,7 +11,7 @@ import torch
 from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 
-from snn_sparsity.measure.operations import MODULE_TYPES
+from snn_sparsity.measure.operations import MODULE_TYPES, takes_all_steps
 from snn_sparsity.networks.leaky import LeakyNode
 from snn_sparsity.validation import InputError
 
@@ -111,11 +111,6 @@ def multi_step_neurons(network: nn.Module) -> list[nn.Module]:
         if not takes_all_steps(module):
             raise InputError(f"neuron {path!r} takes one time step a call: this rule needs them all in one (step_mode='m')")
     return list(found.values())
-
-
-def takes_all_steps(node: nn.Module) -> bool:
-    """Return whether a neuron is given all time steps in one call: SpikingJelly's in multi-step mode."""
-    return bool(getattr(node, "step_mode", "s") == "m")
 
 
 def is_snntorch(module: nn.Module) -> bool:

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from snn_sparsity.gradient_rules.base import Application, GradientRule, is_snntorch, replaced, spiking_neurons, takes_all_steps
+from snn_sparsity.gradient_rules.base import Application, GradientRule, is_snntorch, replaced, spiking_neurons
+from snn_sparsity.measure.operations import takes_all_steps
 from snn_sparsity.validation import require_choice, require_number
 
 ShapeName = Literal["atan", "sigmoid", "rect", "triangle", "gaussian"]

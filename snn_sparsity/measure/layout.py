@@ -3,7 +3,7 @@
 from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
-from snn_sparsity.measure.operations import INPUT, Operation
+from snn_sparsity.measure.operations import INPUT, Operation, takes_all_steps
 from snn_sparsity.validation import InputError
 
 
@@ -38,7 +38,7 @@ class Layout:
         Raises:
             InputError: If it is neither [T,N,...] nor [N,...], nor [T*N,...] in a ``SeqToANNContainer``.
         """
-        multi_step = getattr(operation.module, "step_mode", "s") == "m"
+        multi_step = takes_all_steps(operation.module)
         sequence = x.ndim > 2 and x.shape[1] == self.images and self.steps in (None, len(x))
         if sequence and (multi_step or (self.steps is not None and operation.kind in (INPUT, "linear"))):
             return x

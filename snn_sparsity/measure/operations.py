@@ -8,7 +8,7 @@ from spikingjelly.activation_based import base, neuron
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AvgPoolNd, _MaxPoolNd
+from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd, _AvgPoolNd, _MaxPoolNd
 
 from snn_sparsity.validation import InputError, require_choice
 
@@ -21,8 +21,9 @@ MODULE_TYPES: dict[Kind, tuple[type[nn.Module], ...]] = {
     "conv": (_ConvNd,),
     "bn": (_BatchNorm,),
     # Not "modules without children": an IFNode has a child, its surrogate, which SpikingJelly 2 never calls.
-    "neuron": (neuron.BaseNode, neuron.SimpleBaseNode),
-    "pool": (_MaxPoolNd, _AvgPoolNd, _AdaptiveAvgPoolNd),
+    # The last four have no base in common with others.
+    "neuron": (neuron.BaseNode, neuron.SimpleBaseNode, neuron.PSN, neuron.MaskedPSN, neuron.SlidingPSN, neuron.GatedLIFNode),
+    "pool": (_MaxPoolNd, _AvgPoolNd, _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd),
     "linear": (nn.Linear,),
 }
 
@@ -92,6 +93,17 @@ def operations(network: nn.Module, kinds: Sequence[Kind] = KINDS) -> list[Operat
     if not listed:
         raise InputError(f"kinds={list(kinds)} match no operation of {type(network).__name__}")
     return listed
+
+
+def takes_all_steps(module: nn.Module) -> bool:
+    """Return whether a module is given all time steps in one call: SpikingJelly's in multi-step mode.
+
+    Example:
+        >>> takes_all_steps(neuron.IFNode(step_mode="m")), takes_all_steps(neuron.IFNode()), takes_all_steps(neuron.PSN(T=4))
+        (True, False, True)
+    """
+    # Those that know no other mode may not have been told theirs.
+    return isinstance(module, base.MultiStepModule) or bool(getattr(module, "step_mode", "s") == "m")
 
 
 def holds_state(module: nn.Module) -> bool:

@@ -12,16 +12,17 @@ from snn_sparsity.measure.operations import operations
 from snn_sparsity.measure.windows import reachable_taps
 
 
-def reachability(network: nn.Module, image_size: tuple[int, int] = (32, 32), channels: int = 3) -> dict[str, Tensor]:
+def reachability(network: nn.Module, image_size: tuple[int, int] = (32, 32), channels: int = 3, steps: int = 1) -> dict[str, Tensor]:
     """Return which weights of each 2-d convolution can see the image at this size.
 
-    Runs the network once, in eval mode and without gradient, on one black image; spiking neurons are reset afterwards and
+    Runs the network once, in eval mode and without gradient, on a black image of T steps; spiking neurons are reset afterwards and
     everything else stays as it was. A convolution that runs several times gets the union, one that never runs is left out.
 
     Args:
         network: Takes [T,N,C,H,W].
         image_size: (H, W) in pixels.
         channels: C.
+        steps: T, for a network that takes no other.
 
     Returns:
         By the convolution's path, a bool mask of the shape of its weight [O,I,kH,kW].
@@ -47,7 +48,7 @@ def reachability(network: nn.Module, image_size: tuple[int, int] = (32, 32), cha
             stack.callback(setattr, module, "training", module.training)
         network.eval()
         stack.callback(functional.reset_net, network)
-        network(conv.weight.new_zeros(1, 1, channels, *image_size))
+        network(conv.weight.new_zeros(steps, 1, channels, *image_size))
     return masks
 
 
@@ -64,13 +65,16 @@ def _watch(conv: nn.Conv2d, path: str, masks: dict[str, Tensor]) -> RemovableHan
     return conv.register_forward_pre_hook(enter)
 
 
-def unreachable_parameters(network: nn.Module, image_size: tuple[int, int] = (32, 32), channels: int = 3) -> tuple[int, int]:
+def unreachable_parameters(
+    network: nn.Module, image_size: tuple[int, int] = (32, 32), channels: int = 3, steps: int = 1
+) -> tuple[int, int]:
     """Return how many parameters only ever multiply padding, and how many the network has.
 
     Args:
         network: Takes [T,N,C,H,W].
         image_size: (H, W) in pixels.
         channels: C.
+        steps: T, for a network that takes no other.
 
     Returns:
         (unreachable, total).
@@ -83,17 +87,18 @@ def unreachable_parameters(network: nn.Module, image_size: tuple[int, int] = (32
         >>> unreachable_parameters(network, image_size=(1, 1), channels=1)
         (40, 50)
     """
-    masks = reachability(network, image_size, channels)
+    masks = reachability(network, image_size, channels, steps)
     return sum(int((~mask).sum()) for mask in masks.values()), sum(parameter.numel() for parameter in network.parameters())
 
 
-def describe_reachability(network: nn.Module, image_size: tuple[int, int] = (32, 32), channels: int = 3) -> str:
+def describe_reachability(network: nn.Module, image_size: tuple[int, int] = (32, 32), channels: int = 3, steps: int = 1) -> str:
     """Return one line for a person: the share of the parameters that no image can train, and what to do about it.
 
     Args:
         network: Takes [T,N,C,H,W].
         image_size: (H, W) in pixels.
         channels: C.
+        steps: T, for a network that takes no other.
 
     Returns:
         A sentence without full stop.
@@ -106,7 +111,7 @@ def describe_reachability(network: nn.Module, image_size: tuple[int, int] = (32,
         >>> describe_reachability(network, image_size=(2, 2), channels=1)
         'every kernel tap can see the image at 2x2'
     """
-    unreachable, total = unreachable_parameters(network, image_size, channels)
+    unreachable, total = unreachable_parameters(network, image_size, channels, steps)
     size = f"{image_size[0]}x{image_size[1]}"
     if not unreachable:
         return f"every kernel tap can see the image at {size}"

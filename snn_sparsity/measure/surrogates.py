@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snn_sparsity.measure.operations import Operation, operations
+from snn_sparsity.measure.operations import Operation, operations, takes_all_steps
 from snn_sparsity.measure.sparsity import TINY
 
 SURROGATE = "surrogate"
@@ -85,11 +85,18 @@ def _watched(node: Any, receive: Callable[[Tensor], None]) -> Iterator[None]:
     """Let a neuron's forward call a surrogate that is looked at; whoever hooks the neuron finds its own one."""
     forward, own = node.forward, "forward" in vars(node)
 
-    def watched(*inputs: Any) -> Any:
+    def watched(x: Tensor, *others: Any) -> Any:
+        one_step = x.shape[1:] if takes_all_steps(node) else x.shape
+
+        def receive_steps(gradient: Tensor) -> None:
+            # Some neurons, such as PSN, ask once for all time steps.
+            for step in gradient.reshape(-1, *one_step):
+                receive(step)
+
         surrogate = node.surrogate_function
-        node.surrogate_function = _Watched(surrogate, receive)
+        node.surrogate_function = _Watched(surrogate, receive_steps)
         try:
-            return forward(*inputs)
+            return forward(x, *others)
         finally:
             node.surrogate_function = surrogate
 

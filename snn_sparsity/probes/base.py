@@ -7,6 +7,7 @@ import zlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import chain
+from math import ceil, isfinite
 from typing import Any
 
 import torch
@@ -46,7 +47,8 @@ class Probe(Callback, ABC):
     Logged: each value as ``<name>/<value>``, and ``time/<name>_seconds``.
 
     Args:
-        every_n_epochs: Measure at every n-th epoch of a fit, and at its last.
+        every_n_epochs: Measure at every n-th epoch of a fit, or at the next that is validated, and at the last that ``max_epochs`` and
+            ``max_steps`` let be validated. ``EarlyStopping`` decides later: the epoch at which it ends a fit is measured only if due.
         max_samples: Measure the first images of the set only; null is all. ``test`` always takes all.
         name: First part of the logged names; the command line fills in the key under ``probes``.
 
@@ -158,9 +160,11 @@ class Probe(Callback, ABC):
     def _is_due(self, trainer: Trainer) -> bool:
         if trainer.sanity_checking:
             return False
+        if trainer.state.fn != TrainerFn.FITTING or trainer.should_stop or _is_last_validated(trainer):
+            return True
         epoch = trainer.current_epoch + 1
-        last = epoch == trainer.max_epochs or trainer.global_step == trainer.max_steps or trainer.should_stop
-        return trainer.state.fn != TrainerFn.FITTING or epoch % self.every_n_epochs == 0 or last
+        before = epoch - _epochs_between(trainer)
+        return epoch // self.every_n_epochs > before // self.every_n_epochs
 
     def _wanted(self, trainer: Trainer, first: int, size: int) -> int:
         """Return how many images to measure of a batch that begins at place ``first`` of the set."""
@@ -241,6 +245,8 @@ class Probe(Callback, ABC):
         values = dict(sorted(chain.from_iterable(everyone(self._values)), key=lambda item: item[0]))
         if values:
             names = next(iter(values.values()))
+            if missing := sorted({name for batch in values.values() for name in names.keys() ^ batch.keys()}):
+                raise InputError(f"probes.{self.name}: measure returned {missing[0]!r} for some batches only; give the same names for all")
             together = {name: torch.cat([batch[name] for batch in values.values()]) for name in names}
             summary = {self.tag(name): value.float() for name, value in self.summarise(together).items()}
             self._require_own_names(trainer, summary)
@@ -250,6 +256,20 @@ class Probe(Callback, ABC):
             pl_module.log_dict({tag: value for tag, value in summary.items() if tag not in shown})
         pl_module.log(seconds_of(self.name), self._seconds)
         self._reset()
+
+
+def _epochs_between(trainer: Trainer) -> int:
+    """Return how many epochs it is from one that is validated to the next."""
+    return trainer.check_val_every_n_epoch or 1
+
+
+def _is_last_validated(trainer: Trainer) -> bool:
+    """Return whether the limits of a fit leave no later epoch that is trained to its end and validated."""
+    ahead = _epochs_between(trainer)
+    batches = trainer.num_training_batches  # infinite, if the loader does not know
+    steps = ahead * ceil(batches / trainer.accumulate_grad_batches) if isfinite(batches) else 1
+    epochs_end = 0 < (trainer.max_epochs or 0) < trainer.current_epoch + 1 + ahead
+    return epochs_end or 0 < trainer.max_steps < trainer.global_step + steps
 
 
 def _for_each_image(values: object, count: int) -> dict[str, Tensor]:

@@ -1,12 +1,16 @@
 """The paper's section 5: do zeros of the input gradient go with zeros of weight gradients and of weights?"""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from lightning import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.measure import names
@@ -42,12 +46,30 @@ class GradientTrail(Probe):
     | ``trail_correlation/<method>_<over>_<value,low,high>/<pair>/<NN>_<path>`` | correlation and 95 % interval; NaN is undefined |
 
     ``method`` is pearson, spearman, or partial (given the zeros of all later layers' weights: the paper's third bullet). ``over`` is
-    batches (of this epoch) or epochs (so far). ``pair`` is ``gradients`` (weight-gradient and input-gradient zeros) or ``weights``
-    (weight and input-gradient zeros); both use reachable weights. Weights do not change within an epoch: correlations with them, or
-    given them, are over epochs alone.
+    batches (of this epoch) or epochs (measured in the fit so far, each as it was last). ``pair`` is ``gradients`` (weight-gradient and
+    input-gradient zeros) or ``weights`` (weight and input-gradient zeros); both use reachable weights. Weights do not change within an
+    epoch: correlations with them, or given them, are over epochs alone. A weight that is computed, by a parametrisation or pruning,
+    counts as it multiplies.
     """
 
-    _epochs: list[dict[str, float]] = field(default_factory=list, init=False, repr=False)
+    _epochs: dict[int, dict[str, float]] = field(default_factory=dict, init=False, repr=False)
+    _epoch: int | None = field(default=None, init=False, repr=False)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin a fit without the epochs of another one."""
+        super().setup(trainer, pl_module, stage)
+        if stage == TrainerFn.FITTING:
+            self._epochs = {epoch: means for epoch, means in self._epochs.items() if epoch < trainer.current_epoch}
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the epoch of the fit, if this is one."""
+        super().on_validation_epoch_start(trainer, pl_module)
+        self._epoch = trainer.current_epoch if trainer.state.fn == TrainerFn.FITTING else None
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that this is no epoch of a fit."""
+        super().on_test_epoch_start(trainer, pl_module)
+        self._epoch = None
 
     def measure(self, context: ProbeContext, batch: SpikeBatch) -> dict[str, Tensor]:
         """Differentiate the batch's loss by its spikes and all weights at once."""
@@ -55,16 +77,27 @@ class GradientTrail(Probe):
             raise InputError("GradientTrail needs batches of spikes, and these are plain images")
         network = context.network
         layers = operations(network, ["conv", "linear"])
-        weights = [weight_of(layer) for layer in layers]
+        weights: dict[str, Tensor] = {}
         spikes = batch.spikes.requires_grad_()
-        with record_gradients(network, ["conv", "linear"]) as record:
+        # Noted as each layer runs: what a parametrisation or pruning computes is another tensor in each pass.
+        with ExitStack() as hooks, parametrize.cached(), record_gradients(network, ["conv", "linear"]) as record:
+            for layer in layers:
+
+                def note(module: Any, *_: object, path: str = layer.path) -> None:
+                    weights[path] = module.weight
+
+                layer.module.requires_grad_()  # a frozen one has a gradient, too
+                hooks.callback(layer.module.register_forward_hook(note).remove)
             loss = F.cross_entropy(context.classifier(spikes), batch.labels, reduction="sum")
-            _, *gradients = torch.autograd.grad(loss, [spikes, *weights])
-        seeing = reachability(network, image_size=(spikes.shape[-2], spikes.shape[-1]), channels=spikes.shape[2])
+            # One that the loss does not depend on is named by the record.
+            _, *found = torch.autograd.grad(loss, [spikes, *weights.values()], allow_unused=True)
+        gradients = dict(zip(weights, found, strict=True))
+        steps, _, channels, height, width = spikes.shape
+        seeing = reachability(network, (height, width), channels, steps)
         values = {BATCH: torch.tensor(float(context.first), dtype=torch.float64)}
-        for layer, weight, gradient in zip(layers, weights, gradients, strict=True):
+        for layer in layers:
             values[f"{names.TRAIL_INPUT_GRADIENT_ZERO}/{layer.place}"] = record.values[layer.path][0].double()
-            for what, share in weight_shares(weight.detach(), gradient, seeing.get(layer.path)):
+            for what, share in weight_shares(weights[layer.path].detach(), gradients[layer.path], seeing.get(layer.path)):
                 values[f"{what}/{layer.place}"] = share
         return values
 
@@ -76,8 +109,9 @@ class GradientTrail(Probe):
         batches = list(zip(starts, [*starts[1:], None], strict=True))
         owner = {name: [float(value[start:end].mean()) for start, end in batches] for name, value in values.items()}
         means = {name: float(value.mean()) for name, value in values.items()}
-        self._epochs.append(means)
-        series = {name: [epoch[name] for epoch in self._epochs if name in epoch] for name in means}
+        if self._epoch is not None:
+            self._epochs[self._epoch] = means
+        series = {name: [epoch[name] for epoch in self._epochs.values() if name in epoch] for name in means}
         correlations = dict(self._correlate("batches", owner)) | dict(self._correlate("epochs", series))
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in (means | correlations).items()}
 
@@ -87,11 +121,13 @@ class GradientTrail(Probe):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the epochs so far, for checkpoints."""
-        return {"epochs": list(self._epochs)}
+        return {"epochs": dict(self._epochs)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the epochs of a checkpoint."""
-        self._epochs = list(state_dict["epochs"])
+        epochs = state_dict["epochs"]
+        # Once they were a list without numbers: these stand for epochs before the first.
+        self._epochs = dict(enumerate(epochs, start=-len(epochs))) if isinstance(epochs, list) else dict(epochs)
 
     def _correlate(self, over: str, series: dict[str, list[float]]) -> Iterator[tuple[str, float]]:
         prefix = f"{names.TRAIL_INPUT_GRADIENT_ZERO}/"
@@ -114,9 +150,14 @@ class GradientTrail(Probe):
 
 
 def weight_of(layer: Operation) -> nn.Parameter:
-    """Return the weight of a convolution or linear layer."""
+    """Return the weight of a convolution or linear layer.
+
+    Raises:
+        InputError: Naming the layer, if the weight is computed from others: by a parametrisation, or pruning.
+    """
     weight = layer.module.weight
-    assert isinstance(weight, nn.Parameter)
+    if not isinstance(weight, nn.Parameter):
+        raise InputError(f"the weight of {layer.path!r} is no parameter of its own but computed, by a parametrisation or pruning")
     return weight
 
 

@@ -16,7 +16,6 @@ from snn_sparsity.measure.surrogates import SURROGATE
 from snn_sparsity.probes.adversarial_accuracy import AdversarialAccuracy
 from snn_sparsity.probes.base import Probe, probes_of
 from snn_sparsity.training.tensorboard import command, tensorboards
-from snn_sparsity.validation import InputError
 
 
 class Summary(Callback):
@@ -38,8 +37,11 @@ class Summary(Callback):
         print(f"Network: {type(network).__name__}, {sum(weights.numel() for weights in network.parameters()) / 1e6:.2f} million weights.")
         if optimisation := getattr(pl_module, "optimisation", None):
             print(f"Optimizer: {optimisation}.")
-        with suppress(InputError):
-            print(f"Reachability: {describe_reachability(network)}.", flush=True)
+        # Whatever cannot be looked at this way may train all the same.
+        with suppress(Exception):
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning's own, where there is one
+            channels, height, width = data.split("train").images.shape[1:]
+            print(f"Reachability: {describe_reachability(network, (height, width), channels, data.spike_encoder.num_steps)}.", flush=True)
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -24,10 +24,20 @@ class Figures(Callback):
 
     @rank_zero_only
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw, if this epoch is due."""
+        if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            self._draw(trainer)
+
+    @rank_zero_only
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the last epoch, whatever made it the last."""
+        if trainer.current_epoch % self.every_n_epochs:
+            self._draw(trainer)
+
+    def _draw(self, trainer: Trainer) -> None:
         """Draw from the metrics that are on disk."""
-        epoch = trainer.current_epoch + 1
         metrics = next((logger for logger in trainer.loggers if isinstance(logger, MetricsCSV)), None)
-        if metrics is None or not metrics.path.exists() or (epoch % self.every_n_epochs and epoch != trainer.max_epochs):
+        if metrics is None or not metrics.path.exists():
             return
         from snn_sparsity.figures import available, figure_of, read_run
 

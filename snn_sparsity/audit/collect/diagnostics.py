@@ -12,7 +12,8 @@ from snn_sparsity.audit.collect.fidelity import group_fidelity, move_fidelity
 from snn_sparsity.audit.collect.subject import Subject
 from snn_sparsity.audit.collect.threat_models import PIXELS, SPIKES, ThreatModel
 from snn_sparsity.gradient_rules import SurrogateShape
-from snn_sparsity.gradient_rules.base import spiking_neurons, takes_all_steps
+from snn_sparsity.gradient_rules.base import spiking_neurons
+from snn_sparsity.measure.operations import takes_all_steps
 from snn_sparsity.measure.saturation import membrane_distance, vanishing_degree
 from snn_sparsity.validation import InputError
 
