@@ -44,10 +44,10 @@ def killed(tmp_path_factory):
     return made_in(tmp_path_factory.mktemp("killed"), Kill(30, "gradient"), -signal.SIGKILL)
 
 
-def made_in(folder, act, exit_code):
+def made_in(folder, act, exit_code, *more):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert run(FIT, act) == exit_code
+        assert run([*FIT, *more], act) == exit_code
     return folder / RUN
 
 
@@ -125,6 +125,20 @@ def test_killed_before_the_first_checkpoint_it_begins_again_in_its_directory(unb
     assert metrics(RUN)[1:]
     assert run(RESUME) == 0
     assert_same(unbroken)
+
+
+def test_killed_where_steps_are_counted(tmp_path):
+    # Two epochs of three steps each, and two more.
+    limit = ["--trainer.max_steps", "8"]
+    (tmp_path / "whole").mkdir()
+    whole = made_in(tmp_path / "whole", None, 0, *limit)
+    assert torch.load(whole / "last.ckpt", weights_only=True)["global_step"] == 8
+    assert [step for step, _ in curves(whole)["train/loss_step"]] == list(range(8))
+    # In the first step of the third epoch; two epochs are kept.
+    assert run([*FIT, *limit], Kill(7, "train")) == -signal.SIGKILL
+    assert torch.load(RUN / "last.ckpt", weights_only=True)["global_step"] == 6
+    assert run([*RESUME, *limit]) == 0
+    assert_same(whole)
 
 
 def test_the_curves_of_the_unbroken_run_are_all_there(unbroken):

@@ -71,6 +71,17 @@ def test_the_rest_of_an_epoch_is_not_dropped(steps, trainer_options):
         assert torch.equal(value, parts[name]), name
 
 
+@pytest.mark.parametrize("saved_after", [5, 7])
+def test_it_goes_on_to_so_many_steps(saved_after, trainer_options):
+    # Epochs of five steps: saved between two of them, or within one.
+    unbroken = trained(trainer_options, "whole", max_steps=12)
+    trained(trainer_options, "parts", max_steps=saved_after)
+    parts = trained(trainer_options, "parts", resume="parts/last.ckpt", max_steps=12)
+    assert torch.load("parts/last.ckpt", weights_only=True)["global_step"] == 12
+    for name, value in unbroken.items():
+        assert torch.equal(value, parts[name]), name
+
+
 # Tuners --------------------------------------------------------------------------------------------------------------------------
 
 

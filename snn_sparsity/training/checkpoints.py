@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.utilities import rank_zero_only
 
 from snn_sparsity.runs.files import unwritten
@@ -77,8 +78,9 @@ class LastCheckpoint(Checkpoint):
         """Begin an epoch at its beginning, and go on with one that was left inside, after ``max_steps`` or ``max_time``, there."""
         epochs: Any = trainer.fit_loop.epoch_progress.total
         if epochs.started == epochs.completed:
-            # Lightning would take the batches counted for the epoch behind as those of the epoch to come.
-            trainer.fit_loop.restarting = False
+            # Lightning would take the batches counted for the epoch behind as those of the epoch to come. Its own setter will not have
+            # False where there are max_steps.
+            _Loop.restarting.fset(trainer.fit_loop, False)  # type: ignore[attr-defined]  # a property, which mypy takes for its value
         elif self._restored:
             self._set_random(pl_module.device)
 
