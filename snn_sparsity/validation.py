@@ -59,6 +59,17 @@ def require_number(name: str, value: float, *, at_least: float = -inf, above: fl
     raise InputError(f"{name}={value!r} is not allowed: {asked}")
 
 
+def require_cores(name: str, processes: int) -> None:
+    """Raise InputError for more processes at a time than this one may use cores.
+
+    Example:
+        >>> require_cores("--jobs", 1)
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if processes > cores:
+        raise InputError(f"{name}={processes} is not allowed: give at most {cores}, a process for each core that is there")
+
+
 def require_train_and_test(root: str) -> None:
     """Raise InputError unless a folder of images has its two parts."""
     for split in ("train", "test"):

@@ -7,13 +7,14 @@ from argparse import Namespace
 from snn_sparsity.sweep.grid import GridRow, chosen, part, read_grid
 from snn_sparsity.sweep.state import Place, next_command, runs_of, tested
 from snn_sparsity.sweep.workers import Sweep
-from snn_sparsity.validation import InputError, require_number
+from snn_sparsity.validation import InputError, require_cores, require_number
 
 
 def run(given: Namespace) -> int:
     """Run the command."""
     if given.jobs is not None:
         require_number("--jobs", given.jobs, at_least=1, whole=True)
+        require_cores("--jobs", given.jobs)
     rows = _rows(given)
     device = ("--trainer.accelerator", "cpu") if given.jobs is not None else ("--trainer.devices", "1")
     place = Place(given.root, device, given.data_root, given.test)
