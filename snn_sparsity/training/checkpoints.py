@@ -9,8 +9,8 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.utilities import rank_zero_only
 
+from snn_sparsity.runs.directory import BEST, LAST, PREVIOUS
 from snn_sparsity.runs.files import unwritten
-from snn_sparsity.training.checkpoint_files import LAST, PREVIOUS
 from snn_sparsity.training.tensorboard import flush
 from snn_sparsity.validation import require_choice
 
@@ -34,7 +34,7 @@ class BestCheckpoint(ModelCheckpoint):
         require_choice("best", by, get_args(BestBy))
         mode = "min" if by == "loss" else "max"
         super().__init__(run_directory, "best", monitor=f"val/{by}", mode=mode, enable_version_counter=False)
-        self.path = Path(run_directory).resolve() / "best.ckpt"
+        self.path = Path(run_directory).resolve() / BEST
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what was best so far, wherever the run's directory was then; another run's best is not this one's."""
