@@ -1,10 +1,12 @@
 """Where processes meet, so that none waits for one that has stopped."""
 
+import os
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, NoReturn
 
 import torch.distributed
 from lightning import Trainer
+from lightning.pytorch.utilities import rank_zero_only
 
 from snn_sparsity.validation import InputError
 
@@ -63,6 +65,13 @@ class Meeting:
                 of_the_user, text = message.content
                 raise StoppedElsewhereError((InputError if of_the_user else RuntimeError)(f"{text} (on process {rank})"))
         return messages
+
+
+def is_first() -> bool:
+    """Tell whether this process is the first of its run, by what started it; there may be no trainer yet."""
+    # Where no launcher says which process it is, each node has one that starts the others.
+    node = int(os.environ.get("NODE_RANK") or os.environ.get("GROUP_RANK") or 0)
+    return node == 0 and rank_zero_only.rank == 0  # type: ignore[attr-defined]  # Lightning sets it as it is imported
 
 
 def first_alone(trainer: Trainer, act: Callable[[], None]) -> None:

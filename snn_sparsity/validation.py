@@ -8,6 +8,8 @@ from math import inf
 LARGEST = {True: 2**53, False: 1.7e308}
 """Whole numbers beyond it are no exact floats, and numbers beyond it no floats at all."""
 
+PROCESSES_A_CORE = 4
+"""More processes that compute only take each other's memory: a million of them took the machine."""
 
 IN_IMAGE_UNITS = ("alpha", "eps")
 """Step and radius of an attack, where one is the whole range of a pixel; people think of them in grey levels."""
@@ -57,6 +59,18 @@ def require_number(name: str, value: float, *, at_least: float = -inf, above: fl
     if at_most == 1 and name.rpartition(".")[2] in IN_IMAGE_UNITS:
         asked += f", such as 8/255{' without quotes' if repr(value).startswith(chr(39)) else ''}"
     raise InputError(f"{name}={value!r} is not allowed: {asked}")
+
+
+def require_cores(name: str, processes: int) -> None:
+    """Raise InputError for more processes at a time than ``PROCESSES_A_CORE`` for each core that this one may use.
+
+    Example:
+        >>> require_cores("--jobs", 1)
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = PROCESSES_A_CORE * cores
+    if processes > most:
+        raise InputError(f"{name}={processes} is not allowed: give at most {most}, {PROCESSES_A_CORE} for each of the cores here")
 
 
 def require_train_and_test(root: str) -> None:

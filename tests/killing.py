@@ -17,7 +17,7 @@ from lightning import Trainer
 
 from snn_sparsity.commands import train  # noqa: F401  # imported once, for all forks
 from snn_sparsity.commands.main import main
-from snn_sparsity.runs.files import is_held
+from snn_sparsity.runs.files import hold
 from snn_sparsity.training.metrics_logger import MetricsCSV
 from tests.tiny import TinyNetwork
 
@@ -121,6 +121,14 @@ class Ask(At):
 
     def act(self):
         Path("held.txt").write_text(str(is_held(self.path)))
+
+
+def is_held(path):
+    """Tell whether a process holds a file."""
+    descriptor = hold(path)
+    if descriptor is not None:
+        os.close(descriptor)
+    return descriptor is None
 
 
 class Note:

@@ -14,13 +14,16 @@ import pytest
 import torch
 import yaml
 from lightning import Callback
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from snn_sparsity.commands.main import main
 from snn_sparsity.commands.network import quieten
 from snn_sparsity.configs import shipped
 from snn_sparsity.encoders import PhaseEncoder
+from snn_sparsity.runs.directory import take_hold
 from snn_sparsity.runs.records import PHASE_CODE
 from snn_sparsity.training.run_record import environment
+from tests.killing import is_held
 
 PROBE_PAGE = Path(__file__).parents[1] / "docs/probe.md"
 TINY = ["--config", str(Path(__file__).parent / "tiny.yaml")]
@@ -130,6 +133,35 @@ def test_what_spikingjelly_says_of_its_kernels_is_left_out():
     exec(speak, {"__name__": "spikingjelly._ops.selection"})
     loguru.logger.remove(sink)
     assert len(said) == 1
+
+
+@pytest.mark.parametrize("command", ["test", "validate"])
+def test_a_second_test_takes_the_place_of_the_first(command, caplog):
+    assert main(["fit", *TINY, *FEW, *PLAIN]) == 0
+    run = Path("runs/tiny/seed_3407/0")
+    again = [command, *TINY, *FEW, "--ckpt_path", f"{run}/last.ckpt"]
+    probes = ["--probes.fgsm", "null", "--probes.codebook", "null", "--probes.sparsity", "null"]
+    assert main([*again, *probes]) == 0
+    first = (run / command / "metrics.csv").read_text()
+    assert ",pgd/accuracy," in first
+    assert main([*again, *PLAIN]) == 0
+    assert [row["name"] for row in rows(run / command) if row["name"].startswith("pgd/")] == []
+    assert (run / command / "metrics.csv.old").read_text() == first
+    assert "metrics.csv is an earlier run's: it is now metrics.csv.old" in caplog.text
+    # TensorBoard forgets the first as well.
+    events = EventAccumulator(str(run / command)).Reload()
+    (accuracy,) = [tag for tag in events.Tags()["scalars"] if tag in ("test/accuracy", "val/accuracy")]
+    assert [len(events.Scalars(tag)) for tag in (accuracy, "pgd/accuracy")] == [1, 0]
+
+
+def test_two_tests_of_one_checkpoint_at_once_are_refused(capsys):
+    assert main(["fit", *TINY, *FEW, *PLAIN]) == 0
+    folder = Path("runs/tiny/seed_3407/0/test")
+    held = take_hold(folder)
+    message = error(capsys, "test", *TINY, *PLAIN, "--ckpt_path", "runs/tiny/seed_3407/0/last.ckpt")
+    os.close(held)
+    assert message.endswith(f"{folder} is being made by another process: wait for it, or stop it")
+    assert not is_held(folder / "run.lock")
 
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict", "audit"])

@@ -182,6 +182,7 @@ def test_arguments_after_the_dashes_are_those_of_fit():
         (["fit", "--model.lr=.1", "wrong.yaml"], "wrong.yaml is neither an option nor the value of one (did you mean --config wrong.y"),
         (["fit", "--model.lr", ".1", "nonsense"], "nonsense is neither an option nor the value of one"),
         (["sweep", "--grid", "digits", "--jobs", "0", "--print"], "--jobs=0 is not allowed: give a whole number of at least 1"),
+        (["sweep", "--grid", "digits", "--jobs", "1000000", "--print"], "--jobs=1000000 is not allowed: give at most "),
         (["sweep", "--grid", "diggits"], "--grid diggits is no file and no grid (did you mean digits?)"),
         (["report", "runs", "--ouut", "x"], "(did you mean --out?)"),
     ],

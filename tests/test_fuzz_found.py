@@ -160,6 +160,7 @@ def test_a_whole_number_is_a_threshold_too():
         (["fit", *TINY, "--trainer.check_val_every_n_epoch", "0"], "trainer.check_val_every_n_epoch=0 is not allowed"),
         (["fit", *TINY, "--trainer.accumulate_grad_batches", "0"], "trainer.accumulate_grad_batches=0 is not allowed"),
         (["fit", *TINY, "--trainer.precision", "64-true"], "trainer.precision=64-true is not allowed"),
+        (["fit", *TINY, "--trainer.devices", "9" * 5000], "Exceeds the limit (4300 digits)"),
         (["fit", *TINY, "--trainer.devices", "[0,0]"], "`devices` selected with `CPUAccelerator` should be an int > 0"),
         (["fit", *TINY, "--seed_everything", "-3"], "seed_everything=-3 is not allowed"),
         (["fit", *TINY, "--config", "betas.yaml"], "betas=None is not allowed: give two numbers"),

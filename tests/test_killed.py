@@ -17,9 +17,11 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from snn_sparsity.commands.main import main
-from snn_sparsity.runs.files import hold, is_held
+from snn_sparsity.commands.train import TrainingCLI
+from snn_sparsity.runs.directory import own_run, take_hold
+from snn_sparsity.runs.files import hold
 from snn_sparsity.training.run_record import RunRecord
-from tests.killing import Ask, Fail, Fill, Kill, Note, run
+from tests.killing import Ask, Fail, Fill, Kill, Note, is_held, run
 
 TINY = str(Path(__file__).parent / "tiny.yaml")
 FIT = [
@@ -44,10 +46,10 @@ def killed(tmp_path_factory):
     return made_in(tmp_path_factory.mktemp("killed"), Kill(30, "gradient"), -signal.SIGKILL)
 
 
-def made_in(folder, act, exit_code):
+def made_in(folder, act, exit_code, *more):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert run(FIT, act) == exit_code
+        assert run([*FIT, *more], act) == exit_code
     return folder / RUN
 
 
@@ -127,6 +129,20 @@ def test_killed_before_the_first_checkpoint_it_begins_again_in_its_directory(unb
     assert_same(unbroken)
 
 
+def test_killed_where_steps_are_counted(tmp_path):
+    # Two epochs of three steps each, and two more.
+    limit = ["--trainer.max_steps", "8"]
+    (tmp_path / "whole").mkdir()
+    whole = made_in(tmp_path / "whole", None, 0, *limit)
+    assert torch.load(whole / "last.ckpt", weights_only=True)["global_step"] == 8
+    assert [step for step, _ in curves(whole)["train/loss_step"]] == list(range(8))
+    # In the first step of the third epoch; two epochs are kept.
+    assert run([*FIT, *limit], Kill(7, "train")) == -signal.SIGKILL
+    assert torch.load(RUN / "last.ckpt", weights_only=True)["global_step"] == 6
+    assert run([*RESUME, *limit]) == 0
+    assert_same(whole)
+
+
 def test_the_curves_of_the_unbroken_run_are_all_there(unbroken):
     assert [step for step, _ in curves(unbroken)["train/loss_step"]] == list(range(9))
     assert [step for step, _ in curves(unbroken)["val/accuracy"]] == [2, 5, 8]
@@ -156,6 +172,33 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(damage, killed
     (told,) = [line for line in printed().splitlines() if "damaged" in line]
     assert told == f"{RUN}/last.ckpt is damaged: it is left out, and the one before it is used."
     assert_same(unbroken)
+
+
+HEADER = b"epoch,step,name,value\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "said"),
+    [
+        ("run.json", lambda content: content[: len(content) // 2], "run.json cannot be read: "),
+        ("run.json", lambda content: b"\xff\xfe" + content, "run.json cannot be read: "),
+        ("run.json", lambda content: b'{"status": "running", "earlier": 3}', "run.json is no record of a run: it must be"),
+        ("run.json", lambda content: b'[{"status": "running"}]', "run.json is no record of a run: it must be"),
+        ("metrics.csv", lambda content: content.replace(HEADER, HEADER + b"garbage\n"), "metrics.csv line 2 is no row"),
+        ("metrics.csv", lambda content: content.replace(HEADER, HEADER + b"\n"), "metrics.csv line 2 is no row"),
+        ("metrics.csv", lambda content: content.replace(HEADER, HEADER + b"0,abc,x,1\n"), "metrics.csv line 2 is no row"),
+        ("metrics.csv", lambda content: content.replace(HEADER, HEADER + b"0,1,\xff\xfe,1\n"), "metrics.csv line 2 cannot be read"),
+        ("metrics.csv", lambda content: content.replace(HEADER, b"step,epoch,name,value\n"), "metrics.csv line 1: the columns must be"),
+    ],
+)
+def test_a_damaged_record_is_named_and_nothing_is_touched(name, damage, said, killed, capsys):
+    shutil.copytree(killed, RUN)
+    (RUN / name).write_bytes(damage((RUN / name).read_bytes()))
+    before = files()
+    assert main(["fit", "--config", f"{RUN}/config.yaml", "--resume"]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert line.startswith(f"snn-sparsity: error: {RUN}/{said}")
+    assert files() == before
 
 
 @pytest.mark.long
@@ -285,8 +328,54 @@ def test_a_run_that_is_being_trained_does_not_go_on_twice(killed, capsys):
     held = hold(RUN / "run.lock")
     assert main(RESUME) == 2
     os.close(held)
-    assert "tiny/seed_3407/0 is being trained by another process" in capsys.readouterr().err
+    assert "tiny/seed_3407/0 is being made by another process" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in RUN.rglob("*")} == before
+
+
+def files(run=RUN):
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def test_of_two_that_go_on_at_once_the_second_is_refused_whatever_the_first_is_at(killed, unbroken, monkeypatch):
+    shutil.copytree(killed, RUN)
+    before_fit = TrainingCLI.before_fit
+
+    def a_moment_later(*args):
+        before = files()
+        assert run(RESUME) == 2
+        assert told() == f"snn-sparsity: error: {RUN} is being made by another process: wait for it, or stop it"
+        assert files() == before
+        before_fit(*args)
+
+    monkeypatch.setattr(TrainingCLI, "before_fit", a_moment_later)
+    assert main(RESUME) == 0
+    assert_same(unbroken)
+    assert not is_held(RUN / "run.lock")
+
+
+def test_what_a_run_goes_on_from_is_read_when_nobody_else_is_at_it_any_more(killed, monkeypatch, capsys):
+    shutil.copytree(killed, RUN)
+    after = {}
+
+    def finished_meanwhile(directory):
+        assert run(RESUME) == 0
+        after.update(files())
+        return take_hold(directory)
+
+    monkeypatch.setattr("snn_sparsity.commands.train.take_hold", finished_meanwhile)
+    assert main(RESUME) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"{RUN} is finished: nothing to resume"
+    assert files() == after
+
+
+def test_a_run_that_cannot_be_held_stays_as_it_is(killed, capsys):
+    shutil.copytree(killed, RUN)
+    (RUN / "run.lock").unlink()
+    (RUN / "run.lock").mkdir()
+    before = files()
+    assert main(RESUME) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"snn-sparsity: error: {RUN}/run.lock cannot be written: Is a directory"
+    assert files() == before
 
 
 def test_of_two_that_begin_a_run_at_once_one_is_refused_and_the_other_s_files_stay(monkeypatch, capsys):
@@ -300,7 +389,7 @@ def test_of_two_that_begin_a_run_at_once_one_is_refused_and_the_other_s_files_st
     monkeypatch.setattr(RunRecord, "setup", a_moment_later)
     assert main(FIT) == 2
     os.close(held[0])
-    assert "tiny/seed_3407/0 is being trained by another process" in capsys.readouterr().err
+    assert "tiny/seed_3407/0 is being made by another process" in capsys.readouterr().err
     assert (RUN / "metrics.csv").exists()
 
 
@@ -333,6 +422,35 @@ def test_a_run_s_own_configuration_names_it_from_anywhere(killed, unbroken):
     assert run(["fit", "--config", "elsewhere/0/config.yaml", "--resume"]) == 0
     assert metrics(Path("elsewhere/0")) == metrics(unbroken)
     assert not Path("runs").exists()
+
+
+def test_a_run_whose_record_is_lost_is_still_that_run(killed, unbroken):
+    shutil.copytree(killed, "elsewhere/0")
+    Path("elsewhere/0/run.json").unlink()
+    assert run(["fit", "--config", "elsewhere/0/config.yaml", "--resume"]) == 0
+    assert metrics(Path("elsewhere/0")) == metrics(unbroken)
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("left", [[RUN / "config.yaml"], [Path("moved/config.yaml"), Path("moved/best.ckpt")]])
+def test_a_run_of_which_nothing_is_left_to_go_on_with_is_told(left, killed, capsys):
+    for file in left:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(killed / file.name, file)
+    before = files(Path())
+    assert main(["fit", "--config", str(left[0]), "--resume"]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert f"--resume: {left[0].parent} has no run.json, so there is no run to go on with" in line
+    assert files(Path()) == before
+
+
+def test_a_configuration_of_one_s_own_may_have_the_name_of_a_run_s():
+    assert own_run(["config.yaml"]) is None
+    shutil.copy(TINY, "config.yaml")
+    assert own_run(["config.yaml"]) is None
+    Path("run.lock").touch()
+    assert own_run(["config.yaml"]) == Path()
+    assert own_run(["config.yaml", "other.yaml"]) is None
 
 
 def test_it_does_not_go_on_with_other_images(killed, monkeypatch, capsys):

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from jsonargparse import Namespace
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -18,7 +19,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from snn_sparsity.attacks import PGD
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.commands.main import main
-from snn_sparsity.commands.refusals import REFUSED
+from snn_sparsity.commands.refusals import REFUSED, require_devices
+from snn_sparsity.commands.train import TrainingCLI
 from snn_sparsity.data.images import ImageSet
 from snn_sparsity.data.loader import EpochLoader
 from snn_sparsity.measure.proportions import interval
@@ -28,6 +30,7 @@ from snn_sparsity.runs.metrics import append
 from snn_sparsity.training.checkpoints import LastCheckpoint
 from snn_sparsity.training.progress_bar import QuietProgressBar
 from snn_sparsity.training.tensorboard import TensorBoardLayout, columns
+from snn_sparsity.validation import InputError
 from tests.killing import DroppingNetwork, Kill, run
 from tests.tiny import TinyDataModule, TinyNetwork
 
@@ -67,6 +70,17 @@ def test_the_rest_of_an_epoch_is_not_dropped(steps, trainer_options):
     unbroken = trained(trainer_options, "whole", max_epochs=3)
     trained(trainer_options, "parts", max_epochs=3, max_steps=steps)
     parts = trained(trainer_options, "parts", resume="parts/last.ckpt", max_epochs=3)
+    for name, value in unbroken.items():
+        assert torch.equal(value, parts[name]), name
+
+
+@pytest.mark.parametrize("saved_after", [5, 7])
+def test_it_goes_on_to_so_many_steps(saved_after, trainer_options):
+    # Epochs of five steps: saved between two of them, or within one.
+    unbroken = trained(trainer_options, "whole", max_steps=12)
+    trained(trainer_options, "parts", max_steps=saved_after)
+    parts = trained(trainer_options, "parts", resume="parts/last.ckpt", max_steps=12)
+    assert torch.load("parts/last.ckpt", weights_only=True)["global_step"] == 12
     for name, value in unbroken.items():
         assert torch.equal(value, parts[name]), name
 
@@ -181,6 +195,31 @@ def test_what_is_refused_says_why_and_leaves_nothing(option, value, capsys):
     error = capsys.readouterr().err.splitlines()[-1]
     assert error == f"snn-sparsity: error: trainer.{option}={value} is not allowed: {REFUSED[option][1]}"
     assert not RUN.exists()
+
+
+@pytest.mark.parametrize("devices", ["9", "1000000", " 1000000 "])
+@pytest.mark.parametrize("accelerator", ["cpu", "auto"])
+def test_more_processes_than_four_a_core_are_refused_before_there_is_a_trainer(devices, accelerator, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {4, 7})
+    monkeypatch.setattr("subprocess.Popen", lambda *args, **kwargs: pytest.fail("a process was started"))
+    monkeypatch.setattr(TrainingCLI, "instantiate_trainer", lambda *args, **kwargs: pytest.fail("too late"))
+    assert main([*PLAIN, "--trainer.devices", devices, "--trainer.accelerator", accelerator]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert line.endswith(f"trainer.devices={devices.strip()} is not allowed: give at most 8, 4 for each of the cores here")
+    assert not RUN.parents[1].exists()
+
+
+def test_four_processes_a_core_are_not_refused(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {4, 7})
+    for devices in ("auto", 1, 8, "8", [0, 1], None):
+        require_devices(Namespace(devices=devices, accelerator="cpu"))
+    # Whether there are so many GPUs is for Lightning to say.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    require_devices(Namespace(devices=8, accelerator="auto"))
+    for devices in (8, "8"):
+        with pytest.raises(InputError, match=r"trainer\.devices=8 is not allowed: give at most 2"):
+            require_devices(Namespace(devices=devices, accelerator="cpu"))
 
 
 def test_overfitting_sees_the_same_batches_in_every_epoch(trainer_options):

@@ -18,7 +18,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from snn_sparsity import attacks, data, encoders, gradient_rules, networks, objectives, training  # noqa: F401  # named by their last names
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.commands.parsing import TrainingParser, checkpoint_settings, condense, parsed, with_full_name
-from snn_sparsity.commands.refusals import REFUSED, in_one_line, require_schedule
+from snn_sparsity.commands.refusals import REFUSED, in_one_line, require_devices, require_schedule
 from snn_sparsity.configs import shipped
 from snn_sparsity.data import SpikeDataModule
 from snn_sparsity.optimisation import Interval, MakeOptimizer, MakeScheduler
@@ -158,6 +158,7 @@ class NetworkCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse numbers of the trainer that it would take."""
         require_schedule(self.given.trainer)
+        require_devices(self.given.trainer)
 
     def instantiate_classes(self) -> None:
         """Make model, data and probes; what their constructors refuse is a mistake in what was given."""

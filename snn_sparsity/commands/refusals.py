@@ -8,12 +8,13 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 from lightning import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from snn_sparsity.runs.directory import LiveRunError
-from snn_sparsity.validation import InputError, require_number
+from snn_sparsity.validation import InputError, require_cores, require_number
 
 SCHEDULE: Mapping[str, Mapping[str, Any]] = {
     "accumulate_grad_batches": {"at_least": 1, "whole": True},
@@ -42,6 +43,16 @@ def require_schedule(trainer: Namespace) -> None:
     for name, (refused, reason) in REFUSED.items():
         if (value := trainer.get(name)) is not None and refused(value):
             raise InputError(f"trainer.{name}={str(value).lower() if isinstance(value, bool) else value} is not allowed: {reason}")
+
+
+def require_devices(trainer: Namespace) -> None:
+    """Raise InputError for more processes than there are cores, where there is no GPU for each: Lightning counts GPUs, and no cores."""
+    devices = trainer.get("devices")
+    if isinstance(devices, str):
+        with suppress(ValueError):
+            devices = int(devices)
+    if isinstance(devices, int) and (trainer.get("accelerator") == "cpu" or not torch.cuda.is_available()):
+        require_cores("trainer.devices", devices)
 
 
 @contextmanager

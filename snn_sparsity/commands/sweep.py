@@ -8,13 +8,14 @@ from argparse import Namespace
 from snn_sparsity.sweep.grid import GridRow, chosen, part, read_grid
 from snn_sparsity.sweep.state import Place, next_command, runs_of, tested
 from snn_sparsity.sweep.workers import Sweep
-from snn_sparsity.validation import InputError, require_number
+from snn_sparsity.validation import InputError, require_cores, require_number
 
 
 def run(given: Namespace) -> int:
     """Run the command."""
     if given.jobs is not None:
         require_number("--jobs", given.jobs, at_least=1, whole=True)
+        require_cores("--jobs", given.jobs)
     if given.devices is not None and not all(given.devices.split(",")):
         raise InputError(f"--devices {given.devices} is not allowed: give GPUs with commas between, such as 0,1")
     rows = _rows(given)

@@ -1,6 +1,8 @@
 """``snn-sparsity fit | validate | test``: LightningCLI with named configurations, named probes and run directories."""
 
+import os
 from argparse import Namespace as CommandLine
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,9 +15,10 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from snn_sparsity.commands.network import PARSER, NetworkCLI, quieten
 from snn_sparsity.commands.parsing import flat
 from snn_sparsity.commands.refusals import disk_errors_told_once, in_one_line, leaving_nothing
-from snn_sparsity.runs.directory import CONFIG, LOCK, is_finished, live, own_run, require_place, run_directory, runs_beside
-from snn_sparsity.runs.files import is_held, write_whole
-from snn_sparsity.runs.metrics import forget_from
+from snn_sparsity.distributed import is_first
+from snn_sparsity.runs.directory import CONFIG, is_finished, own_run, read_record, require_place, run_directory, runs_beside, take_hold
+from snn_sparsity.runs.files import write_whole
+from snn_sparsity.runs.metrics import METRICS, forget_from
 from snn_sparsity.runs.records import PHASE_CODE
 from snn_sparsity.training.checkpoint_files import WholeCheckpointIO, last_whole, read_checkpoint
 from snn_sparsity.training.checkpoints import BestCheckpoint, LastCheckpoint
@@ -72,14 +75,15 @@ class TrainingCLI(NetworkCLI):
     def __init__(self, args: list[str], checkpoint: str | None) -> None:
         self.goes_on_at: int | None = None
         self.command = args[0]
-        super().__init__(
-            args,
-            checkpoint,
-            parser_kwargs={"allow_abbrev": False, self.command: PARSER},
-            save_config_callback=SaveConfig,
-            save_config_kwargs={"save_to_log_dir": False},
-            run=True,
-        )
+        with ExitStack() as self.until_done:
+            super().__init__(
+                args,
+                checkpoint,
+                parser_kwargs={"allow_abbrev": False, self.command: PARSER},
+                save_config_callback=SaveConfig,
+                save_config_kwargs={"save_to_log_dir": False},
+                run=True,
+            )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning asks an object for them
         """Return the one command that was given: making the parsers of all takes as long as all the rest of parsing."""
@@ -116,16 +120,20 @@ class TrainingCLI(NetworkCLI):
             self._resume(configs)
 
     def _resume(self, configs: list[str]) -> None:
-        """Let the run to go on with, if there is one, be this one, from its last whole checkpoint; without any it is begun again."""
+        """Let the run to go on with, if there is one, be this one, from its last whole checkpoint; without any it is begun again.
+
+        What it goes on from is read when nobody else can change it any more.
+        """
         own = own_run(configs)
         runs = [own] if own else runs_beside(self.run_directory)
         differences = [self._difference(run) for run in runs]
         if None in differences:
             self.run_directory = runs[differences.index(None)]
-            if is_finished(self.run_directory):
+            # A finished run stays as it is, and need not be held; whoever held it until now may have finished it.
+            if not is_finished(self.run_directory):
+                self._hold()
+            if read_record(self.run_directory).get("status") == "finished":
                 raise RunIsFinishedError(self.run_directory)
-            if is_held(self.run_directory / LOCK):
-                raise live(self.run_directory)
             self.goes_on_at = 0
             if checkpoint := last_whole(self.run_directory):
                 self.goes_on_at = read_checkpoint(str(checkpoint))["global_step"]
@@ -135,6 +143,11 @@ class TrainingCLI(NetworkCLI):
             raise InputError(
                 f"--resume: {runs[0]} was made with {differences[0]}; give the settings of that run, or leave --resume out to begin another"
             )
+
+    def _hold(self) -> None:
+        """Hold the run until the command ends; of several processes the first does it for all."""
+        if is_first():
+            self.until_done.callback(os.close, take_hold(self.run_directory))
 
     def _difference(self, run: Path) -> str | None:
         """Return the first setting of a run that is not as given now; None if all are, or it was stopped before it kept any."""
@@ -164,8 +177,20 @@ class TrainingCLI(NetworkCLI):
 
     def before_fit(self) -> None:
         """Where a run goes on, take out of its metrics what it logged after the checkpoint."""
-        if self.goes_on_at is not None:
-            forget_from(self.run_directory / "metrics.csv", self.goes_on_at)
+        if self.goes_on_at is not None and is_first():
+            forget_from(self.run_directory / METRICS, self.goes_on_at)
+
+    def before_test(self) -> None:
+        """Let no other test of the checkpoint write to the same folder."""
+        if self._is_beside_its_run and not self.given.trainer.get("fast_dev_run"):
+            self._hold()
+
+    before_validate = before_test
+
+    @property
+    def _is_beside_its_run(self) -> bool:
+        """Whether it is a test or validation of a checkpoint, for which there is one folder; all others get a new one."""
+        return self.subcommand != "fit" and self.given.get("ckpt_path") is not None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer, with the probes before all other callbacks so that these see their values."""
@@ -200,9 +225,11 @@ class TrainingCLI(NetworkCLI):
         loggers = given.get("logger")
         if loggers in (None, True):
             parent, name = self.run_directory.parent, self.run_directory.name
-            loggers = Curves(str(parent), name="", version=name, default_hp_metric=False, purge_step=self.goes_on_at)
-        # Without metrics.csv there is no run; the directory is a new one, or that of a run which goes on.
-        numbers = MetricsCSV(str(self.run_directory), goes_on=True)
+            # What was logged after the checkpoint is forgotten; by a test, all that an earlier one left in the folder.
+            first = self.goes_on_at if self.subcommand == "fit" else 0
+            loggers = Curves(str(parent), name="", version=name, default_hp_metric=False, purge_step=first)
+        # Without metrics.csv there is no run.
+        numbers = MetricsCSV(str(self.run_directory), goes_on=self.goes_on_at is not None)
         kwargs["logger"] = [*(loggers if isinstance(loggers, list) else [loggers] if loggers else []), numbers]
         kwargs["default_root_dir"] = str(self.run_directory)
         plugins = given.get("plugins") or []
@@ -218,7 +245,8 @@ class TrainingCLI(NetworkCLI):
         directory = str(self.run_directory)
         # A run that goes on has its layout already.
         last = self.given.get("checkpoints") != "best"
-        record = RunRecord(directory, ["best", "last"] if last else ["best"])
+        held = self.goes_on_at is not None or self._is_beside_its_run
+        record = RunRecord(directory, ["best", "last"] if last else ["best"], held)
         always = [record, *([] if self.goes_on_at else [TensorBoardLayout()]), Summary(directory)]
         checkpoints = self.subcommand == "fit" and trainer.get("enable_checkpointing") is not False
         return (

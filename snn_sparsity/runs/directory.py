@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from snn_sparsity.runs.files import hold
+from snn_sparsity.runs.metrics import METRICS
 from snn_sparsity.validation import InputError
 
 CONFIG, RECORD, LOCK = "config.yaml", "run.json", "run.lock"
+BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 
 
 class LiveRunError(InputError):
@@ -66,24 +69,61 @@ def require_place(directory: Path) -> None:
         raise InputError(f"{directory} cannot be written to: give another --trainer.default_root_dir")
 
 
-def live(run: Path) -> LiveRunError:
-    """Return the error to raise for a run that another process holds."""
-    return LiveRunError(f"{run} is being trained by another process: wait for it, or stop it")
+def take_hold(run: Path) -> int:
+    """Return a descriptor that holds a run for as long as it is open.
+
+    Raises:
+        LiveRunError: If another process holds it.
+        InputError: If its ``run.lock`` cannot be made.
+    """
+    descriptor = hold(run / LOCK)
+    if descriptor is None:
+        raise LiveRunError(f"{run} is being made by another process: wait for it, or stop it")
+    return descriptor
 
 
 def own_run(configs: Sequence[str]) -> Path | None:
-    """Return the run whose own ``config.yaml`` is the one configuration given; None for any others."""
-    paths = [Path(config) for config in configs]
-    return paths[0].parent if len(paths) == 1 and paths[0].name == CONFIG and (paths[0].parent / RECORD).is_file() else None
+    """Return the run whose own ``config.yaml`` is the one configuration given; None for any others.
+
+    Raises:
+        InputError: If it is a run's, but nothing is left there to go on with.
+    """
+    if len(configs) != 1 or Path(configs[0]).name != CONFIG:
+        return None
+    run = Path(configs[0]).parent
+    # One that was killed early has no record yet.
+    if any((run / name).exists() for name in (RECORD, LOCK, METRICS, LAST, PREVIOUS)):
+        return run
+    if (run / BEST).exists() or run.resolve().parent.name.startswith("seed_"):
+        raise InputError(f"--resume: {run} has no {RECORD}, so there is no run to go on with; leave --resume out to begin another")
+    return None
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """Return what ``run.json`` says of a run; nothing where there is none.
+
+    Raises:
+        InputError: If it is not as a run writes it.
+    """
+    file = run / RECORD
+    try:
+        content = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file} cannot be read: {error}") from error
+    earlier = content.get("earlier", []) if isinstance(content, dict) else None
+    if not isinstance(earlier, list) or not all(isinstance(part, dict) for part in earlier):
+        raise InputError(f"{file} is no record of a run: it must be a mapping, and what it has as 'earlier' a list of such")
+    return content
 
 
 def record_of(run: Path) -> dict[str, Any]:
     """Return what ``run.json`` says of a run; nothing where there is none that can be read."""
     try:
-        content = json.loads((run / RECORD).read_text())
-    except (OSError, ValueError):
+        return read_record(run)
+    except InputError:
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def is_finished(run: Path) -> bool:

@@ -77,8 +77,8 @@ def hold(path: Path) -> int | None:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "a.lock"
         >>> descriptor = hold(path)
-        >>> hold(path) is None, is_held(path)
-        (True, True)
+        >>> hold(path) is None
+        True
         >>> os.close(descriptor)
     """
     try:
@@ -134,18 +134,6 @@ def only_writer(folder: Path) -> Iterator[None]:
         if new:
             with suppress(OSError):
                 folder.rmdir()
-
-
-def is_held(path: Path) -> bool:
-    """Tell whether a process holds a file; several may ask at a time."""
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def unwritten(path: Path, error: OSError) -> InputError:

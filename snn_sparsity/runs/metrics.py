@@ -48,21 +48,29 @@ def read_numbers(file: Path) -> Metrics:
     try:
         with file.open(newline="", encoding="utf-8") as lines:
             reader = csv.reader(lines)
-            if next(reader, None) != COLUMNS:
-                raise InputError(f"{file} line 1: the columns must be {','.join(COLUMNS)}")
+            _require_columns(next(reader, []), file)
             for row in reader:
-                # What is logged outside of an epoch has none, and no place on an axis of epochs.
-                if len(row) != len(COLUMNS) or row[0]:
-                    try:
-                        epoch, step, name, value = row
-                        int(step or 0)
-                        found.setdefault(name, {})[int(epoch)] = Number(float(value), file, reader.line_num, name, int(epoch))
-                    except ValueError as error:
-                        wrong = f"{file} line {reader.line_num} is no row epoch,step,name,value"
-                        raise InputError(f"{wrong}: {','.join(row)[:80]!r}") from error
+                epoch, _, name, value = _parsed(row, file, reader.line_num)
+                # What is logged outside of an epoch has no place on an axis of epochs.
+                if epoch is not None:
+                    found.setdefault(name, {})[epoch] = Number(value, file, reader.line_num, name, epoch)
     except (OSError, UnicodeError, csv.Error) as error:
         raise InputError(f"{file} cannot be read: {error}") from error
     return found
+
+
+def _require_columns(row: Sequence[str], file: Path) -> None:
+    if row != COLUMNS:
+        raise InputError(f"{file} line 1: the columns must be {','.join(COLUMNS)}")
+
+
+def _parsed(row: Sequence[str], file: Path, line: int) -> tuple[int | None, int, str, float]:
+    """Return epoch, step, name and value; what is logged outside of an epoch has none."""
+    try:
+        epoch, step, name, value = row
+        return int(epoch) if epoch else None, int(step or 0), name, float(value)
+    except ValueError as error:
+        raise InputError(f"{file} line {line} is no row {','.join(COLUMNS)}: {','.join(row)[:80]!r}") from error
 
 
 def append(file: Path, rows: Iterable[Sequence[object]]) -> None:
@@ -98,12 +106,29 @@ def set_aside(file: Path) -> str:
 
 
 def forget_from(file: Path, step: int) -> None:
-    """Take out what was logged at ``step`` or later, and a last line that was cut short: a run that goes on from there logs it again."""
+    """Take out what was logged at ``step`` or later, and a last line that was cut short: a run that goes on from there logs it again.
+
+    Raises:
+        InputError: Naming the first line that is no row; nothing is taken out then.
+    """
     if not file.is_file():
         return
-    whole = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    header, *rows = whole or [",".join(COLUMNS) + "\n"]
-    write_whole(file, "".join([header, *(row for row in rows if int(row.split(",")[1] or 0) < step)]))
+    try:
+        lines = file.read_bytes().split(b"\n")[:-1]
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error}") from error
+    kept = [",".join(COLUMNS)]
+    for number, line in enumerate(lines, start=1):
+        try:
+            text = line.decode()
+            (row,) = csv.reader([text])
+        except (UnicodeError, csv.Error) as error:
+            raise InputError(f"{file} line {number} cannot be read: {error}") from error
+        if number == 1:
+            _require_columns(row, file)
+        elif _parsed(row, file, number)[1] < step:
+            kept.append(text)
+    write_whole(file, "\n".join([*kept, ""]))
 
 
 def epochs_logged(run: Path) -> int:

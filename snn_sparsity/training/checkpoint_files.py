@@ -10,10 +10,9 @@ from zipfile import BadZipFile, ZipFile
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from snn_sparsity.runs.directory import LAST, PREVIOUS
 from snn_sparsity.runs.files import whole_file
 from snn_sparsity.validation import InputError
-
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 log = logging.getLogger(__name__)
 

@@ -6,10 +6,11 @@ from typing import Any, Literal, get_args
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.utilities import rank_zero_only
 
+from snn_sparsity.runs.directory import BEST, LAST, PREVIOUS
 from snn_sparsity.runs.files import unwritten
-from snn_sparsity.training.checkpoint_files import LAST, PREVIOUS
 from snn_sparsity.training.tensorboard import flush
 from snn_sparsity.validation import require_choice
 
@@ -33,7 +34,7 @@ class BestCheckpoint(ModelCheckpoint):
         require_choice("best", by, get_args(BestBy))
         mode = "min" if by == "loss" else "max"
         super().__init__(run_directory, "best", monitor=f"val/{by}", mode=mode, enable_version_counter=False)
-        self.path = Path(run_directory).resolve() / "best.ckpt"
+        self.path = Path(run_directory).resolve() / BEST
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what was best so far, wherever the run's directory was then; another run's best is not this one's."""
@@ -77,8 +78,9 @@ class LastCheckpoint(Checkpoint):
         """Begin an epoch at its beginning, and go on with one that was left inside, after ``max_steps`` or ``max_time``, there."""
         epochs: Any = trainer.fit_loop.epoch_progress.total
         if epochs.started == epochs.completed:
-            # Lightning would take the batches counted for the epoch behind as those of the epoch to come.
-            trainer.fit_loop.restarting = False
+            # Lightning would take the batches counted for the epoch behind as those of the epoch to come. Its own setter will not have
+            # False where there are max_steps.
+            _Loop.restarting.fset(trainer.fit_loop, False)  # type: ignore[attr-defined]  # a property, which mypy takes for its value
         elif self._restored:
             self._set_random(pl_module.device)
 

@@ -23,8 +23,8 @@ class MetricsCSV(Logger):
 
     Args:
         run_directory: Where the file is made, with the first row.
-        goes_on: Whether to add to the rows of an earlier run in this directory, as for a fit from its checkpoint, or a test of it;
-            otherwise its file is renamed ``metrics.csv.old`` before the first row, with a warning, so that no curve is of two runs.
+        goes_on: Whether to add to the rows of an earlier run in this directory, as for a fit that goes on; otherwise its
+            file is renamed ``metrics.csv.old`` before the first row, with a warning, so that no curve is of two runs.
     """
 
     def __init__(self, run_directory: str, goes_on: bool = False) -> None:

@@ -25,8 +25,8 @@ from snn_sparsity.distributed import first_alone
 from snn_sparsity.numerics import numerics
 from snn_sparsity.probes.adversarial_accuracy import AdversarialAccuracy
 from snn_sparsity.probes.base import probes_of
-from snn_sparsity.runs.directory import LOCK, live
-from snn_sparsity.runs.files import hold, write_whole
+from snn_sparsity.runs.directory import RECORD, read_record, take_hold
+from snn_sparsity.runs.files import write_whole
 from snn_sparsity.runs.interrupts import Interrupted
 from snn_sparsity.validation import InputError
 
@@ -38,16 +38,18 @@ class RunRecord(Callback):
 
     ``status`` is ``running`` until the run ends, then ``finished``, ``interrupted`` (Ctrl-C, SIGTERM) or ``failed``: a killed run
     never counts as finished. The resolved configuration lies beside it as ``config.yaml``. Of a run that went on in its directory,
-    ``earlier`` holds the records of the parts before, the first one first. While it trains, its process holds ``run.lock`` beside it.
+    ``earlier`` holds the records of the parts before, the first one first. Until it ends, its process holds ``run.lock`` beside it.
 
     Args:
         run_directory: Where the file goes.
         checkpoints: Names of the checkpoints that stay when the run is finished.
+        held: Whether the lock is another's affair.
     """
 
-    def __init__(self, run_directory: str, checkpoints: Sequence[str] = ("best", "last")) -> None:
+    def __init__(self, run_directory: str, checkpoints: Sequence[str] = ("best", "last"), held: bool = False) -> None:
         self.checkpoints = checkpoints
-        self.path = Path(run_directory) / "run.json"
+        self.path = Path(run_directory) / RECORD
+        self.held_already = held
         self.began = time.perf_counter()
         self.since = self.began
         self.training = 0.0
@@ -56,19 +58,17 @@ class RunRecord(Callback):
         self.held: int | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take hold of the run that is to be trained.
+        """Take hold of a new run. Before, not all processes have found out its number: it is there as soon as it is held.
 
         Raises:
             LiveRunError: If another process has.
         """
 
-        def take_hold() -> None:
-            self.held = hold(self.path.with_name(LOCK))
-            if self.held is None:
-                raise live(self.path.parent)
+        def hold() -> None:
+            self.held = take_hold(self.path.parent)
 
-        if stage == "fit":
-            first_alone(trainer, take_hold)
+        if not self.held_already:
+            first_alone(trainer, hold)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the record of a fit; where there is one already, the run goes on.
@@ -99,6 +99,9 @@ class RunRecord(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the end."""
         self._end(trainer, "finished")
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let go of the run."""
         self._let_go()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -122,7 +125,7 @@ class RunRecord(Callback):
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule, goes_on: bool = False) -> None:
         def begin() -> None:
-            earlier = json.loads(self.path.read_text()) if goes_on and self.path.is_file() else None
+            earlier = read_record(self.path.parent) if goes_on else None
             self._write_first(trainer, pl_module, [*earlier.pop("earlier", []), earlier] if earlier else [])
 
         first_alone(trainer, begin)
