@@ -254,6 +254,8 @@ def test_codes_without_a_value_are_clipped_and_rounded(encoder):
         (lambda: SharedNoise(periods=3)(a_step(Smooth(), DirectEncoder(4))), "does not divide"),
         (lambda: AdversarialTraining([CodeBookAscent()], space="spikes")(a_step(Smooth())), "space='image'"),
         (lambda: AdversarialTraining()(a_step(Smooth())._replace(encoder=None)), "encoder"),
+        (lambda: AdversarialTraining([PGD(eps=0.05)])(a_step(Smooth(), PhaseEncoder())), "12.75 grey levels"),
+        (lambda: TRADES(eps=0.05)(a_step(Smooth(), PhaseEncoder())), "12.75 grey levels"),
         (lambda: QuantisedEncoder()(torch.zeros(1, 3, 2, 2)), "generator"),
     ],
 )

@@ -34,6 +34,23 @@ def every_probe():
     ]
 
 
+def test_images_behind_a_code_are_attacked_by_whole_grey_levels(trainer_options):
+    def measured(eps, space):
+        probe = AdversarialAccuracy(attack=FGSM(eps=eps), space=space, name="it")
+        torch.manual_seed(0)
+        trainer = Trainer(callbacks=[probe], **trainer_options)
+        trainer.validate(SpikingClassifier(TinyNetwork()), TinyDataModule(), verbose=False)
+        return probe.describe(), trainer.callback_metrics["it/largest_perturbation"].item()
+
+    described, moved = measured(0.03134, "image")
+    assert "FGSM(eps=8/255)" in described
+    assert moved == pytest.approx(8 / 255, abs=1e-6)
+    with pytest.raises(InputError, match="12.75 grey levels"):
+        measured(0.05, "image")
+    # Spikes are shown as they are.
+    assert measured(0.05, "spikes")[1] == pytest.approx(0.05)
+
+
 def probe_values(metrics):
     return {name: float(value) for name, value in metrics.items() if not name.startswith(("train/", "val/", "test/", "time/"))}
 

@@ -3,13 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from snn_sparsity.attacks.base import Attack, Passes
+from snn_sparsity.attacks.base import Attack, Passes, lattice_radius
 from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.encoders import Encoder
@@ -97,11 +97,20 @@ class TrainingStep(NamedTuple):
             return SpikeTarget(self.classifier)
         return ImageTarget(self.classifier, self._encoder(), generator=self.generator(CODE))
 
+    def radius(self, eps: float) -> float:
+        """Return the radius of a ball of images: a code that shows 8-bit images needs whole grey levels.
+
+        Raises:
+            InputError: If eps is no such number.
+        """
+        return eps if self._encoder().shows_values else lattice_radius(eps)
+
     def attacked(self, attack: Attack, space: Space, chosen: Tensor) -> Tensor:
         """Return the batch's spikes [T,N,C,H,W], those of the chosen images [N] under attack."""
         x = self.images if space == "image" else self.batch.spikes.transpose(0, 1)
         x = x.clone()
         if chosen.any():
+            attack = replace(attack, eps=self.radius(attack.eps)) if space == "image" else attack
             x[chosen] = attack(self.target(space), x[chosen], self.batch.labels[chosen], self.generator(CRAFT))
         return self.shown(x).detach() if space == "image" else x.transpose(0, 1)
 

@@ -52,15 +52,15 @@ class TRADES(Objective):
         return Outcome(F.cross_entropy(logits, step.batch.labels) + self.beta * divergence, {DIVERGENCE: divergence.detach()})
 
     def _craft(self, step: TrainingStep) -> Tensor:
-        target, x = step.target("image"), step.images
+        target, x, eps = step.target("image"), step.images, step.radius(self.eps)
         with torch.no_grad():
             clean = target.logits(x)
         generator = step.generator(CRAFT)
         x_adv = x + 0.001 * torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
         for _ in range(self.steps):
-            x_adv = project(x_adv, x, self.eps, target.bounds)
+            x_adv = project(x_adv, x, eps, target.bounds)
             gradient, _ = input_gradient(target.logits, x_adv, step.batch.labels, lambda logits, labels: kl_divergence(logits, clean))
-            x_adv = project(x_adv + self.alpha * gradient.sign(), x, self.eps, target.bounds)
+            x_adv = project(x_adv + self.alpha * gradient.sign(), x, eps, target.bounds)
         return x_adv
 
     @property

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
-from snn_sparsity.attacks.base import Attack, correct, require_attack
+from snn_sparsity.attacks.base import Attack, correct, on_lattice, require_attack
 from snn_sparsity.attacks.drift import Statistics, running_statistics
-from snn_sparsity.attacks.eot import of_random_code
+from snn_sparsity.attacks.eot import EOT, of_random_code
 from snn_sparsity.attacks.metering import Meter, Metered
 from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
 from snn_sparsity.batch import SpikeBatch
@@ -47,7 +47,8 @@ class AdversarialAccuracy(Probe):
         draws: On images behind a random code the attack sees the mean over this many draws (EOT), unless it says how many itself.
 
     Raises:
-        InputError: For an attack that is none, an unknown space or BatchNorm mode, or draws below 1.
+        InputError: For an attack that is none, an unknown space or BatchNorm mode, or draws below 1; in use, for an eps that is no whole
+            number of grey levels, on images behind a code: it shows 8-bit images, and rounding would leave the ball.
     """
 
     attack: Attack
@@ -73,16 +74,18 @@ class AdversarialAccuracy(Probe):
     @property
     def eot_draws(self) -> int:
         """Draws that each look at a random code is the mean of; 0 where the code is not random or the attack itself says how many."""
-        return 0 if self._mounted in (None, self.attack) else self.draws
+        return self.draws if isinstance(self._mounted, EOT) and not isinstance(self.attack, EOT) else 0
 
     def describe(self) -> str:
         """Return space, protocol and attack, with the draws where the code is random."""
         return f"{self.space}, BatchNorm {self.batch_norm}, {self._mounted or self.attack}"
 
     def attack_on(self, encoder: Encoder | None) -> Attack:
-        """Return the attack as it is made on a code: on the mean over the draws where that is random."""
-        random = self.space == "image" and encoder is not None and encoder.stochastic
-        return of_random_code(self.attack, self.draws) if random else self.attack
+        """Return the attack as it is made on a code: by whole grey levels of images, on the mean over the draws where it is random."""
+        if self.space != "image" or encoder is None:
+            return self.attack
+        attack = on_lattice(self.attack)
+        return of_random_code(attack, self.draws) if encoder.stochastic else attack
 
     def measure(self, context: ProbeContext, batch: SpikeBatch) -> dict[str, Tensor]:
         """Attack a batch."""
