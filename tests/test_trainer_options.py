@@ -217,8 +217,8 @@ def test_four_processes_a_core_are_not_refused(monkeypatch):
     # Whether there are so many GPUs is for Lightning to say.
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     require_devices(Namespace(devices=8, accelerator="auto"))
-    for devices in (8, "8"):
-        with pytest.raises(InputError, match=r"trainer\.devices=8 is not allowed: give at most 2"):
+    for devices in (9, "9"):
+        with pytest.raises(InputError, match=r"trainer\.devices=9 is not allowed: give at most 8"):
             require_devices(Namespace(devices=devices, accelerator="cpu"))
 
 
