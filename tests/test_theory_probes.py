@@ -320,6 +320,20 @@ def test_membrane_distance_against_spikingjelly():
         assert torch.equal(spikes, (membrane_distance(node, x) >= 0).float())
 
 
+def test_membrane_distance_of_neurons_that_see_all_steps_before_they_fire():
+    """PSN: ``W x + b`` over time, fired where it is 0 or more; with W = 1 below and on the diagonal and b = -1 it sums up all so far."""
+    parallel, x = neuron.PSN(T=3), torch.tensor([[0.5, 2.0], [0.25, -1.5], [0.5, 0.0]])[:, None]
+    parallel.weight.data, parallel.bias.data = torch.ones(3, 3).tril(), torch.full((3, 1), -1.0)
+    distance = membrane_distance(parallel, x)
+    torch.testing.assert_close(distance, torch.tensor([[-0.5, 1.0], [-0.25, -0.5], [0.25, -0.5]])[:, None])
+    assert torch.equal(parallel(x), (distance >= 0).float())
+    others = (neuron.MaskedPSN(k=2, T=3, step_mode="m"), neuron.SlidingPSN(k=2, step_mode="m"), neuron.GatedLIFNode(T=3))
+    for node in others:
+        functional.reset_net(node)
+        distance, spikes = membrane_distance(node, x), node(x).view_as(x)
+        assert torch.equal(spikes, (distance >= 0).float()), type(node).__name__
+
+
 def test_membrane_distance_of_every_neuron_with_a_leak():
     x = torch.randn(6, 5, 3) * 0.9
     for node in (neuron.LIFNode(tau=2.0, decay_input=False), neuron.ParametricLIFNode(init_tau=3.0), LeakyNeuron(leak=0.5).build()):

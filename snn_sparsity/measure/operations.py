@@ -17,12 +17,13 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 INPUT = "input"
 """Path and kind of the network's input, which is recorded beside the operations."""
 
+WHOLE_SEQUENCES = (neuron.PSN, neuron.MaskedPSN, neuron.SlidingPSN, neuron.GatedLIFNode)
+"""Neurons of SpikingJelly's that have no base in common with others, and see all time steps before they fire at the first."""
 MODULE_TYPES: dict[Kind, tuple[type[nn.Module], ...]] = {
     "conv": (_ConvNd,),
     "bn": (_BatchNorm,),
     # Not "modules without children": an IFNode has a child, its surrogate, which SpikingJelly 2 never calls.
-    # The last four have no base in common with others.
-    "neuron": (neuron.BaseNode, neuron.SimpleBaseNode, neuron.PSN, neuron.MaskedPSN, neuron.SlidingPSN, neuron.GatedLIFNode),
+    "neuron": (neuron.BaseNode, neuron.SimpleBaseNode, *WHOLE_SEQUENCES),
     "pool": (_MaxPoolNd, _AvgPoolNd, _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd),
     "linear": (nn.Linear,),
 }

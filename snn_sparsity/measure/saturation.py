@@ -5,9 +5,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from spikingjelly.activation_based import surrogate
+from spikingjelly.activation_based import functional, surrogate
 from torch import Tensor, nn
 
+from snn_sparsity.measure.operations import WHOLE_SEQUENCES
 from snn_sparsity.validation import InputError
 
 FAR = 1e100
@@ -36,18 +37,24 @@ def membrane_distance(node: nn.Module, x: Tensor) -> Tensor:
         >>> membrane_distance(neuron.IFNode(v_threshold=1.0), torch.tensor([[0.75], [0.75], [0.25]])).flatten().tolist()
         [-0.25, 0.5, -0.75]
     """
-    if not isinstance(getattr(node, "surrogate_function", None), nn.Module) or not hasattr(node, "single_step_forward"):
+    whole = isinstance(node, WHOLE_SEQUENCES)
+    if not isinstance(getattr(node, "surrogate_function", None), nn.Module) or not (whole or hasattr(node, "single_step_forward")):
         raise InputError(f"{type(node).__name__} has no surrogate gradient that could vanish")
     # The same weights, with a memory and a surrogate of its own.
     twin: Any = copy(node)
-    for own in ("_modules", "_memories", "_memories_rv"):
+    for own in {"_modules", "_memories", "_memories_rv"} & vars(node).keys():
         twin.__dict__[own] = dict(getattr(node, own))
     seen: list[Tensor] = []
     twin.surrogate_function = _Watched(twin.surrogate_function, seen)
-    twin.reset()
+    functional.reset_net(twin)
     with torch.no_grad():
-        for current in x:
-            twin.single_step_forward(current)
+        if whole:
+            twin(x)
+            # Of all steps at once, or step by step.
+            seen = [step for distance in seen for step in distance.reshape(-1, *x.shape[1:])]
+        else:
+            for current in x:
+                twin.single_step_forward(current)
     if len(seen) != len(x) or any(distance.shape != x.shape[1:] for distance in seen):
         raise InputError(
             f"{type(node).__name__} does not ask its surrogate once a time step: how far it is from the threshold is not known"

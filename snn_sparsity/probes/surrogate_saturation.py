@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from snn_sparsity.measure import names
 from snn_sparsity.measure.layout import Layout
-from snn_sparsity.measure.operations import Operation, operations
+from snn_sparsity.measure.operations import Operation, operations, takes_all_steps
 from snn_sparsity.measure.saturation import membrane_distance, unseen, vanishing_degree
 from snn_sparsity.probes.pass_probe import PassProbe, Values
 from snn_sparsity.validation import InputError
@@ -49,7 +49,7 @@ class SurrogateSaturation(PassProbe):
                 raise InputError(f"neuron {operation.path!r} ran more than once in one forward pass: it must run all time steps together")
             with torch.no_grad():
                 # In single-step mode all it sees is one step, also where a SeqToANNContainer hands it several.
-                steps = inputs[0] if module.step_mode == "m" else inputs[0].unsqueeze(0)
+                steps = inputs[0] if takes_all_steps(module) else inputs[0].unsqueeze(0)
                 distance = layout.time_first(operation, membrane_distance(module, steps).view_as(inputs[0]))
                 spikes = layout.time_first(operation, output.detach())
                 statistics = {

@@ -45,8 +45,8 @@ def per_image(case: ModelUnderTest) -> list[Layer]:
     """
     layers = operations(case.network, ["conv", "linear"])
     weights = [weight_of(layer) for layer in layers]
-    shape = case.spikes(1).shape
-    seen = reachability(case.network, (shape[-2], shape[-1]), shape[2])
+    steps, _, channels, height, width = case.spikes(1).shape
+    seen = reachability(case.network, (height, width), channels, steps)
     rows: list[list[tuple[float, float, float]]] = []
     for place in range(len(case.labels)):
         x, label = case.spikes(1, place).requires_grad_(), case.labels[place : place + 1].to(case.device)

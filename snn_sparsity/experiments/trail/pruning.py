@@ -72,7 +72,8 @@ def pruned(case: ModelUnderTest, layer: str | None = None) -> tuple[str, str, li
         with record_gradients(case.network, ["conv"]) as record:
             loss = F.cross_entropy(case.classifier(spikes), labels, reduction="sum")
             _, gradient = torch.autograd.grad(loss, [spikes, weight_of(before)])
-        seen = reachability(case.network, (spikes.shape[-2], spikes.shape[-1]), spikes.shape[2])[before.path].to(gradient.device)
+        steps, _, channels, height, width = spikes.shape
+        seen = reachability(case.network, (height, width), channels, steps)[before.path].to(gradient.device)
         at_own, at_before, first = (float(record.values[path][0].mean()) for path in (own.path, before.path, record.operations[0].path))
         doses.append(Dose(what, share, at_own, float((gradient[seen] == 0).double().mean()), at_before, first))
     return own.path, before.path, doses
