@@ -232,7 +232,8 @@ def test_the_graph_of_a_pass_is_let_go():
         measure(SparsityOrigin(), classifier)
         gc.collect()
         alive.append(sum(type(found) is torch.Tensor for found in gc.get_objects()))
-    assert alive[0] == alive[1] == alive[2]
+    # Tensors of earlier tests may go meanwhile.
+    assert alive[2] <= alive[0]
 
 
 @pytest.mark.parametrize(("size", "unselected"), [(4, 12 / 16), (5, 16 / 25)])
