@@ -769,3 +769,10 @@ def test_a_transposed_convolution_is_named_and_skips_nothing():
         fan_out(layer, torch.ones(1, 1, 2, 2))
     assert positions_read(layer, (2, 2)) is None
     assert positions_read(nn.Conv1d(1, 1, 2), (2, 2)) is None
+
+
+def test_the_ratio_of_images_is_of_whole_grey_levels():
+    assert VulnerabilityRatio(space="image", eps=0.0314).eps == 8 / 255
+    assert VulnerabilityRatio(eps=0.0314).eps == 0.0314, "of spikes it is any number"
+    with pytest.raises(InputError, match="grey levels"):
+        VulnerabilityRatio(space="image", eps=0.03)
