@@ -96,7 +96,7 @@ class SpikingClassifier(LightningModule):
         self.make_optimizer, self.make_scheduler, self.lr_scheduler_interval = optimizer, lr_scheduler, lr_scheduler_interval
         self.optimisation: Optimisation | None = None
         self._loaded: dict[str, Any] = {}
-        self.replayed: Callable[[Tensor], Tensor] | None = None  # stands for the network's passes in a training step: CUDAGraphs
+        self.replayed: Callable[[Tensor], Tensor] | None = None  # stands for the network's passes: CUDAGraphs
         # Lightning has a method of the other name.
         self.backward_rule = backward
         with self._training_derivative():

@@ -1,75 +1,221 @@
-"""Which passes of a training step are replayed; that losses are equal on a GPU is for `make gpu-proof` to show."""
+"""Which passes are replayed; that losses and gradients are equal on a GPU is for `make gpu-proof` to show."""
+
+import copy
 
 import pytest
 import torch
 from lightning import Trainer
-from spikingjelly.activation_based import functional
 
+from snn_sparsity.attacks import BPDA, FGSM, PGD, CodeBookAscent
+from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
 from snn_sparsity.classifier import SpikingClassifier
+from snn_sparsity.encoders import PhaseEncoder
+from snn_sparsity.gradient_rules import SurrogateShape
+from snn_sparsity.networks.replay import Replayed
+from snn_sparsity.probes import AdversarialAccuracy
 from snn_sparsity.training import CUDAGraphs
-from snn_sparsity.training.cuda_graphs import Replayed
 from snn_sparsity.validation import InputError
 from tests.tiny import TinyDataModule, TinyNetwork
 
 
+class OneMemory(torch.autograd.Function):
+    """A graph: what it returns, and what its gradient is made of, is written over by the next pass."""
+
+    @staticmethod
+    def forward(ctx, graph, *inputs):
+        ctx.graph = graph
+        return graph.outputs.detach()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        graph = ctx.graph
+        found = torch.autograd.grad(graph.outputs, graph.wanted, gradient, allow_unused=True)
+        if graph.x.requires_grad:
+            # As memory that the next pass writes over.
+            graph.gradient.copy_(found[0])
+            found = (graph.gradient, *found[1:])
+        left = iter(found)
+        return None, *(next(left) if tensor.requires_grad else None for tensor in (graph.x, *graph.weights))
+
+
+class FakeGraph:
+    def __init__(self, module, x, replays):
+        self.module, self.x, self.replays = module, x, replays
+        self.weights = list(module.parameters())
+        self.wanted = [tensor for tensor in (x, *self.weights) if tensor.requires_grad]
+        self.gradient = torch.zeros_like(x)
+        # The tensors that lie in the modules now are those that a replay reads and writes.
+        self.places = [(part, kind, dict(getattr(part, kind))) for part in module.modules() for kind in ("_parameters", "_buffers")]
+
+    def __call__(self, x):
+        self.replays.append(tuple(x.shape))
+        before = [(getattr(part, kind), dict(getattr(part, kind))) for part, kind, _ in self.places]
+        for part, kind, held in self.places:
+            getattr(part, kind).update(held)
+        with torch.no_grad():
+            self.x.copy_(x)
+        with torch.enable_grad():
+            self.outputs = self.module(self.x)
+        for held, own in before:
+            held.update(own)
+        return OneMemory.apply(self, x, *self.weights)
+
+
 @pytest.fixture
 def captured(monkeypatch):
-    """Capture as CUDA would: warm up, which moves BatchNorm's statistics and random numbers, and count the replays."""
+    """Capture as CUDA would: warm up, which moves BatchNorm's statistics and random numbers, and note the replays."""
     replays = []
 
     def capture(module, samples, allow_unused_input):
         for _ in range(3):
             module(*samples)
             torch.rand(())
-
-        def replay(x):
-            replays.append(x.shape)
-            return module(x)
-
-        return replay
+        return FakeGraph(module, *samples, replays)
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", capture)
     return replays
 
 
-def spikes(images=4):
-    return (torch.rand(3, images, 3, 32, 32, generator=torch.Generator().manual_seed(1)) < 0.5).float()
+def spikes(images=4, seed=1):
+    return (torch.rand(3, images, 3, 32, 32, generator=torch.Generator().manual_seed(seed)) < 0.5).float()
+
+
+LABELS = torch.tensor([0, 1, 2, 3])
+
+
+def twins():
+    """Return two equal classifiers, of which the first replays."""
+    torch.manual_seed(3)
+    one = SpikingClassifier(TinyNetwork())
+    other = copy.deepcopy(one)
+    one.replayed = Replayed(one.network)
+    return one, other
 
 
 def test_training_passes_are_replayed_and_say_the_same(captured):
-    torch.manual_seed(3)
-    network, twin = TinyNetwork(), TinyNetwork()
-    twin.load_state_dict(network.state_dict())
-    replayed = Replayed(network)
-    for _ in range(2):
+    one, other = twins()
+    for seed in range(3):
         numbers = torch.get_rng_state()
-        one = replayed(spikes())
+        losses = [torch.nn.functional.cross_entropy(model(spikes(seed=seed)), LABELS) for model in (one, other)]
         assert torch.equal(torch.get_rng_state(), numbers)
-        functional.reset_net(twin)
-        assert torch.equal(one, twin(spikes()))
-    assert captured == [spikes().shape] * 2
-    for (name, value), other in zip(network.named_buffers(), twin.buffers(), strict=True):
-        assert torch.equal(value, other), name
+        assert torch.equal(*losses)
+        for model, loss in zip((one, other), losses, strict=True):
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert captured == [tuple(spikes().shape)] * 3
+    for (name, value), twin in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
+        assert torch.equal(value, twin), name
+
+
+@pytest.mark.parametrize("batch_norm", ["eval", "batch"])
+def test_attacks_are_replayed_and_find_the_same(captured, batch_norm):
+    """Several targets, as a probe makes for its batches: each drifts by itself."""
+    one, other = (model.eval() for model in twins())
+    for seed in range(3):
+        found, drifted = [], []
+        for model in (one, other):
+            target = SpikeTarget(model, batch_norm)
+            x = spikes(seed=seed).transpose(0, 1)
+            found.append(PGD(steps=4)(target, x, LABELS, torch.Generator().manual_seed(seed)))
+            drifted.append(target._buffers)
+        assert torch.equal(*found)
+        assert not torch.equal(found[0], x)
+        for name, value in drifted[0].items():
+            assert torch.equal(value, drifted[1][name]), name
+        for (name, value), twin in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
+            assert torch.equal(value, twin), name
+    assert len(captured) == 3 * 4
+
+
+def test_attacks_on_images_are_replayed_and_find_the_same(captured):
+    images = torch.randint(0, 256, (4, 3, 32, 32)) / 255
+    found = []
+    for model in twins():
+        target = ImageTarget(model.eval(), PhaseEncoder(3))
+        found.append(CodeBookAscent(steps=3)(target, images, LABELS, torch.Generator().manual_seed(0)))
+    assert torch.equal(*found)
+    assert len(captured) == 3
+
+
+def test_weights_that_moved_in_place_are_seen_and_others_are_not_replayed(captured):
+    one, other = twins()
+    x = spikes().transpose(0, 1)
+    for change in ("in place", "anew"):
+        FGSM()(SpikeTarget(one), x, LABELS)
+        with torch.no_grad():
+            for mine, its in zip(one.parameters(), other.parameters(), strict=True):
+                its.mul_(-1)
+                if change == "in place":
+                    mine.mul_(-1)
+                else:
+                    mine.data = -mine.data
+        before = len(captured)
+        assert torch.equal(FGSM()(SpikeTarget(one), x, LABELS), FGSM()(SpikeTarget(other), x, LABELS)), change
+        assert (len(captured) > before) == (change == "in place")
+
+
+def test_a_second_pass_before_the_gradient_of_the_first_is_not_replayed(captured):
+    """As in TRADES and in the mean over draws: a replay would write over what the first one's gradient needs."""
+    gradients = []
+    for model in twins():
+        logits = model(spikes(seed=1)), model(spikes(seed=2))
+        loss = sum(torch.nn.functional.cross_entropy(some, LABELS) for some in logits)
+        gradients.append(torch.autograd.grad(loss, list(model.parameters())))
+    for one, other in zip(*gradients, strict=True):
+        assert torch.equal(one, other)
+    assert len(captured) == 1
+
+
+def test_a_pass_whose_gradient_nobody_takes_does_not_end_replaying(captured):
+    model, _ = twins()
+    for _ in range(3):
+        model(spikes())
+    assert len(captured) == 3
+
+
+def test_a_gradient_taken_twice_is_refused(captured):
+    model, _ = twins()
+    loss = model(spikes()).sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="taken twice"):
+        loss.backward()
 
 
 def test_everything_else_runs_as_ever(captured):
-    network = TinyNetwork()
-    replayed = Replayed(network)
-    classifier = SpikingClassifier(network)
-    classifier.replayed = replayed
+    classifier, _ = twins()
+    network = classifier.network
+    target, x = SpikeTarget(classifier), spikes().transpose(0, 1)
     classifier(spikes())
-    assert len(captured) == 1
+    FGSM()(target, x, LABELS)
+    assert len(captured) == 2
     classifier(spikes(3))  # the last batch of an epoch
-    classifier(spikes().requires_grad_())  # an attack
+    classifier(spikes().requires_grad_())  # an objective that wants both gradients
     with torch.no_grad():
         classifier(spikes())
     handle = network.sn1.register_forward_hook(lambda *_: None)
     classifier(spikes())
+    FGSM()(target, x, LABELS)
     handle.remove()
-    classifier.eval()(spikes())
-    assert len(captured) == 1
-    classifier.train()(spikes())
     assert len(captured) == 2
+    classifier.train()(spikes())
+    FGSM()(target, x, LABELS)
+    assert len(captured) == 4
+    assert copy.deepcopy(classifier).replayed is None
+
+
+def test_an_attack_through_a_backward_rule_is_not_replayed(captured):
+    """It would be given the gradient without the rule."""
+    found = []
+    attack = BPDA(attack=FGSM(), rule=SurrogateShape("triangle"))
+    for model in twins():
+        target, x = SpikeTarget(model.eval()), spikes().transpose(0, 1)
+        plain = FGSM()(target, x, LABELS)
+        found.append(attack(target, x, LABELS))
+    assert torch.equal(*found)
+    assert not torch.equal(found[0], plain)
+    assert len(captured) == 1
 
 
 def test_a_cpu_is_refused_in_one_line(tmp_path):
@@ -81,20 +227,28 @@ def test_a_cpu_is_refused_in_one_line(tmp_path):
         trainer.fit(SpikingClassifier(TinyNetwork()), datamodule=TinyDataModule(validation="test"))
 
 
-def test_only_steps_are_replayed(tmp_path, captured, monkeypatch):
-    """Validation of the same shape, in eval mode, is not; the run's numbers are those of a run without."""
-    monkeypatch.setattr(CUDAGraphs, "on_train_start", lambda self, trainer, module: setattr(self, "_replayed", Replayed(module.network)))
-    weights = []
+def test_a_run_with_graphs_gives_the_numbers_of_one_without(tmp_path, captured, monkeypatch):
+    """Steps and probes' attacks are replayed; validation, which wants no gradient, is not."""
+
+    def begin(self, trainer, module):
+        module.replayed = module.replayed or Replayed(module.network)
+
+    monkeypatch.setattr(CUDAGraphs, "_begin", begin)
+    weights, logged = [], []
     for callbacks in ([], [CUDAGraphs()]):
         torch.manual_seed(0)
         model = SpikingClassifier(TinyNetwork())
+        probe = AdversarialAccuracy(attack=PGD(steps=2, keep="last"), space="spikes", batch_norm="batch", max_samples=None, name="pgd")
         trainer = Trainer(
-            accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False, enable_progress_bar=False, callbacks=callbacks,
-            default_root_dir=tmp_path, inference_mode=False,
+            accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            callbacks=[probe, *callbacks], default_root_dir=tmp_path, inference_mode=False,
         )  # fmt: skip
         trainer.fit(model, datamodule=TinyDataModule(validation="test", batch_size=16))
         weights.append(model.state_dict())
-    assert len(captured) == 2 * (40 // 16)
+        logged.append({name: value for name, value in trainer.callback_metrics.items() if "seconds" not in name})
+    images = len(TinyDataModule(validation="test", batch_size=16).load().test.labels)
+    assert len(captured) == 2 * (40 // 16 + 2 * (images // 16))
     assert model.replayed is None
+    assert logged[0] == logged[1]
     for name, value in weights[0].items():
         assert torch.equal(value, weights[1][name]), name

@@ -3,7 +3,7 @@
     python -m benchmarks.gpu_proof --out DIR [--data FOLDER] [--part NAME ...] [--device cuda|cpu] [--within SECONDS]
 
 Each part runs in a process of its own, with a limit of its own: what crashes, hangs or runs out of memory loses nothing but itself. Parts
-that are timed run alone, the others side by side. DIR/proof.json, proof.html and proof.md are written after each part, DIR/logs.txt at the
+that are timed run first, alone, the others side by side. DIR/proof.json, proof.html and proof.md are written after each part, DIR/logs.txt at the
 end. Exit code 0 if nothing fails, 1 otherwise. On a CPU the half that needs no GPU runs, at tiny sizes.
 """
 
@@ -39,9 +39,9 @@ PARTS = {
     "repeated": Part("runs", 150),
     "ranks": Part("runs", 150),
     "precision": Part("runs", 200),
-    "launches": Part("speed", 60, alone=True),
+    "launches": Part("speed", 90, alone=True),
     "epoch": Part("speed", 60, alone=True),
-    "graphs": Part("speed", 60, alone=True),
+    "graphs": Part("speed", 90, alone=True),
     "bench": Part("speed", 150, alone=True),
 }
 GOLDEN = ("shared/golden", "../shared/golden")
@@ -107,10 +107,10 @@ class Proof:
         self.running: list[Running] = []
 
     def run(self, names: Sequence[str]) -> None:
-        """Run parts: those that are not timed side by side (on a CPU one by one, as it may have few cores), the others after them."""
+        """Run parts: those that are timed one by one, the others side by side after them (on a CPU one by one, as it may have few cores)."""
         together = [name for name in names if not PARTS[name].alone]
         rows = [together] if self.given.device == "cuda" else [[name] for name in together]
-        for row in [*rows, *([name] for name in names if PARTS[name].alone)]:
+        for row in [*([name] for name in names if PARTS[name].alone), *rows]:
             self._side_by_side(row)
 
     def _side_by_side(self, names: Sequence[str]) -> None:

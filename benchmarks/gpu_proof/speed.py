@@ -25,8 +25,9 @@ from snn_sparsity.attacks.targets import SpikeTarget
 from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.networks import SEWResNet
 from snn_sparsity.networks.gpu import settle_kernels
+from snn_sparsity.networks.replay import Replayed
 from snn_sparsity.numerics import settle_numerics
-from snn_sparsity.training.cuda_graphs import CUDAGraphs, Replayed
+from snn_sparsity.training.cuda_graphs import CUDAGraphs
 from snn_sparsity.training.finite_check import FiniteCheck
 
 PAPER_EPOCHS, PAPER_STEPS, PAPER_BATCH = 100, 3125, 16
@@ -225,6 +226,7 @@ def graphs(place: Place) -> Iterator[Claim]:
             yield judged(f"{name}, deterministic", "equal losses", found, apart == 0, "train without the callback CUDAGraphs", **numbers)
         else:
             yield measured(f"{name}, by default", found, **numbers)
+    yield from _graphed_attacks(place, project, batches)
 
 
 def _train(project: Project, batches: list[Any], graphed: bool) -> tuple[list[float], list[float]]:
@@ -246,6 +248,39 @@ def _train(project: Project, batches: list[Any], graphed: bool) -> tuple[list[fl
         times.append(time.perf_counter() - began)
         losses.append(float(loss))
     return losses, times[3:]
+
+
+def _graphed_attacks(place: Place, project: Project, batches: list[Any]) -> Iterator[Claim]:
+    """Attack batches eagerly and through captured graphs: equal results, and the time of each."""
+    for batch_norm in ("eval", "batch"):
+        name = f"CUDA graph of PGD-7's passes, BatchNorm {batch_norm}"
+        eager = copy.deepcopy(project.classifier).eval()
+        graphed = copy.deepcopy(eager)
+        graphed.replayed = Replayed(graphed.network)
+        torch.backends.cudnn.deterministic = True
+        try:
+            apart = max(
+                float((_attacked(eager, batch, batch_norm) - _attacked(graphed, batch, batch_norm)).abs().max()) for batch in batches
+            )
+            torch.backends.cudnn.deterministic = False
+            _attacked(graphed, batches[0], batch_norm)
+            turns = [[_seconds(place, partial(_attacked, model, batches[0], batch_norm)) for model in (eager, graphed)] for _ in range(10)]
+        except Exception as error:  # noqa: BLE001  # whatever cannot be captured, with its reason
+            yield judged(name, "can be captured", f"{type(error).__name__}: {error}"[:600], False, "leave the callback CUDAGraphs out")
+            continue
+        eager_times, graphed_times = map(list, zip(*turns, strict=True))
+        faster = Ratio.of([slow / fast for slow, fast in turns])
+        found = (
+            f"{len(batches)} batches of {len(batches[0].labels)}, each behind a target of its own: results {apart:.1e} apart at most with "
+            f"deterministic kernels; by default eager {_told(eager_times)}, graphed {_told(graphed_times)}: {faster} times as fast"
+        )
+        numbers = {"eager_s": eager_times, "graphed_s": graphed_times, "faster": list(faster)}
+        yield judged(name, "equal results", found, apart == 0, "leave the callback CUDAGraphs out", **numbers)
+
+
+def _attacked(classifier: SpikingClassifier, batch: Any, batch_norm: Any) -> torch.Tensor:
+    target, x = SpikeTarget(classifier, batch_norm), batch.spikes.transpose(0, 1).contiguous()
+    return PGD(eps=EPS, alpha=STEP_LENGTH, steps=7, keep="last")(target, x, batch.labels, torch.Generator().manual_seed(0))
 
 
 # An epoch -----------------------------------------------------------------------------------------------------------------

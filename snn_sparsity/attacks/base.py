@@ -223,7 +223,7 @@ def uniform_noise(x: Tensor, eps: float, generator: torch.Generator | None) -> T
     """
     generator = generator or torch.Generator().manual_seed(0)
     draws = torch.rand(x.shape, generator=generator, device=generator.device, dtype=x.dtype)
-    return (2 * draws - 1).to(x.device) * eps
+    return (2 * draws.to(x.device) - 1) * eps
 
 
 def at_least_single(x: Tensor) -> torch.dtype:

@@ -147,10 +147,11 @@ def _case(record: Record, given: Namespace) -> ModelUnderTest:
     test = made.datamodule.split("test")
     if len(test.labels) < given.samples:
         raise InputError(f"--samples {given.samples}: the test set of {record.path} has {len(test.labels)} images")
+    if given.cuda_graphs and made.model.device.type != "cuda":
+        raise InputError("--cuda_graphs needs a GPU: leave it out")
     encoder = made.datamodule.spike_encoder.to(made.model.device)
-    return ModelUnderTest(
-        made.model, encoder, test.images[: given.samples], test.labels[: given.samples], given.batch_size, given.eval_batch_size
-    )
+    images, labels = test.images[: given.samples], test.labels[: given.samples]
+    return ModelUnderTest(made.model, encoder, images, labels, given.batch_size, given.eval_batch_size, given.cuda_graphs)
 
 
 def _write(out: Path, title: str, blocks: Sequence[Block]) -> int:

@@ -251,6 +251,7 @@ COMMANDS = (
             option("--out", type=_folder, metavar="DIR", help="folder of the document (default: NAME)"),
             option("--data_root", metavar="DIR", help="where the images or the archive lie (default: where they lay in training)"),
             flag("--cpu", "leave a GPU alone"),
+            flag("--cuda_graphs", "causal: replay the passes of attacks as CUDA graphs, which is faster at small batches"),
         ),
         [
             "sweep --grid causal_cpu --seeds 3407,1 --jobs 1",

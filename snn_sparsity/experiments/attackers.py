@@ -1,6 +1,7 @@
 """One network under attackers who take the pooling's gradient to be what they like: the same images, the same random starts."""
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -16,6 +17,7 @@ from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
 from snn_sparsity.encoders.base import Encoder
 from snn_sparsity.gradient_rules import PoolGradient
 from snn_sparsity.measure.gradients import record_gradients
+from snn_sparsity.networks.replay import replaying
 from snn_sparsity.protocols import BatchNormMode
 from snn_sparsity.randomness import stream
 from snn_sparsity.reproduction import attackers
@@ -52,6 +54,7 @@ class ModelUnderTest:
         labels: [n] int64.
         batch_size: Images attacked at a time in ``spikes_batch``: BatchNorm's batch.
         eval_batch_size: Images attacked at a time where BatchNorm is in eval mode.
+        graphs: Whether attacks' passes are replayed as CUDA graphs.
     """
 
     classifier: nn.Module
@@ -60,6 +63,7 @@ class ModelUnderTest:
     labels: Tensor
     batch_size: int = 16
     eval_batch_size: int = 128
+    graphs: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -97,7 +101,8 @@ class ModelUnderTest:
         """
         right: dict[str, list[bool]] = {name: [] for name in attacks_in(mode)}
         drifted: dict[str, Statistics] = {name: running_statistics(self.classifier) for name in right}
-        with PoolGradient(same_as(attacker, pooling_of(self.classifier))).applied(self.classifier):
+        rule = PoolGradient(same_as(attacker, pooling_of(self.classifier)))
+        with rule.applied(self.classifier), replaying(self.classifier) if self.graphs else nullcontext():
             for place, spikes, images, labels in self._batches(self.batch_size if mode == "spikes_batch" else self.eval_batch_size):
                 if mode == "spikes_batch":
                     for name, x_adv, crafted in self._ascent(spikes, labels, "batch", place):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -100,9 +101,17 @@ class PoolGradient(LayerRule):
         if self.share == "softmax":
             return (columns / self.temperature).softmax(2)
         # One draw for each channel and window, whatever the batch: attack and training see one fixed derivative.
-        draws = torch.rand(columns.shape[1:], generator=torch.Generator().manual_seed(self.seed)).to(columns.device)
+        draws = _draws(columns.shape[1:], self.seed, columns.device)
         winners = draws.masked_fill(columns != columns.amax(2, keepdim=True), -1.0).argmax(2, keepdim=True)
         return torch.zeros_like(columns).scatter_(2, winners, 1.0)
+
+
+@lru_cache(maxsize=8)
+def _draws(shape: torch.Size, seed: int, device: torch.device) -> Tensor:
+    """Return the same numbers on any device; kept, as what is captured as a CUDA graph cannot fetch them from the host."""
+    # Kept for passes of both kinds: what is made in inference mode no gradient may go through.
+    with torch.inference_mode(False):
+        return torch.rand(shape, generator=torch.Generator().manual_seed(seed)).to(device)
 
 
 VIEWS: dict[Share, Callable[[Tensor, Window], Tensor]] = {

@@ -33,6 +33,7 @@ def one_value_refused(network: nn.Module) -> Iterator[None]:
             if uses_batch and not together and inputs[0].numel() == module.num_features:
                 raise OneValueError(one_value(path))
 
+        note.looks_at_shapes = True  # type: ignore[attr-defined]  # CUDAGraphs: what passed once passes again
         return note
 
     with ExitStack() as hooks:
