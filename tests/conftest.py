@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.graphs import FakeGraph
 from tests.tiny import TinyDataModule, TinyNetwork
 
 # foolbox imports GitPython, which otherwise fails on a machine without git.
@@ -69,3 +70,18 @@ def trainer_options(tmp_path):
         "enable_model_summary": False,
         "accelerator": "cpu",
     }
+
+
+@pytest.fixture
+def captured(monkeypatch):
+    """Capture as CUDA would: warm up, which moves BatchNorm's statistics and random numbers, and note the replays."""
+    replays = []
+
+    def capture(module, samples, allow_unused_input):
+        for _ in range(3):
+            module(*samples)
+            torch.rand(())
+        return FakeGraph(module, *samples, replays)
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", capture)
+    return replays

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,14 @@ def test_the_papers_protocol_is_that_of_the_probe(case, steps):
     before = {name: buffer.clone() for name, buffer in case.classifier.named_buffers()}
     assert case.attacked("spikes_batch", "own")[f"pgd_{steps}"] == expected
     assert all(torch.equal(buffer, before[name]) for name, buffer in case.classifier.named_buffers())
+
+
+def test_replayed_attacks_find_the_same_under_every_rule(case, short, captured):
+    for mode, attacker in product(MODES, ATTACKERS):
+        before = len(captured)
+        assert replace(case, graphs=True).attacked(mode, attacker) == case.attacked(mode, attacker), (mode, attacker)
+        assert len(captured) > before, (mode, attacker)
+    assert case.classifier.replayed is None
 
 
 def test_every_result_is_asked_for_once_and_own_is_a_share(case, short):
@@ -205,6 +215,7 @@ def test_the_command_measures_goes_on_and_draws_again(capsys, short):
     for arguments, said in (
         (["part1", "out"], "given twice"),
         ([str(run), "part1", "--samples", "7", "--cpu"], "another samples"),
+        ([str(run), "--samples", "7", "--cpu", "--cuda_graphs"], "--cuda_graphs needs a GPU"),
     ):
         assert main(["experiment", "causal", *arguments, "--out", "refused"]) == 2
         assert said in capsys.readouterr().err

@@ -3,8 +3,8 @@
     python -m benchmarks.gpu_proof --out DIR [--data FOLDER] [--part NAME ...] [--device cuda|cpu] [--within SECONDS]
 
 Each part runs in a process of its own, with a limit of its own: what crashes, hangs or runs out of memory loses nothing but itself. Parts
-that are timed run first, alone, the others side by side. DIR/proof.json, proof.html and proof.md are written after each part, DIR/logs.txt at the
-end. Exit code 0 if nothing fails, 1 otherwise. On a CPU the half that needs no GPU runs, at tiny sizes.
+that are timed run first, alone, the others side by side. DIR/proof.json, proof.html and proof.md are written after each part, DIR/logs.txt
+at the end. Exit code 0 if nothing fails, 1 otherwise. On a CPU the half that needs no GPU runs, at tiny sizes.
 """
 
 import argparse
@@ -107,7 +107,7 @@ class Proof:
         self.running: list[Running] = []
 
     def run(self, names: Sequence[str]) -> None:
-        """Run parts: those that are timed one by one, the others side by side after them (on a CPU one by one, as it may have few cores)."""
+        """Run parts: those that are timed one by one, then the others side by side (on a CPU one by one: it may have few cores)."""
         together = [name for name in names if not PARTS[name].alone]
         rows = [together] if self.given.device == "cuda" else [[name] for name in together]
         for row in [*([name] for name in names if PARTS[name].alone), *rows]:

@@ -42,7 +42,7 @@ class Journal:
         for name in found.keys() | self.identity.keys():
             was, is_now = found.get(name), self.identity.get(name)
             if was != is_now:
-                raise InputError(f"{path} is of an audit with {name}={was!r}, not {is_now!r}: remove it to begin anew")
+                raise InputError(f"{path} was begun with {name}={was!r}, not {is_now!r}: remove it to begin anew")
         self._results = dict(results)
 
     def once(self, name: str, compute: Callable[[], Json]) -> Json:
