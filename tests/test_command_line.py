@@ -167,6 +167,8 @@ def test_arguments_after_the_dashes_are_those_of_fit():
         (["fit", "--data", "ArrayDataModule", "--data.path", "none"], "data.path=none: there is no such file"),
         (["fit", "--config", "wrong.yaml"], "--config wrong.yaml: --model.netwrok: SpikingClassifier has no such setting"),
         (["fit", "--config", "itself.yaml"], "holds itself"),
+        (["fit", "--config", "demo", "--config", "list.yaml"], "--trainer: settings by name are expected, not [1]"),
+        (["fit", "--config", "demo", "--config", "number.yaml"], "--model: settings by name are expected, not 3"),
         (["fit", "--ckpt_path", "none"], "--ckpt_path none is no file"),
         (["validate"], "validate needs --ckpt_path: the checkpoint of a network"),
         (["predict", "--ckpt_path", "wrong.yaml", "--images", "none"], "--images none: no images there, for it is no folder"),
@@ -191,6 +193,8 @@ def test_mistakes_are_seen_at_once_and_get_a_suggestion(arguments, message, caps
     monkeypatch.setattr("snn_sparsity.commands.main.import_lightning", lambda: pytest.fail("too late"))
     Path("wrong.yaml").write_text("model: {netwrok: x}\n")
     Path("itself.yaml").write_text("data: &a {b: *a}\n")
+    Path("list.yaml").write_text("trainer: [1]\n")
+    Path("number.yaml").write_text("model: 3\n")
     Path("own.yaml").write_text("probes: {mine: {class_path: GradientSparsity}}\n")
     Path("callbacks.yaml").write_text("trainer: {callbacks: [{class_path: EarlyStopping, init_args: {monitor: val/loss, pacience: 2}}]}\n")
     assert message in error(capsys, *arguments)

@@ -6,7 +6,8 @@ from torch import nn
 
 from snn_sparsity.attacks import APGD, SAPGD, Noise, Square
 from snn_sparsity.attacks.apgd import checkpoints, targeted_difference_of_logits_ratio
-from snn_sparsity.attacks.base import margin, random_levels
+from snn_sparsity.attacks.base import margin
+from snn_sparsity.attacks.lattice import random_levels
 from snn_sparsity.attacks.targets import SpikeTarget
 from snn_sparsity.validation import InputError
 from tests.test_attack_oracles import Recorded, generator, images, networks

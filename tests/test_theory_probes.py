@@ -335,6 +335,19 @@ def test_membrane_distance_of_neurons_that_see_all_steps_before_they_fire():
         assert torch.equal(spikes, (distance >= 0).float()), type(node).__name__
 
 
+@pytest.mark.parametrize("kind", [neuron.PSN, neuron.GatedLIFNode, neuron.KLIFNode, neuron.ILIFNode])
+def test_the_probes_of_surrogates_in_a_fit_on_other_neurons(kind, trainer_options):
+    """In one pass: a probe that hooks a neuron must not be asked about the copies that it makes of it."""
+    network = TinyNetwork()
+    network.sn1 = kind(T=10) if kind in (neuron.PSN, neuron.GatedLIFNode) else kind(step_mode="m")
+    probes = [GradientSparsity(kinds=["neuron", "surrogate"]), *([] if kind is neuron.ILIFNode else [SurrogateSaturation()])]
+    trainer = Trainer(max_epochs=1, callbacks=probes, **trainer_options)
+    trainer.fit(SpikingClassifier(network), datamodule=TinyDataModule(validation="test", train_images=16))
+    logged = {name for name in trainer.callback_metrics if name.endswith("sn1") and "surrogate" in name}
+    assert any("vanishing" in name for name in logged) == (kind is not neuron.ILIFNode)
+    assert any(name.startswith("grad_zero/surrogate") for name in logged) == (kind is not neuron.ILIFNode)
+
+
 def test_membrane_distance_of_every_neuron_with_a_leak():
     x = torch.randn(6, 5, 3) * 0.9
     for node in (neuron.LIFNode(tau=2.0, decay_input=False), neuron.ParametricLIFNode(init_tau=3.0), LeakyNeuron(leak=0.5).build()):

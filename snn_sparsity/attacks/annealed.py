@@ -6,18 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from snn_sparsity.attacks.base import (
-    LOSSES,
-    Attack,
-    BestSoFar,
-    LossName,
-    Passes,
-    Target,
-    input_gradient,
-    lattice_radius,
-    project,
-    uniform_noise,
-)
+from snn_sparsity.attacks.base import LOSSES, Attack, BestSoFar, LossName, Passes, Target, input_gradient, project, uniform_noise
+from snn_sparsity.attacks.lattice import lattice_radius
 from snn_sparsity.encoders.base import LEVELS
 from snn_sparsity.units import Levels
 from snn_sparsity.validation import InputError, require_choice, require_number

@@ -2,8 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from dataclasses import dataclass, fields
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -256,18 +256,6 @@ def random_corners(x: Tensor, eps: float, generator: torch.Generator | None) -> 
     return torch.where(uniform_noise(x, 1.0, generator) < 0, -eps, eps).to(x.dtype)
 
 
-def random_levels(x: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
-    """Draw a whole number of grey levels in [-eps, eps], each as likely, for each element, of the shape of x in [0,1].
-
-    Raises:
-        InputError: If eps is no whole number of grey levels.
-    """
-    generator = generator or torch.Generator().manual_seed(0)
-    radius = whole_levels(eps)
-    levels = torch.randint(-radius, radius + 1, x.shape, generator=generator, device=generator.device)
-    return levels.to(x) / 255
-
-
 @dataclass
 class BestSoFar:
     """The input of each sample with the largest margin seen so far (fooled inputs have margin above 0).
@@ -293,48 +281,3 @@ class BestSoFar:
         better = new > self.margin
         self.x[better] = x[better]
         self.margin = torch.where(better, new, self.margin)
-
-
-AnyAttack = TypeVar("AnyAttack", bound=Attack)
-
-
-def on_lattice(attack: AnyAttack) -> AnyAttack:
-    """Return the attack with the whole number of grey levels that its eps means, so that rounding leaves no ball.
-
-    Raises:
-        InputError: If eps is no whole number of grey levels.
-
-    Example:
-        >>> from snn_sparsity.attacks import PGD
-        >>> on_lattice(PGD(eps=0.0314)).eps
-        8/255
-    """
-    eps = lattice_radius(attack.eps)
-    return attack if eps == attack.eps else replace(attack, eps=eps)
-
-
-def lattice_radius(eps: float) -> Levels:
-    """Return eps as exactly the whole number of grey levels that it means: 0.0314 is as good a way to write 8/255 as any.
-
-    Raises:
-        InputError: If it is no whole number of grey levels.
-    """
-    return Levels(whole_levels(eps) / 255)
-
-
-def whole_levels(eps: float) -> int:
-    """Return eps in grey levels, ``255 eps``.
-
-    Raises:
-        InputError: If that is not a whole number, so that the ball's edge is no 8-bit image.
-
-    Example:
-        >>> whole_levels(8 / 255)
-        8
-    """
-    levels = round(255 * eps)
-    if abs(255 * eps - levels) > 0.01:
-        raise InputError(
-            f"eps={eps} is {255 * eps:.2f} grey levels: in image space give a whole number, such as {levels}/255 = {levels / 255:.6f}"
-        )
-    return levels

@@ -6,20 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from snn_sparsity.attacks.base import (
-    LOSSES,
-    Attack,
-    BestSoFar,
-    LossName,
-    Passes,
-    Target,
-    input_gradient,
-    largest,
-    lattice_radius,
-    project,
-    random_levels,
-    whole_levels,
-)
+from snn_sparsity.attacks.base import LOSSES, Attack, BestSoFar, LossName, Passes, Target, input_gradient, largest, project
+from snn_sparsity.attacks.lattice import lattice_radius, random_levels, whole_levels
 from snn_sparsity.attacks.sapgd import over_its_mean
 from snn_sparsity.encoders.base import LEVELS
 from snn_sparsity.validation import InputError, require_choice, require_number

@@ -7,7 +7,8 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from snn_sparsity.attacks.base import Attack, Passes, Target, at_least_single, beside, correct, on_lattice, project, random_corners
+from snn_sparsity.attacks.base import Attack, Passes, Target, at_least_single, beside, correct, project, random_corners
+from snn_sparsity.attacks.lattice import on_lattice
 from snn_sparsity.attacks.sapgd import over_its_mean
 from snn_sparsity.randomness import mix
 from snn_sparsity.validation import require_number

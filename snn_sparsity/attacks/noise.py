@@ -7,17 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from snn_sparsity.attacks.base import (
-    Attack,
-    BestSoFar,
-    Passes,
-    Target,
-    lattice_radius,
-    project,
-    random_corners,
-    random_levels,
-    uniform_noise,
-)
+from snn_sparsity.attacks.base import Attack, BestSoFar, Passes, Target, project, random_corners, uniform_noise
+from snn_sparsity.attacks.lattice import lattice_radius, random_levels
 from snn_sparsity.validation import InputError, require_choice, require_number
 
 NoiseKind = Literal["uniform", "corners", "levels"]

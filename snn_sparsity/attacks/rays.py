@@ -6,7 +6,8 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from snn_sparsity.attacks.base import Attack, Passes, Target, beside, correct, on_lattice
+from snn_sparsity.attacks.base import Attack, Passes, Target, beside, correct
+from snn_sparsity.attacks.lattice import on_lattice
 from snn_sparsity.validation import require_number
 
 TOLERANCE = 1e-3

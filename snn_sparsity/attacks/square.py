@@ -6,7 +6,8 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from snn_sparsity.attacks.base import Attack, BestSoFar, Passes, Target, lattice_radius, project, random_corners, random_levels
+from snn_sparsity.attacks.base import Attack, BestSoFar, Passes, Target, project, random_corners
+from snn_sparsity.attacks.lattice import lattice_radius, random_levels
 from snn_sparsity.validation import InputError, require_number
 
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)

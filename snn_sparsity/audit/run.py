@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from snn_sparsity.attacks.base import Attack, lattice_radius, on_lattice, whole_levels
+from snn_sparsity.attacks.base import Attack
+from snn_sparsity.attacks.lattice import lattice_radius, on_lattice, whole_levels
 from snn_sparsity.audit.collect.adapter import Adapted, classes_of, images_and_labels
 from snn_sparsity.audit.collect.battery import BUDGETS, BudgetName, quoted
 from snn_sparsity.audit.collect.conduct import Audit

@@ -66,6 +66,9 @@ def _check_claim(claim: str | None, words: list[str]) -> None:
 
 def _check_names(here: Settings, settings: Settings) -> None:
     """Refuse the names in some settings that nobody knows, where the settings so far say of which class each is."""
+    for name in ("trainer", "model"):
+        if not isinstance(here.get(name) or {}, Mapping | str):
+            raise InputError(f"--{name}: settings by name are expected, not {here[name]!r:.80}")
     trainer, model, probes = (value if isinstance(value := here.get(name), Mapping) else {} for name in ("trainer", "model", "probes"))
     _require_known("trainer", "the trainer", trainer, trainer_settings())
     callbacks = trainer.get("callbacks")

@@ -49,7 +49,8 @@ def membrane_distance(node: nn.Module, x: Tensor) -> Tensor:
     functional.reset_net(twin)
     with torch.no_grad():
         if whole:
-            twin(x)
+            # Without the node's hooks, which may be what asks.
+            type(twin).forward(twin, x)
             # Of all steps at once, or step by step.
             seen = [step for distance in seen for step in distance.reshape(-1, *x.shape[1:])]
         else:

@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from spikingjelly.activation_based.surrogate import MultiLevelSpikeCount
 from torch import Tensor, nn
 
 from snn_sparsity.measure.operations import Operation, operations, takes_all_steps
@@ -75,7 +76,9 @@ def record_surrogates(network: nn.Module) -> Iterator[list[SurrogateRecord]]:
     records = [SurrogateRecord(operation) for operation in operations(network, ["neuron"])]
     with ExitStack() as changes:
         for record in records:
-            if isinstance(getattr(record.operation.module, "surrogate_function", None), nn.Module):
+            spike = getattr(record.operation.module, "surrogate_function", None)
+            # I-LIF asks for its own class, and never calls it.
+            if isinstance(spike, nn.Module) and not isinstance(spike, MultiLevelSpikeCount):
                 changes.enter_context(_watched(record.operation.module, record.receive))
         yield records
 

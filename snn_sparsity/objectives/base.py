@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from snn_sparsity.attacks.base import Attack, Passes, lattice_radius
+from snn_sparsity.attacks.base import Attack, Passes
+from snn_sparsity.attacks.lattice import lattice_radius
 from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
 from snn_sparsity.batch import SpikeBatch
 from snn_sparsity.encoders import Encoder

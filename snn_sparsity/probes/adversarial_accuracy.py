@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
-from snn_sparsity.attacks.base import Attack, correct, on_lattice, require_attack
+from snn_sparsity.attacks.base import Attack, correct, require_attack
 from snn_sparsity.attacks.drift import Statistics, running_statistics
 from snn_sparsity.attacks.eot import EOT, of_random_code
+from snn_sparsity.attacks.lattice import on_lattice
 from snn_sparsity.attacks.metering import Meter, Metered
 from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
 from snn_sparsity.batch import SpikeBatch

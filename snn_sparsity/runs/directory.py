@@ -53,7 +53,7 @@ def run_directory(command: str, root: str, configs: Sequence[str], seed: int, ch
 
 def runs_beside(run: Path) -> list[Path]:
     """Return the runs with the same configuration and seed as the run of this directory, which may not be there yet, the newest first."""
-    numbered = ((int(path.name), path) for path in run.parent.glob("*") if path.name.isdigit())
+    numbered = ((int(path.name), path) for path in run.parent.glob("*") if path.name.isdecimal())
     return [path for _, path in sorted(numbered, reverse=True)]
 
 

@@ -139,7 +139,7 @@ def epochs_logged(run: Path) -> int:
     with file.open("rb") as content:
         content.seek(max(0, file.stat().st_size - 4096))
         rows = [line.split(",") for line in content.read().decode("utf-8", "replace").split("\n")[:-1]]
-    known = [(int(row[0]), row[2]) for row in rows if len(row) == len(COLUMNS) and row[0].isdigit()]
+    known = [(int(row[0]), row[2]) for row in rows if len(row) == len(COLUMNS) and row[0].isdecimal()]
     return known[-1][0] + (known[-1][1] == TRAIN_LOSS_EPOCH) if known else 0
 
 

@@ -113,5 +113,5 @@ def free_bytes(device: torch.device) -> int | None:
     except OSError:
         return None
     limits = [path.read_text().strip() for path in map(Path, CONTAINER_LIMITS) if path.is_file()]
-    known = [int(limit) for limit in limits if limit.isdigit()] + ([1024 * int(available[1])] if available else [])
+    known = [int(limit) for limit in limits if limit.isdecimal()] + ([1024 * int(available[1])] if available else [])
     return min(known, default=None)

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snn_sparsity.attacks.base import Target, input_gradient, project, uniform_noise, whole_levels
+from snn_sparsity.attacks.base import Target, input_gradient, project, uniform_noise
+from snn_sparsity.attacks.lattice import whole_levels
 from snn_sparsity.audit.collect.attacking import attack_batch
 from snn_sparsity.audit.collect.fidelity import group_fidelity, move_fidelity
 from snn_sparsity.audit.collect.subject import Subject

@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snn_sparsity.attacks.base import LOSSES, LossName, Target, input_gradient, project, random_corners, whole_levels
+from snn_sparsity.attacks.base import LOSSES, LossName, Target, input_gradient, project, random_corners
 from snn_sparsity.attacks.codebook import coded_target, score, spikes_of
+from snn_sparsity.attacks.lattice import whole_levels
 from snn_sparsity.encoders.base import LEVELS, grey_levels
 from snn_sparsity.validation import require_number
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from snn_sparsity.attacks import Attack, Noise, RandomFlips, SpikeFlips
-from snn_sparsity.attacks.base import correct, project, random_corners, random_levels, uniform_noise
+from snn_sparsity.attacks.base import correct, project, random_corners, uniform_noise
 from snn_sparsity.attacks.flips import FlipAttack, flipped, random_places
+from snn_sparsity.attacks.lattice import random_levels
 from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget, StepwiseTarget
 from snn_sparsity.audit.collect.battery import Battery, Budget, Facts, FlipBattery, quoted
 from snn_sparsity.audit.collect.subject import Subject
