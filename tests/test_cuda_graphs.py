@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 
 from snn_sparsity.attacks import BPDA, FGSM, PGD, CodeBookAscent
 from snn_sparsity.attacks.targets import ImageTarget, SpikeTarget
@@ -20,6 +20,18 @@ from tests.tiny import TinyDataModule, TinyNetwork
 
 def spikes(images=4, seed=1):
     return (torch.rand(3, images, 3, 32, 32, generator=torch.Generator().manual_seed(seed)) < 0.5).float()
+
+
+class Other(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 2)
+
+    def training_step(self, batch):
+        return torch.nn.functional.cross_entropy(self.layer(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
 LABELS = torch.tensor([0, 1, 2, 3])
@@ -98,6 +110,20 @@ def test_weights_that_moved_in_place_are_seen_and_others_are_not_replayed(captur
         assert (len(captured) > before) == (change == "in place")
 
 
+def test_weights_that_learn_later_are_captured_anew(captured):
+    """As under BackboneFinetuning: a graph has no gradient for what was frozen when it was captured."""
+    gradients = []
+    for model in twins():
+        for frozen in (True, False):
+            model.network.conv1.requires_grad_(not frozen)
+            loss = torch.nn.functional.cross_entropy(model(spikes()), LABELS)
+            loss.backward()
+        gradients.append(model.network.conv1.weight.grad)
+    assert gradients[0].count_nonzero() > 0
+    assert torch.equal(*gradients)
+    assert len(captured) == 2
+
+
 def test_a_second_pass_before_the_gradient_of_the_first_is_not_replayed(captured):
     """As in TRADES and in the mean over draws: a replay would write over what the first one's gradient needs."""
     gradients = []
@@ -167,6 +193,13 @@ def test_a_cpu_is_refused_in_one_line(tmp_path):
     )  # fmt: skip
     with pytest.raises(InputError, match="^CUDAGraphs: it needs a GPU; leave the callback out$"):
         trainer.fit(SpikingClassifier(TinyNetwork()), datamodule=TinyDataModule(validation="test"))
+
+
+def test_another_module_is_refused_in_one_line(tmp_path):
+    trainer = Trainer(accelerator="cpu", max_steps=1, logger=False, enable_checkpointing=False, callbacks=[CUDAGraphs()])
+    data = [(torch.rand(4, 3), torch.zeros(4).long())]
+    with pytest.raises(InputError, match="^CUDAGraphs: it is for a SpikingClassifier; leave the callback out$"):
+        trainer.fit(Other(), data)
 
 
 def test_a_run_with_graphs_gives_the_numbers_of_one_without(tmp_path, captured, monkeypatch):

@@ -58,14 +58,14 @@ class Replayed:
         """Return None: a copied classifier has a network of its own, which nothing was captured of."""
 
     def _kind(self, x: Tensor) -> tuple[bool, ...] | None:
-        """Return whether x wants a gradient, and the mode of each module; None for a pass that is none of a step nor of an attack."""
+        """Return which of x and the weights want a gradient, and each module's mode; None for a pass of neither a step nor an attack."""
         if not torch.is_grad_enabled() or any(_is_hooked(module) for module in self._modules):
             return None
-        learns = any(parameter.requires_grad for parameter in _tensors(self._modules, "_parameters"))
+        learn = [parameter.requires_grad for parameter in _tensors(self._modules, "_parameters")]
         # A step is taken under one backward rule or none, as when it was captured; attacks come with any.
-        if learns == x.requires_grad or (x.requires_grad and not self._is_unchanged()):
+        if any(learn) == x.requires_grad or (x.requires_grad and not self._is_unchanged()):
             return None
-        return x.requires_grad, *(module.training for module in self._modules)
+        return x.requires_grad, *learn, *(module.training for module in self._modules)
 
     def _is_unchanged(self) -> bool:
         now = self._attributes()

@@ -16,8 +16,9 @@ class CUDAGraphs(Callback):
     losses and gradients are too. A step of 16 images of SEW-ResNet18 is mostly launches: ``docs/performance.md`` has what was measured.
 
     Raises:
-        InputError: When training, validation or a test starts, if there is no GPU, more than one process, a precision other than float32
-            (a replay knows no autocast), or accumulated gradients (a replay writes its gradients over those of the last).
+        InputError: When training, validation or a test starts, if there is no ``SpikingClassifier``, no GPU, more than one process, a
+            precision other than float32 (a replay knows no autocast), or accumulated gradients (a replay writes its gradients over
+            those of the last).
 
     Example:
         >>> from lightning import Trainer
@@ -44,6 +45,7 @@ class CUDAGraphs(Callback):
 
     def _begin(self, trainer: Trainer, pl_module: Any) -> None:
         reasons = {
+            "it is for a SpikingClassifier": not hasattr(pl_module, "replayed"),
             "it needs a GPU": pl_module.device.type != "cuda",
             "it is for one process": trainer.world_size > 1,
             f"it is for float32, not {trainer.precision}": trainer.precision != "32-true",
