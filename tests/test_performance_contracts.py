@@ -58,8 +58,8 @@ def test_a_pass_calls_little_more_than_a_plain_loop_s(monkeypatch):
     ratio = calls(lambda: attack(target, x, batch.labels)) / calls(
         lambda: plain._ascend(batch.spikes, batch.spikes, batch.labels, STEP_LENGTH, 5)
     )
-    assert ratio < 1.9, "2.8 where each pass looks for shared weights anew"
-    assert calls(lambda: ours.evaluate(batch)) / calls(lambda: plain.evaluate(batch.spikes, batch.labels)) < 1.35
+    assert ratio < 2.3, "2.8 where each pass looks for shared weights anew"
+    assert calls(lambda: ours.evaluate(batch)) / calls(lambda: plain.evaluate(batch.spikes, batch.labels)) < 1.6
 
 
 def test_help_does_not_wait_for_pytorch():

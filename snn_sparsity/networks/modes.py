@@ -22,27 +22,10 @@ def device_of(module: nn.Module) -> torch.device:
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
-def modules_of(network: nn.Module) -> list[nn.Module]:
-    """Return what ``network.modules()`` yields, in another order and a quarter of the time: attacks ask at each pass.
-
-    Example:
-        >>> len(modules_of(nn.Sequential(nn.ReLU(), nn.ReLU())))
-        3
-    """
-    found: dict[nn.Module, None] = {}
-    left: list[nn.Module] = [network]
-    while left:
-        module = left.pop()
-        if module not in found:
-            found[module] = None
-            left += [part for part in module._modules.values() if part is not None]
-    return list(found)
-
-
 @contextmanager
 def evaluating(classifier: nn.Module, batch_norm: BatchNormMode = "eval") -> Iterator[None]:
     """Put every module in eval mode (BatchNorm in training mode for ``batch``), and each back as it was."""
-    before = [(module, module.training) for module in modules_of(classifier)]
+    before = [(module, module.training) for module in classifier.modules()]
     # Attacks ask for this hundreds of times, mostly of modules that are so already, and PyTorch is slow to set an attribute.
     try:
         for module, training in before:

@@ -8,7 +8,6 @@ from functools import partial
 from spikingjelly.activation_based import base
 from torch import nn
 
-from snn_sparsity.networks.modes import modules_of
 from snn_sparsity.validation import InputError
 
 
@@ -23,10 +22,12 @@ def each_step_seen(network: nn.Module, steps: int) -> Iterator[None]:
         network: Takes [T,N,...] in the block, once.
         steps: T.
     """
-    if steps == 1 or not any(_takes_one_step(module) for module in modules_of(network)):
+    steppers = [(path, module) for path, module in network.named_modules() if isinstance(module, base.StepModule)]
+    # Containers that know multiple steps alone have no mode.
+    single = {path: module for path, module in steppers if getattr(module, "step_mode", "m") == "s"}
+    if steps == 1 or not single:
         yield
         return
-    single = {path: module for path, module in network.named_modules() if _takes_one_step(module)}
     calls: Counter[str] = Counter()
     inside: list[str] = []
 
@@ -49,11 +50,6 @@ def each_step_seen(network: nn.Module, steps: int) -> Iterator[None]:
     for path, module in single.items():
         if isinstance(module, base.MemoryModule) and calls[path] % steps:
             raise _refusal(path, module, steps)
-
-
-def _takes_one_step(module: nn.Module) -> bool:
-    # Containers that know multiple steps alone have no mode.
-    return isinstance(module, base.StepModule) and getattr(module, "step_mode", "m") == "s"
 
 
 def _refusal(path: str, module: nn.Module, steps: int) -> InputError:
