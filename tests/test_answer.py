@@ -13,10 +13,10 @@ import yaml
 
 from snn_sparsity.audit.judge.statistics import wilson
 from snn_sparsity.commands.main import main
-from snn_sparsity.reproduction.answer import sentences, verdict
+from snn_sparsity.reproduction.answer import sentences, trained_longest, verdict
 from snn_sparsity.reproduction.attackers import ATTACKERS, MODES, attacks_in, same_as
 from snn_sparsity.reproduction.causal.contrasts import forward_contrasts
-from snn_sparsity.reproduction.causal.effects import effects
+from snn_sparsity.reproduction.causal.effects import about_effects, effects
 from snn_sparsity.reproduction.causal.trained import MEASURED, WORST, Trained, networks_of
 from snn_sparsity.reproduction.defences import Defence, accuracy_table, cost_table, defence_runs, quoted_table, survival
 from snn_sparsity.reproduction.inserts import filled
@@ -136,6 +136,27 @@ def test_networks_that_were_trained_longer_are_told_with_what_attackers_zeros_do
     assert told(12) == "", "not trained longer"
     alone = sentences(trained(grid()), others=trained([network("max", "own", 1, lambda zeros: 100) | {"train_images": 50000}]))[1]
     assert " In the 1 network trained longest (" in alone
+
+
+def test_a_set_that_was_trained_longer_is_taken_apart():
+    """Sums of one set: 8 images by training, 4 by the attacker, 20 by the forward pass, of 400."""
+    one = [each | {"train_images": 50000} for each in grid(training=8, attacker=4, forward=20) if each["seed"] == 1]
+    told = sentences(trained(grid()), others=trained(one))[1].removeprefix(sentences(trained(grid()))[1])
+    assert told.startswith(" In the set of four trained longest (8 epochs on 50,000 images) max pooling is ahead by +8.0 [")
+    assert "zeros in training do +2.0 [" in told
+    assert "zeros in the attacker's gradient +1.0 [" in told
+    assert "the forward pass +5.0 [" in told
+    assert told.endswith("] (400 images; other networks may differ by more).")
+    assert "which is a weaker attack and no robustness" in told
+    nothing = [each | {"train_images": 50000} for each in grid(training=8)]
+    assert "no robustness" not in sentences(trained(grid()), others=trained(nothing))[1]
+    assert trained_longest(trained(grid()), trained(grid())) == []
+
+
+def test_the_table_says_what_its_intervals_are_over():
+    both = [about_effects(effects(trained(grid()[:count]))) for count in (8, 4)]
+    assert "over networks and images" in both[0]
+    assert "over images alone" in both[1]
 
 
 def test_the_verdict_is_the_intervals():

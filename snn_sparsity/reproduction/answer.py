@@ -73,7 +73,7 @@ def sentences(networks: Sequence[Trained], groups: Sequence[SeedGroup] = (), oth
     Args:
         networks: Those of the causal experiment; without a complete set of four, nothing is said to be found.
         groups: The runs beside the paper: its own rows, if they were trained here, are told.
-        others: Networks of smaller experiments: what attackers' zeros do to those that were trained longer is told.
+        others: Networks of smaller experiments: what those that were trained longer tell is told.
     """
     row = papers_row()
     claim = (
@@ -81,7 +81,7 @@ def sentences(networks: Sequence[Trained], groups: Sequence[SeedGroup] = (), oth
         f"clean accuracy: {network_name(NETWORK, DEPTH)} on {DATASETS[DATASET]} keeps {row.maximum['pgd']:.2f} % under PGD-7 with max and "
         f"{row.average['pgd']:.2f} % with average pooling (clean {row.maximum['clean']:.2f} and {row.average['clean']:.2f} %)."
     )
-    return [claim, _found(networks, groups) + _longer_trained(networks, others), _sure(networks)]
+    return [claim, _found(networks, groups) + _longer_trained(trained_longest(networks, others)), _sure(networks)]
 
 
 def _found(networks: Sequence[Trained], groups: Sequence[SeedGroup]) -> str:
@@ -148,12 +148,34 @@ def _attackers(networks: Sequence[Trained]) -> str:
     )
 
 
-def _longer_trained(networks: Sequence[Trained], others: Sequence[Trained]) -> str:
-    """Return what zeros in the attacker's gradient do to each of the networks trained longest, as a sentence; empty if none was longer."""
+def trained_longest(networks: Sequence[Trained], others: Sequence[Trained]) -> list[Trained]:
+    """Return those of the others that saw most images in training, max pooling first; none if they saw no more than the networks."""
     longest = max((each.seen for each in others), default=0)
     if not networks or longest <= max(each.seen for each in networks):
+        return []
+    return sorted((each for each in others if each.seen == longest), key=lambda each: each.pooling, reverse=True)
+
+
+def _longer_trained(chosen: Sequence[Trained]) -> str:
+    """Return what the networks trained longest tell under the paper's PGD-7, as a sentence; empty if there are none."""
+    if not chosen:
         return ""
-    chosen = sorted((each for each in others if each.seen == longest), key=lambda each: each.pooling, reverse=True)
+    trained = f"trained longest ({chosen[0].epochs} epochs on {chosen[0].train_images:,} images)"
+    found = {(each.mode, each.attack): each for each in effects(chosen)}
+    if not found:
+        return _longer_attacked(chosen, trained)
+    main = found["spikes_batch", "pgd_7"]
+    sets, weaker = main.both.sets, ", which is a weaker attack and no robustness," if main.attacker.low > 0 else ""
+    over = "images; other networks may differ by more" if sets == 1 else "images, and networks"
+    return (
+        f" In the {'set' if sets == 1 else f'{sets} sets'} of four {trained} max pooling is ahead by {points(main.both)} points under that "
+        f"attack: zeros in training do {points(main.training)} of it, zeros in the attacker's gradient {points(main.attacker)}{weaker} and "
+        f"the forward pass {points(main.forward)} ({main.both.images} {over})."
+    )
+
+
+def _longer_attacked(chosen: Sequence[Trained], trained: str) -> str:
+    """Return what zeros in the attacker's gradient do to each of these networks."""
     found = [difference(*(each.right("spikes_batch", "pgd_7", attacker) for attacker in PURE)) for each in chosen]
     told = [
         f"{signed(100 * each.value)} [{signed(100 * each.low)}, {signed(100 * each.high)}] points with "
@@ -163,8 +185,8 @@ def _longer_trained(networks: Sequence[Trained], others: Sequence[Trained]) -> s
     weaker, several = all(each.low > 0 for each in found), "s" * (len(chosen) > 1)
     does = "weaken that attack, which is no robustness: by" if weaker else "change accuracy under that attack by"
     return (
-        f" {'But in' if weaker else 'In'} the {len(chosen)} network{several} trained longest ({chosen[0].epochs} epochs on "
-        f"{chosen[0].train_images:,} images) zeros in the attacker's gradient alone {does} {' and '.join(told)} ({found[0].images} images)."
+        f" {'But in' if weaker else 'In'} the {len(chosen)} network{several} {trained} zeros in the attacker's gradient alone {does} "
+        f"{' and '.join(told)} ({found[0].images} images)."
     )
 
 

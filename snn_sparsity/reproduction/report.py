@@ -13,9 +13,9 @@ from snn_sparsity.documents.blocks import Block, Bullets, Contents, Folded, Head
 from snn_sparsity.figures.catalogue import available, figure_of
 from snn_sparsity.protocols import PAPER
 from snn_sparsity.reproduction import defences
-from snn_sparsity.reproduction.answer import sentences
+from snn_sparsity.reproduction.answer import sentences, trained_longest
 from snn_sparsity.reproduction.causal import document
-from snn_sparsity.reproduction.causal.effects import ABOUT_EFFECTS, effect_table, effects
+from snn_sparsity.reproduction.causal.effects import about_effects, effect_table, effects
 from snn_sparsity.reproduction.causal.trained import Trained
 from snn_sparsity.reproduction.claim import claim, claim_table, series_of
 from snn_sparsity.reproduction.defences import (
@@ -129,16 +129,20 @@ class Report:
     @property
     def answer(self) -> list[str]:
         """What the paper claims, what the runs found, how sure."""
-        others = [network for experiment in list(self.experiments.values())[1:] for network in experiment]
-        return sentences(self.networks, self.groups, others)
+        return sentences(self.networks, self.groups, self._others)
+
+    @property
+    def _others(self) -> list[Trained]:
+        return [network for experiment in list(self.experiments.values())[1:] for network in experiment]
 
     @property
     def parts(self) -> dict[str, Callable[[], str]]:
         """What other documents may take over, in Markdown, by name."""
-        found = effects(self.networks)
+        found, longest = effects(self.networks), effects(trained_longest(self.networks, self._others))
         made: dict[str, list[Block]] = {
             "answer": [Bullets(self.answer)],
             "effects": [effect_table(found)] if found else [],
+            "effects trained longest": [effect_table(longest)] if longest else [],
             "networks": [document.network_table(self.networks)] if self.networks else [],
             "rows": [split(paper_table(number, self.groups))[0] for number in (2, 3)],
             "zeros": [zero_table(self.results)],
@@ -167,7 +171,7 @@ class Report:
         for file, networks in self.experiments.items():
             yield _section(f"The causal experiment: {len(networks)} networks, {len(networks[0].clean)} images")
             if found := effects(networks):
-                yield ABOUT_EFFECTS
+                yield about_effects(found)
                 yield effect_table(found)
             yield document.network_table(networks)
             yield Link("All of it: every comparison in pairs", self._from_here(file.with_name("index.html")))

@@ -11,7 +11,7 @@ from snn_sparsity.documents.blocks import Block, Heading, Picture, Table, words
 from snn_sparsity.figures.drawing import BLUE, VERMILLION, canvas, labelled, legend
 from snn_sparsity.reproduction.attackers import ATTACKERS, MODES, TITLES, attacks_in
 from snn_sparsity.reproduction.causal.contrasts import QUESTIONS, contrast_table
-from snn_sparsity.reproduction.causal.effects import ABOUT_EFFECTS, EFFECTS, effect_table, effects, slopes
+from snn_sparsity.reproduction.causal.effects import EFFECTS, about_effects, effect_table, effects, slopes
 from snn_sparsity.reproduction.causal.trained import SPARSE, WORST, Trained
 from snn_sparsity.reproduction.paired import signed
 
@@ -50,7 +50,7 @@ def blocks(networks: Sequence[Trained]) -> Iterator[Block]:
     yield Picture("causal", lambda: figure(networks), CAPTION)
     if found := effects(networks):
         yield Heading(EFFECTS)
-        yield ABOUT_EFFECTS
+        yield about_effects(found)
         yield effect_table(found)
     yield Heading("The networks")
     yield network_table(networks)

@@ -14,14 +14,6 @@ from snn_sparsity.reproduction.paired import Pooled, Slope, pooled, signed, slop
 from snn_sparsity.validation import InputError
 
 EFFECTS = "Max pooling's advantage, taken apart"
-ABOUT_EFFECTS = (
-    "Points of accuracy by which max pooling is ahead of average pooling, each trained and attacked with its own gradient, as the paper "
-    "compares them: the sum of what zeros in training's gradient do (same forward pass, same attacker), what zeros in the attacker's "
-    "gradient do (same network), and what is left to the forward pass. Means over sets of four networks, with 95 % intervals over networks "
-    "and images. 'Zeros together' is the paper's claim; 'could have seen' the true effect that 80 % of such experiments would tell from 0."
-)
-
-
 POOLINGS = ("max", "avg")
 
 
@@ -85,6 +77,19 @@ def _added(each: Trained, mode: Mode | None, attack: str) -> list[NDArray[np.flo
     training = (sparse + dense) / 4 if each.training == SPARSE else -(sparse + dense) / 4
     attacker = (sparse - dense) / 4
     return [both, training, attacker, training + attacker, both - training - attacker]
+
+
+def about_effects(found: Sequence[Effects]) -> str:
+    """Return how to read the table of these effects."""
+    several = found[0].zeros.sets > 1
+    over = "Means over sets of four networks, with 95 % intervals over networks and images"
+    one = "Of one set of four networks, with 95 % intervals over images alone: other networks may differ by more"
+    return (
+        "Points of accuracy by which max pooling is ahead of average pooling, each trained and attacked with its own gradient, as the "
+        "paper compares them: the sum of what zeros in training's gradient do (same forward pass, same attacker), what zeros in the "
+        f"attacker's gradient do (same network), and what is left to the forward pass. {over if several else one}. 'Zeros together' is "
+        "the paper's claim; 'could have seen' the true effect that 80 % of such experiments would tell from 0."
+    )
 
 
 def effect_table(found: Sequence[Effects]) -> Table:
