@@ -34,7 +34,7 @@ bench: setup ## Time everything against a plain SpikingJelly loop, and put it in
 bench-gpu: setup ## The same on a GPU
 	$(BIN)/python -m benchmarks.run --device cuda
 
-gpu-proof: setup ## Show or refute on this GPU what is claimed of one (4 minutes): runs/gpu_proof/proof.html
+gpu-proof: setup ## Show or refute on this GPU what is claimed of one (5 minutes): runs/gpu_proof/proof.html
 	$(BIN)/python -m benchmarks.gpu_proof --out runs/gpu_proof
 
 audit-bench: setup ## How often the audit is right, on networks of known truth (about 12 minutes of one core; goes on where it was)
