@@ -12,6 +12,7 @@ from snn_sparsity.classifier import SpikingClassifier
 from snn_sparsity.encoders import PhaseEncoder
 from snn_sparsity.gradient_rules import SurrogateShape
 from snn_sparsity.networks.replay import Replayed
+from snn_sparsity.objectives import TRADES, AdversarialTraining
 from snn_sparsity.probes import AdversarialAccuracy
 from snn_sparsity.training import CUDAGraphs
 from snn_sparsity.validation import InputError
@@ -202,8 +203,16 @@ def test_another_module_is_refused_in_one_line(tmp_path):
         trainer.fit(Other(), data)
 
 
-def test_a_run_with_graphs_gives_the_numbers_of_one_without(tmp_path, captured, monkeypatch):
-    """Steps and probes' attacks are replayed; validation, which wants no gradient, is not."""
+@pytest.mark.parametrize(
+    ("objective", "replays"),
+    [
+        (None, 1),
+        (AdversarialTraining([PGD(steps=3, keep="last")]), 4),
+        (TRADES(steps=3), 4),  # its second pass of a step runs as ever: the first one's gradient is still wanted
+    ],
+)
+def test_a_run_with_graphs_gives_the_numbers_of_one_without(objective, replays, tmp_path, captured, monkeypatch):
+    """Steps, their attacks and those of probes are replayed; validation, which wants no gradient, is not."""
 
     def begin(self, trainer, module):
         module.replayed = module.replayed or Replayed(module.network)
@@ -212,7 +221,7 @@ def test_a_run_with_graphs_gives_the_numbers_of_one_without(tmp_path, captured, 
     weights, logged = [], []
     for callbacks in ([], [CUDAGraphs()]):
         torch.manual_seed(0)
-        model = SpikingClassifier(TinyNetwork())
+        model = SpikingClassifier(TinyNetwork(), objective=objective)
         probe = AdversarialAccuracy(attack=PGD(steps=2, keep="last"), space="spikes", batch_norm="batch", max_samples=None, name="pgd")
         trainer = Trainer(
             accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False, enable_progress_bar=False,
@@ -222,7 +231,7 @@ def test_a_run_with_graphs_gives_the_numbers_of_one_without(tmp_path, captured, 
         weights.append(model.state_dict())
         logged.append({name: value for name, value in trainer.callback_metrics.items() if "seconds" not in name})
     images = len(TinyDataModule(validation="test", batch_size=16).load().test.labels)
-    assert len(captured) == 2 * (40 // 16 + 2 * (images // 16))
+    assert len(captured) == 2 * (replays * (40 // 16) + 2 * (images // 16))
     assert model.replayed is None
     assert logged[0] == logged[1]
     for name, value in weights[0].items():
